@@ -1,0 +1,3 @@
+module flowforge.dev/testbed/image
+
+go 1.26.8

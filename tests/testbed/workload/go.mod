@@ -1,0 +1,3 @@
+module flowforge.dev/testbed/workload
+
+go 1.26.8
