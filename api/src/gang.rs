@@ -1,0 +1,210 @@
+//! `Gang`: N pods that are useful only together; the unit of scheduling, of retry and of explanation.
+//!
+//! `status.phase` is written by the DAG controller only, condition `Scheduled` and `status.placement` by the scheduler
+//! only (server-side apply, separate field managers).
+//!
+//! ```text
+//!   Pending ──all needed members bound──> Scheduled ──all running──> Running ──> Succeeded | Failed
+//! ```
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a gang asks for.
+#[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[kube(
+    group = "flowforge.dev",
+    version = "v1alpha1",
+    kind = "Gang",
+    plural = "gangs",
+    namespaced,
+    shortname = "ffg",
+    category = "flowforge",
+    status = "GangStatus",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Members","type":"integer","jsonPath":".spec.minMember"}"#,
+    printcolumn = r#"{"name":"Bound","type":"integer","jsonPath":".status.placement.bound"}"#,
+    printcolumn = r#"{"name":"Running","type":"integer","jsonPath":".status.members.running"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason"}"#,
+    printcolumn = r#"{"name":"Domain","type":"string","priority":1,"jsonPath":".status.placement.domain"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    validation = Rule::new("!has(oldSelf.spec) || self.spec.roles == oldSelf.spec.roles").message("spec.roles is immutable: create a new Gang for the next attempt"),
+    validation = Rule::new("self.spec.minMember <= self.spec.roles.map(r, r.replicas).sum()").message("spec.minMember must not exceed the sum of spec.roles[].replicas"),
+    derive = "PartialEq",
+    derive = "Default"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GangSpec {
+    /// Members that must be live together, summed over roles.
+    #[schemars(range(min = 1, max = 8192))]
+    pub min_member: i32,
+    /// Roles; a gang without named roles has the single role `worker`.
+    #[schemars(length(min = 1, max = 16))]
+    pub roles: Vec<GangRole>,
+    /// Where members may stand relative to each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<TopologyRequest>,
+    /// Queue, for schedulers that know queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<String>,
+    /// Priority class of the members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+    /// What happens when a live member is lost.
+    #[serde(default)]
+    pub member_lost_policy: MemberLostPolicy,
+    /// Kind that owns this gang's pods when it is not FlowForge; the scheduler then ignores the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_by: Option<String>,
+    /// UID of the previous attempt's Gang, whose freed resources are kept for this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// Seconds for which resources of `replaces` are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub hold_seconds: Option<i32>,
+}
+
+/// One role of a gang.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GangRole {
+    /// Name, unique in the gang.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Pods of this role.
+    #[schemars(range(min = 1, max = 8192))]
+    pub replicas: i32,
+    /// Pods of this role that must be live; defaults to `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 8192))]
+    pub min: Option<i32>,
+}
+
+/// Where members may stand relative to each other, by level name (`zone`, `block`, `rack`, `nvlink`, `host`).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TopologyRequest {
+    /// All members must share one domain of this level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub required: Option<String>,
+    /// Levels whose sharing is preferred, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub preferred: Vec<String>,
+}
+
+/// What happens when a live member of a running gang is lost.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum MemberLostPolicy {
+    /// The gang fails; its node decides about another attempt.
+    #[default]
+    Fail,
+    /// Only the lost member is made again, tied to the gang's domain.
+    ReplaceMember,
+}
+
+/// What became of a gang.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GangStatus {
+    /// Phase, written by the DAG controller only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<GangPhase>,
+    /// One-word reason of the phase or of waiting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Human-readable detail of `reason`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Member counts, written by the DAG controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<MemberCounts>,
+    /// Results of ended members, by rank; written before a member's finalizer goes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub results: Vec<MemberResult>,
+    /// When all needed members were bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Time>,
+    /// When all members ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When the gang ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// Late summary of the placement, written by the scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementSummary>,
+    /// Conditions; `Scheduled` belongs to the scheduler, the others to the DAG controller.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Phase of a gang.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum GangPhase {
+    /// Its members are not all bound.
+    #[default]
+    Pending,
+    /// All needed members are bound.
+    Scheduled,
+    /// All needed members run.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It ended badly.
+    Failed,
+}
+
+/// How many members are where.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberCounts {
+    /// Members asked for.
+    pub desired: i32,
+    /// Pods that exist.
+    pub created: i32,
+    /// Pods whose containers run.
+    pub running: i32,
+    /// Members that ended well.
+    pub succeeded: i32,
+    /// Members that ended badly.
+    pub failed: i32,
+}
+
+/// How one member ended.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberResult {
+    /// Rank of the member.
+    pub rank: i32,
+    /// UID of its pod.
+    pub uid: String,
+    /// Exit code of the main container, where one is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Reason of the end (`Completed`, `Error`, `OOMKilled`, `Evicted`, `NodeLost`, …).
+    pub reason: String,
+    /// Node it ran on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// Where a gang was placed.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacementSummary {
+    /// Members bound.
+    #[serde(default)]
+    pub bound: i32,
+    /// Narrowest domain that holds all members, as `level/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Nodes in rank order, run-length packed as `node*count`, at most 64 entries.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
+}

@@ -1,0 +1,34 @@
+//! CRD types and every label, annotation, condition and reason name of FlowForge.
+//!
+//! This crate has no client. `scheduler/` and `dag-controller/` convert these types to and from the plain types of
+//! their cores; `manifests/crds/` is generated from here and checked for freshness (`make verify`).
+//!
+//! ```text
+//!   Workflow ──owns──> Gang (one per attempt of a node) ──owns──> Pods, headless Service
+//!   PlacementJournal: slots of open bind intents, written by the scheduler alone
+//! ```
+
+pub mod gang;
+pub mod journal;
+pub mod names;
+pub mod workflow;
+
+pub use gang::{Gang, GangSpec, GangStatus};
+pub use journal::{PlacementJournal, PlacementJournalSpec};
+pub use workflow::{Workflow, WorkflowSpec, WorkflowStatus};
+
+use kube::CustomResourceExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+/// The API group of every FlowForge kind.
+pub const GROUP: &str = "flowforge.dev";
+
+/// Every CRD of the project with its file stem under `manifests/crds/`.
+#[must_use]
+pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
+    vec![
+        ("flowforge.dev_gangs", Gang::crd()),
+        ("flowforge.dev_placementjournals", PlacementJournal::crd()),
+        ("flowforge.dev_workflows", workflow::crd()),
+    ]
+}

@@ -1,0 +1,1 @@
+//! Pure DAG engine: front ends, validation, apply, rebuild.

@@ -1,0 +1,1 @@
+//! The FlowForge DAG controller: reconciler, admission webhook.

@@ -1,0 +1,1 @@
+//! What both FlowForge binaries share: flags, telemetry, admin HTTP, leader lease, shutdown.

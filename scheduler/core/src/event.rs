@@ -1,0 +1,157 @@
+//! What the engine is told: facts from watches, and the outcome of every command it gave.
+
+use crate::command::OpId;
+use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey};
+use smol_str::SmolStr;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A node was added or changed.
+    NodeUpsert(Box<NodeInfo>),
+    /// A node went away.
+    NodeDelete {
+        /// Its name.
+        name: SmolStr,
+    },
+    /// A pod was added or changed. A watch event without nodeName never un-assumes a pod.
+    PodUpsert(Box<PodInfo>),
+    /// A pod object went away.
+    PodDelete(PodKey),
+    /// A Gang was added or changed.
+    GangUpsert(Box<GangInfo>),
+    /// A Gang went away.
+    GangDelete {
+        /// Its namespace.
+        namespace: SmolStr,
+        /// Its name.
+        name: SmolStr,
+        /// Its UID.
+        uid: SmolStr,
+    },
+    /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
+    Relisted(RelistedKind),
+    /// All first lists are in.
+    Synced,
+    /// This process became the leader with this epoch (the Lease's transitions); the journal was read after that.
+    Lead {
+        /// Epoch, larger than every former leader's.
+        epoch: u64,
+        /// Every journal slot as read: (slot number, resourceVersion, payload).
+        slots: Vec<JournalSlotRead>,
+    },
+    /// This process is no longer the leader: nothing more is commanded.
+    Follow,
+    /// What became of a command.
+    Outcome(Outcome),
+}
+
+/// What a re-list found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RelistedKind {
+    /// Names of all nodes.
+    Nodes(Vec<SmolStr>),
+    /// UIDs of all pods.
+    Pods(Vec<SmolStr>),
+    /// UIDs of all gangs.
+    Gangs(Vec<SmolStr>),
+}
+
+/// A journal slot as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JournalSlotRead {
+    /// Number of the slot, from 0.
+    pub slot: u32,
+    /// resourceVersion for the next write.
+    pub resource_version: SmolStr,
+    /// The payload; empty for a fresh slot.
+    pub payload: String,
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Of [`crate::command::Command::WriteJournal`].
+    Journal {
+        /// The command.
+        op: OpId,
+        /// What the server said.
+        result: WriteResult,
+    },
+    /// Of [`crate::command::Command::Bind`].
+    Bind {
+        /// The command.
+        op: OpId,
+        /// What the server said.
+        result: BindResult,
+    },
+    /// Of [`crate::command::Command::ReadPod`] (a consistent GET): None means the name is free.
+    Read {
+        /// The command.
+        op: OpId,
+        /// The pod now under that name, or an unknown outcome.
+        result: ReadResult,
+    },
+    /// Of [`crate::command::Command::FencePod`].
+    Fence {
+        /// The command.
+        op: OpId,
+        /// What the server said; `Ok` holds the new resourceVersion.
+        result: WriteResult,
+    },
+    /// Of [`crate::command::Command::MarkRollback`].
+    Mark {
+        /// The command.
+        op: OpId,
+        /// What the server said.
+        result: WriteResult,
+    },
+    /// Of [`crate::command::Command::DeletePod`].
+    Delete {
+        /// The command.
+        op: OpId,
+        /// What the server said; NotFound and Conflict mean that this UID is gone.
+        result: WriteResult,
+    },
+}
+
+/// What the server said to a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteResult {
+    /// Done; the new resourceVersion where there is one.
+    Ok(SmolStr),
+    /// 409: the precondition (resourceVersion or UID) did not hold.
+    Conflict,
+    /// 404.
+    NotFound,
+    /// 403 or 422: it will not get better by itself; the text says why.
+    Refused(String),
+    /// Timeout, reset, 5xx, 429 given up: it may or may not have happened.
+    Unknown(String),
+}
+
+/// What the server said to a Binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BindResult {
+    /// Bound.
+    Ok,
+    /// 409: already bound, gated, deleting, or UID/resourceVersion moved; only a consistent read tells.
+    Conflict(String),
+    /// 404: the pod is gone.
+    NotFound,
+    /// 403 or 422: not the node's fault.
+    Refused(String),
+    /// Timeout, reset, 5xx: it may or may not have happened.
+    Unknown(String),
+}
+
+/// What a consistent read found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReadResult {
+    /// The pod that now has the name (perhaps with another UID).
+    Found(Box<PodInfo>),
+    /// No pod has the name.
+    NotFound,
+    /// The server did not answer.
+    Unknown(String),
+}

@@ -1,0 +1,13 @@
+//! The decisions of the FlowForge scheduler, without IO: time and seed are arguments, effects are a list of commands.
+//!
+//! ```text
+//!   watch events ─convert─> Event ─> [ Engine: one writer, in-memory snapshot ] ─> Vec<Command> ─> dispatch ─> API server
+//!                                         ^                                              |
+//!                                         +────────────── outcome of every command ──────+
+//! ```
+//! Invariants: a refusal is a value, never an error; speculation happens in a transaction that closes itself; the same
+//! snapshot, events and seed give the same plan; nothing here knows Kubernetes types, clocks, files or the network.
+
+pub mod command;
+pub mod event;
+pub mod model;

@@ -1,0 +1,288 @@
+//! Plain facts that `convert` hands to the core: what a pod asks for, what a node has, what a gang wants.
+//!
+//! These hold only the fields that scheduling uses. Quantities are already integers: CPU in millicores (rounded up),
+//! everything else in base units (bytes, counts; rounded up), as kube-scheduler's `framework.Resource` holds them.
+
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+
+/// Milliseconds; wall or monotonic is the caller's choice, but one clock for all calls.
+pub type Millis = u64;
+
+/// Identity of a pod.
+#[derive(Clone, Debug, Eq, PartialEq, Hash, Ord, PartialOrd, Serialize, Deserialize)]
+pub struct PodKey {
+    /// Namespace.
+    pub namespace: SmolStr,
+    /// Name.
+    pub name: SmolStr,
+    /// UID; a pod recreated under the same name is another pod.
+    pub uid: SmolStr,
+}
+
+/// Amounts by resource name: `cpu` in millicores, all others in base units.
+pub type Resources = BTreeMap<SmolStr, i64>;
+
+/// Name of the CPU resource.
+pub const CPU: &str = "cpu";
+/// Name of the memory resource.
+pub const MEMORY: &str = "memory";
+/// Name of the ephemeral-storage resource.
+pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
+/// Name of the pod-count resource.
+pub const PODS: &str = "pods";
+
+/// Phase of a pod as Kubernetes reports it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub enum PodPhase {
+    /// Not started.
+    #[default]
+    Pending,
+    /// At least one container runs.
+    Running,
+    /// All containers ended well.
+    Succeeded,
+    /// A container ended badly, or the kubelet refused the pod.
+    Failed,
+    /// The node does not answer.
+    Unknown,
+}
+
+impl PodPhase {
+    /// Whether the pod no longer holds resources.
+    #[must_use]
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
+/// A pod, of ours or foreign.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodInfo {
+    /// Identity.
+    pub key: PodKey,
+    /// `metadata.resourceVersion`, the Binding's precondition.
+    pub resource_version: SmolStr,
+    /// Whether `spec.schedulerName` is one of ours.
+    pub ours: bool,
+    /// `spec.schedulerName`, as the reporting profile.
+    pub scheduler_name: SmolStr,
+    /// `spec.priority`, 0 when absent.
+    pub priority: i32,
+    /// Creation, in milliseconds since the epoch.
+    pub created_at_ms: Millis,
+    /// `spec.nodeName`, empty strings are None.
+    pub node_name: Option<SmolStr>,
+    /// Phase.
+    pub phase: PodPhase,
+    /// Whether a deletion timestamp is set.
+    pub deleting: bool,
+    /// Whether `spec.schedulingGates` is not empty.
+    pub gated: bool,
+    /// Labels.
+    pub labels: BTreeMap<SmolStr, SmolStr>,
+    /// What it asks for, as NodeResourcesFit computes it (init, sidecars, pod-level, overhead).
+    pub requests: Resources,
+    /// CPU (millicores) and memory (bytes) for scoring, with 100m / 200 MiB where a container asks for nothing.
+    pub scoring_requests: (i64, i64),
+    /// `spec.nodeSelector`.
+    pub node_selector: BTreeMap<SmolStr, SmolStr>,
+    /// Required node affinity: ORed terms; None when absent. An empty list matches nothing.
+    pub required_node_affinity: Option<Vec<NodeSelectorTerm>>,
+    /// Preferred node affinity: weight 1..=100 and term.
+    pub preferred_node_affinity: Vec<(i32, NodeSelectorTerm)>,
+    /// Tolerations.
+    pub tolerations: Vec<Toleration>,
+    /// Host ports of containers and restartable init containers.
+    pub host_ports: Vec<HostPort>,
+    /// Gang membership.
+    pub gang: Option<GangMembership>,
+    /// Owner with `controller: true`.
+    pub owner: Option<Owner>,
+    /// Annotation `flowforge.dev/intent`.
+    pub intent: Option<SmolStr>,
+    /// Annotation `flowforge.dev/fence`.
+    pub fence: Option<SmolStr>,
+    /// The `PodScheduled` condition as it stands, so that unchanged ones are not written again: (reason, message).
+    pub scheduled_condition: Option<(SmolStr, String)>,
+    /// Claims and volumes are not schedulable yet by this build: names of PVCs that are unbound, for a named refusal.
+    pub unbound_claims: Vec<SmolStr>,
+}
+
+impl Default for PodKey {
+    fn default() -> Self {
+        Self { namespace: SmolStr::default(), name: SmolStr::default(), uid: SmolStr::default() }
+    }
+}
+
+/// Which gang a pod belongs to and as what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangMembership {
+    /// Name of the gang, in the pod's namespace.
+    pub name: SmolStr,
+    /// UID of the `Gang` object that the pod was made for; None in the plain form.
+    pub uid: Option<SmolStr>,
+    /// Size by annotation, the plain form's; Err holds the unusable text.
+    pub size: Option<Result<u32, SmolStr>>,
+    /// Role; `worker` when absent.
+    pub role: SmolStr,
+    /// Rank, where known.
+    pub rank: Option<u32>,
+    /// Required topology level by annotation (plain form).
+    pub topology_required: Option<SmolStr>,
+    /// Preferred topology levels by annotation (plain form).
+    pub topology_preferred: Vec<SmolStr>,
+}
+
+/// Controller of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// `apiVersion`.
+    pub api_version: SmolStr,
+    /// `kind`.
+    pub kind: SmolStr,
+    /// `name`.
+    pub name: SmolStr,
+    /// `uid`.
+    pub uid: SmolStr,
+}
+
+/// One term of a node selector: all requirements must hold; an empty term matches nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeSelectorTerm {
+    /// On labels.
+    pub match_expressions: Vec<NodeRequirement>,
+    /// On fields (`metadata.name`).
+    pub match_fields: Vec<NodeRequirement>,
+}
+
+/// One requirement of a node selector term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeRequirement {
+    /// Label key or field path.
+    pub key: SmolStr,
+    /// Operator.
+    pub operator: NodeOperator,
+    /// Values.
+    pub values: Vec<SmolStr>,
+}
+
+/// Operator of a node requirement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NodeOperator {
+    /// Value is one of.
+    In,
+    /// Value is none of, or the key is absent.
+    NotIn,
+    /// Key is present.
+    Exists,
+    /// Key is absent.
+    DoesNotExist,
+    /// Integer value greater than.
+    Gt,
+    /// Integer value less than.
+    Lt,
+}
+
+/// Effect of a taint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TaintEffect {
+    /// Pods that do not tolerate it are not scheduled.
+    NoSchedule,
+    /// Pods that do not tolerate it are scheduled elsewhere if possible.
+    PreferNoSchedule,
+    /// Pods that do not tolerate it are not scheduled, and evicted.
+    NoExecute,
+}
+
+/// A taint of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Taint {
+    /// Key.
+    pub key: SmolStr,
+    /// Value.
+    pub value: SmolStr,
+    /// Effect.
+    pub effect: TaintEffect,
+}
+
+/// A toleration of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Toleration {
+    /// Key; empty with `Exists` tolerates every taint.
+    pub key: SmolStr,
+    /// True: `Exists`; false: `Equal`.
+    pub exists: bool,
+    /// Value, for `Equal`.
+    pub value: SmolStr,
+    /// Effect; None tolerates every effect.
+    pub effect: Option<TaintEffect>,
+}
+
+/// A host port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    /// Address; empty means 0.0.0.0.
+    pub ip: SmolStr,
+    /// `TCP`, `UDP` or `SCTP`; empty means TCP.
+    pub protocol: SmolStr,
+    /// Port.
+    pub port: u16,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Name.
+    pub name: SmolStr,
+    /// UID; a node recreated under the same name is another node.
+    pub uid: SmolStr,
+    /// Labels.
+    pub labels: BTreeMap<SmolStr, SmolStr>,
+    /// Taints.
+    pub taints: Vec<Taint>,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// Allocatable.
+    pub allocatable: Resources,
+}
+
+/// What a `Gang` object asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangInfo {
+    /// Namespace.
+    pub namespace: SmolStr,
+    /// Name.
+    pub name: SmolStr,
+    /// UID.
+    pub uid: SmolStr,
+    /// Members that must be live together.
+    pub min_member: u32,
+    /// Roles: name, replicas, minimum.
+    pub roles: Vec<GangRoleInfo>,
+    /// Required topology level.
+    pub topology_required: Option<SmolStr>,
+    /// Preferred topology levels, best first.
+    pub topology_preferred: Vec<SmolStr>,
+    /// Whether the gang ended (phase Succeeded or Failed) or is being deleted.
+    pub closed: bool,
+    /// UID of the gang whose freed resources are kept for this one.
+    pub replaces: Option<SmolStr>,
+    /// How long they are kept.
+    pub hold_ms: Millis,
+}
+
+/// One role of a gang.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangRoleInfo {
+    /// Name.
+    pub name: SmolStr,
+    /// Pods of the role.
+    pub replicas: u32,
+    /// Pods of the role that must be live.
+    pub min: u32,
+}
+
+/// An ordered list of topology levels, widest first: (level name, node label keys, first present wins).
+pub type TopologyLevels = Vec<(SmolStr, Vec<SmolStr>)>;

@@ -1,0 +1,1 @@
+//! The FlowForge scheduler: watches, cache, dispatch.

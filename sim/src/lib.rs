@@ -1,0 +1,1 @@
+//! Virtual world with faults that drives the pure cores.

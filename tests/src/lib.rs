@@ -1,0 +1,1 @@
+//! Tests of FlowForge against a real control plane.

@@ -1,0 +1,1 @@
+//! Pure model of cluster topology: levels, domains, node hardware.
