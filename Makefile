@@ -1,0 +1,77 @@
+# FlowForge. `make help` lists the targets; README.md says which two matter first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE ?= $(or $(FLOWFORGE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowforge)
+export FLOWFORGE_CACHE := $(CACHE)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export CARGO_TERM_COLOR ?= auto
+TOOLS := $(CACHE)/tools
+CARGO_DENY_VERSION := 0.20.2
+TESTBED := $(CARGO_TARGET_DIR)/debug/flowforge-testbed
+GO_MODULES := $(sort $(patsubst %/go.mod,%,$(wildcard tests/testbed/*/go.mod tests/testbed/go.mod)))
+
+## -- the two that matter --------------------------------------------------------------------------------------------
+.PHONY: demo
+demo: binaries testbed ## Run the diamond of gangs on a real local control plane (KEEP=1 leaves it up)
+	$(CARGO_TARGET_DIR)/debug/flowforge-demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: binaries testbed ## Unit, property and control-plane tests
+	hack/test
+
+## -- build ----------------------------------------------------------------------------------------------------------
+.PHONY: binaries
+binaries: deps ## Every binary, development profile (what tests and the demo run)
+	cargo build --workspace --bins
+
+.PHONY: build
+build: deps ## The shipped binaries, release profile
+	cargo build --release -p flowforge-scheduler -p flowforge-dag-controller -p flowforge-cli
+	@echo "in $(CARGO_TARGET_DIR)/release: flowforge-scheduler flowforge-dag-controller flowforge"
+
+.PHONY: deps
+deps: ## What real nodes need and the system lacks (Debian, as root; says so otherwise)
+	@tests/testbed/node/install-deps.sh
+
+.PHONY: testbed
+testbed: binaries ## Build etcd, Kubernetes, kwok and containerd for the testbed (cached by module hash)
+	$(TESTBED) build
+
+## -- a cluster to play with -----------------------------------------------------------------------------------------
+PROFILE ?= dgx-h100
+FAKE ?= 28
+REAL ?= 0
+.PHONY: cluster
+cluster: testbed ## Leave a cluster running: PROFILE=dgx-h100|gb200-nvl72|l40s-pcie|cpu FAKE=n REAL=n
+	$(TESTBED) up --profile $(PROFILE) --fake $(FAKE) --real $(REAL)
+
+.PHONY: cluster-down
+cluster-down: ## End it
+	$(TESTBED) down
+
+## -- quality --------------------------------------------------------------------------------------------------------
+.PHONY: verify
+verify: $(TOOLS)/bin/cargo-deny ## Read-only: format, lints, generated files fresh, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@for m in $(GO_MODULES); do ( cd $$m; bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt: $$m: $$bad"; exit 1; } ); done
+	$(MAKE) --no-print-directory manifests-fresh
+	$(TOOLS)/bin/cargo-deny --all-features --log-level error check bans licenses sources
+
+.PHONY: fix
+fix: ## Write what verify asks for
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all
+	@for m in $(GO_MODULES); do gofmt -w $$m; done
+	$(MAKE) --no-print-directory manifests
+
+$(TOOLS)/bin/cargo-deny:
+	CARGO_TARGET_DIR=$(CACHE)/target-tools cargo install --locked cargo-deny@$(CARGO_DENY_VERSION) --root $(TOOLS)
+
+-include manifests/manifests.mk
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-zA-Z0-9_.-]+:.*?## ' $(MAKEFILE_LIST) | sort -u | awk -F':.*?## ' '{printf "  %-18s %s\n", $$1, $$2}'
