@@ -9,5 +9,7 @@
 //! snapshot, events and seed give the same plan; nothing here knows Kubernetes types, clocks, files or the network.
 
 pub mod command;
+pub mod config;
+pub mod engine;
 pub mod event;
 pub mod model;

@@ -1,0 +1,82 @@
+//! Parameters of the core, turned from the binary's configuration file once at start.
+
+use crate::model::{Millis, TopologyLevels};
+use smol_str::SmolStr;
+
+/// Parameters of an [`crate::engine::Engine`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Topology levels, widest first: (level name, node label keys, first present wins).
+    pub topology: TopologyLevels,
+    /// How long a gang that could start short of some replicas waits after the last arrival.
+    pub settle_ms: Millis,
+    /// First backoff after a failed attempt.
+    pub backoff_initial_ms: Millis,
+    /// Longest backoff.
+    pub backoff_max_ms: Millis,
+    /// After this long an unschedulable entity is tried again whatever happened.
+    pub unschedulable_flush_ms: Millis,
+    /// Most entities tried in one [`crate::engine::Engine::run`]; the rest waits for the next call, which
+    /// [`crate::engine::Engine::next_wakeup`] asks for at once.
+    pub attempts_per_run: usize,
+    /// Most placements tried while planning one gang before the search gives up with `SearchLimit`.
+    pub search_steps: u32,
+    /// Bytes that the caches of pod shapes may take together.
+    pub shape_cache_bytes: usize,
+    /// Resource names that count whole devices, for the device tables of nodes.
+    pub device_resources: Vec<SmolStr>,
+    /// Whether plans are bound by the protocol; without it they are assumed and confirmed at once (benchmarks).
+    pub bind: bool,
+    /// Seed of everything that could be arbitrary.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            topology: default_topology(),
+            settle_ms: 1_000,
+            backoff_initial_ms: 1_000,
+            backoff_max_ms: 10_000,
+            unschedulable_flush_ms: 300_000,
+            attempts_per_run: 512,
+            search_steps: 20_000,
+            shape_cache_bytes: 256 << 20,
+            device_resources: vec!["nvidia.com/gpu".into(), "amd.com/gpu".into(), "gpu.intel.com/i915".into()],
+            bind: true,
+            seed: 0,
+        }
+    }
+}
+
+/// The levels of a cluster that says nothing else: label keys are configuration, these are the common ones.
+#[must_use]
+pub fn default_topology() -> TopologyLevels {
+    let level = |name: &str, keys: &[&str]| (SmolStr::from(name), keys.iter().map(|k| SmolStr::from(*k)).collect());
+    vec![
+        level("zone", &["topology.kubernetes.io/zone"]),
+        level(
+            "block",
+            &[
+                "fabric.topograph.run/tier-2",
+                "network.topology.nvidia.com/spine",
+                "topology.k8s.aws/network-node-layer-2",
+                "cloud.google.com/gce-topology-block",
+                "oci.oraclecloud.com/host.network_block_id",
+            ],
+        ),
+        level(
+            "rack",
+            &[
+                "fabric.topograph.run/tier-1",
+                "network.topology.nvidia.com/leaf",
+                "topology.k8s.aws/network-node-layer-3",
+                "cloud.google.com/gce-topology-subblock",
+                "oci.oraclecloud.com/host.rack_id",
+                "node.coreweave.cloud/rack",
+            ],
+        ),
+        level("nvlink", &["nvidia.com/gpu.clique", "accelerator.topograph.run/domain"]),
+        level("host", &["kubernetes.io/hostname"]),
+    ]
+}
