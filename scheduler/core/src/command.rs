@@ -26,6 +26,14 @@ pub enum Command {
         /// New payload.
         payload: String,
     },
+    /// GET a journal slot without a cache (consistent read), after a write whose fate is unknown. A slot that does not
+    /// exist is created empty by dispatch, so that there is always one to write.
+    ReadJournal {
+        /// Identity.
+        op: OpId,
+        /// Number of the slot.
+        slot: u32,
+    },
     /// POST a Binding with UID and resourceVersion as preconditions and annotation `flowforge.dev/intent`.
     Bind {
         /// Identity.

@@ -78,6 +78,13 @@ pub enum Outcome {
         /// What the server said.
         result: WriteResult,
     },
+    /// Of [`crate::command::Command::ReadJournal`] (a consistent GET).
+    JournalRead {
+        /// The command.
+        op: OpId,
+        /// What was found.
+        result: JournalReadResult,
+    },
     /// Of [`crate::command::Command::Bind`].
     Bind {
         /// The command.
@@ -113,6 +120,36 @@ pub enum Outcome {
         /// What the server said; NotFound and Conflict mean that this UID is gone.
         result: WriteResult,
     },
+}
+
+impl Outcome {
+    /// The command that this answers.
+    #[must_use]
+    pub fn op(&self) -> OpId {
+        match self {
+            Self::Journal { op, .. }
+            | Self::JournalRead { op, .. }
+            | Self::Bind { op, .. }
+            | Self::Read { op, .. }
+            | Self::Fence { op, .. }
+            | Self::Mark { op, .. }
+            | Self::Delete { op, .. } => *op,
+        }
+    }
+}
+
+/// What a consistent read of a journal slot found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JournalReadResult {
+    /// The slot as it is now.
+    Found {
+        /// resourceVersion for the next write.
+        resource_version: SmolStr,
+        /// The payload; empty for a fresh slot.
+        payload: String,
+    },
+    /// The server did not answer.
+    Unknown(String),
 }
 
 /// What the server said to a write.
