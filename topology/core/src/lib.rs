@@ -1,1 +1,17 @@
 //! Pure model of cluster topology: levels, domains, node hardware.
+//!
+//! ```text
+//!   cluster ── zone ── block ── rack ── nvlink ── host          (levels: an ordered list, label keys are configuration)
+//!      └─ every node hangs below the narrowest level it has a label for; a level without a label is skipped
+//!   host ── NUMA node ── device ── link                          (hardware of one node)
+//! ```
+//! Invariants: a domain is identified by its whole path (two racks named `r1` in two zones are two domains); every node
+//! is in at most one domain of a level; everything iterates in a fixed order; no IO, no clock.
+
+mod hardware;
+mod levels;
+mod tree;
+
+pub use hardware::{DeviceTake, LinkKind, NodeHardware};
+pub use levels::{HOSTNAME, LevelIndex, Levels, LevelsError};
+pub use tree::{DomainId, Tree};
