@@ -123,8 +123,19 @@ pub struct GangStatus {
     /// Member counts, written by the DAG controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<MemberCounts>,
-    /// Results of ended members, by rank; written before a member's finalizer goes.
+    /// Ranks whose members ended well, packed as `0-6,8`. With the two below it is the record of every ended member,
+    /// written before the member's finalizer goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeded_ranks: Option<String>,
+    /// Ranks whose members failed the gang, packed likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_ranks: Option<String>,
+    /// Ranks whose members were stopped by us after they had run, packed likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_ranks: Option<String>,
+    /// How members ended that did not end well, the earliest first; the first 64 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub results: Vec<MemberResult>,
     /// When all needed members were bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,8 +193,13 @@ pub struct MemberCounts {
 pub struct MemberResult {
     /// Rank of the member.
     pub rank: i32,
+    /// How often this rank had been made again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub incarnation: i32,
     /// UID of its pod.
     pub uid: String,
+    /// What it means for the gang.
+    pub outcome: MemberOutcome,
     /// Exit code of the main container, where one is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -192,6 +208,24 @@ pub struct MemberResult {
     /// Node it ran on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+}
+
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+/// What a member's end means for its gang.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum MemberOutcome {
+    /// Its main container exited with 0.
+    #[default]
+    Succeeded,
+    /// It failed its gang.
+    Failed,
+    /// It was lost and made again (`memberLostPolicy: ReplaceMember`).
+    Lost,
+    /// It was stopped with its gang.
+    Stopped,
 }
 
 /// Where a gang was placed.

@@ -1,1 +1,30 @@
-//! Pure DAG engine: front ends, validation, apply, rebuild.
+//! The decisions of the FlowForge DAG controller, without IO: time and seed are arguments, effects are a list of
+//! commands.
+//!
+//! ```text
+//!   manifest ──frontend──> Dag
+//!   watch events ─convert─> Event ─> apply(&mut State, event, now_ms, &mut Vec<Command>) ─> execute ─> API server
+//!                                         ^                                                    |
+//!                                         +──────────── facts, refusals, receipts ─────────────+
+//!   at start:  rebuild(dag, config, observed, recorded, now_ms, &mut Vec<Command>) ─> State
+//! ```
+//! One `State` per workflow, one caller at a time. Invariants: no node is released before its upstream nodes have
+//! durably succeeded; an ended node never runs again; phases only move forward; one event costs O(out-degree) of the node
+//! it ends and O(1) otherwise, apart from starting and stopping a gang, which is O(its members); nothing here knows
+//! Kubernetes types, clocks, files or the network.
+
+pub mod command;
+pub mod dag;
+pub mod event;
+pub mod ids;
+pub mod names;
+pub mod ranks;
+pub mod reason;
+pub mod state;
+
+pub use command::{Command, MemberEnd, MemberOutcome, Milestone};
+pub use dag::{Dag, DagError, MemberLost, NodeSpec};
+pub use event::{Event, GangEnd, GangFacts, PodFacts};
+pub use ids::{AttemptKey, MemberKey, NodeIx};
+pub use reason::{Cause, Class, Reason};
+pub use state::{Config, Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};

@@ -1,0 +1,103 @@
+//! What the engine wants done. The shell executes; it decides nothing.
+//!
+//! Every command is idempotent, and names its object: executing one twice, or one whose time has passed, does no harm as
+//! long as the shell keeps the precondition stated with it. Creates are POSTs. Commands of one `apply` may run
+//! concurrently, except that for one object their order holds.
+//!
+//! | Command | Must be answered by |
+//! |---|---|
+//! | CreateGang, CreateService, CreatePod | the object's facts, or `Refused` |
+//! | FinishGang | `Gang` with `ended`, or `GangGone` |
+//! | RecordResult | `Recorded` |
+//! | DeletePod, RemoveFinalizer | later facts, or `PodGone` |
+//! | the others | nothing |
+
+use crate::event::GangEnd;
+use crate::ids::{AttemptKey, MemberKey, NodeIx};
+use smol_str::SmolStr;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Create the Gang: the claim on the attempt. AlreadyExists with our owner UID is adopted.
+    CreateGang(AttemptKey),
+    /// Create the headless Service.
+    CreateService(AttemptKey),
+    /// Create a pod, with the result finalizer. Only under the UID of the claimed Gang.
+    CreatePod(MemberKey),
+    /// Delete a pod with its own grace period; precondition: the UID last seen under this key.
+    DeletePod(MemberKey),
+    /// Write a member's result into its Gang's status; any number may share one write.
+    RecordResult(MemberKey, Box<MemberEnd>),
+    /// Take the result finalizer off a pod. Its result, where it has one, is durable.
+    RemoveFinalizer(MemberKey),
+    /// Write the Gang's phase, reason and counts as `State::node` shows them when the write is made;
+    /// coalescible. Never over a terminal phase.
+    UpdateGang(AttemptKey),
+    /// Write the end into the Gang's status, together with the results not yet written. Never over a terminal phase:
+    /// then the recorded end is the answer.
+    FinishGang(AttemptKey, Box<GangEnd>),
+    /// Write the workflow's status as `State` shows it when the write is made; coalescible.
+    WriteStatus {
+        /// The workflow ended: write at once.
+        urgent: bool,
+    },
+    /// Something a person wants to read about in an Event; the state says the rest.
+    Announce(Milestone),
+    /// Apply [`crate::Event::Timer`] at this time; replaces the last one.
+    WakeAt {
+        /// Milliseconds since the epoch.
+        at_ms: u64,
+    },
+    /// Nothing holds the deleted workflow any more: take its finalizer off.
+    ReleaseWorkflow,
+    /// `ttlSecondsAfterFinished` has passed: delete the workflow; precondition: its UID.
+    DeleteWorkflow,
+}
+
+/// How one member ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MemberEnd {
+    /// What it means for the gang.
+    pub outcome: MemberOutcome,
+    /// Exit code of the main container.
+    pub exit_code: Option<i32>,
+    /// `Completed`, the container's own reason (`Error`, `OOMKilled`, …) or the text of a [`crate::Reason`].
+    pub reason: SmolStr,
+    /// Node it ran on; empty when never bound.
+    pub node: SmolStr,
+}
+
+/// What a member's end means for its gang.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum MemberOutcome {
+    /// Its main container exited with 0.
+    Succeeded,
+    /// It fails its gang.
+    Failed,
+    /// It was lost and is made again (policy ReplaceMember): no verdict on the gang.
+    Lost,
+    /// We stopped it: collateral.
+    Stopped,
+}
+
+/// What a person wants to read about.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Milestone {
+    /// The workflow left Pending.
+    WorkflowStarted,
+    /// The workflow ended; `State::phase` says how.
+    WorkflowEnded,
+    /// A node's attempt was claimed.
+    Released(NodeIx),
+    /// All members of a node's gang are bound.
+    Scheduled(NodeIx),
+    /// All members of a node's gang run or ran.
+    Running(NodeIx),
+    /// A node's gang waits for a reason that is in its status.
+    Waiting(NodeIx),
+    /// A member was lost and is made again.
+    Replaced(NodeIx),
+    /// A node ended; its phase says how.
+    NodeEnded(NodeIx),
+}

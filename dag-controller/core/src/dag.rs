@@ -1,0 +1,255 @@
+//! The compiled graph: what every front end produces and the engine walks.
+//!
+//! Nodes are dense ids in the order of the spec; edges lie in one array, grouped by upstream node (compressed sparse
+//! rows), so that the end of a node touches exactly its downstream nodes. A `Dag` is acyclic by construction.
+
+use crate::ids::NodeIx;
+use petgraph::algo::kosaraju_scc;
+use petgraph::graph::DiGraph;
+use smol_str::SmolStr;
+use std::collections::{BTreeMap, VecDeque};
+
+/// One node of the graph: a gang of equal pods.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NodeSpec {
+    /// Its id in the spec, unique in the graph.
+    pub id: SmolStr,
+    /// Pods of the gang, at least 1.
+    pub replicas: u32,
+    /// What happens when a live member is lost.
+    pub member_lost: MemberLost,
+}
+
+/// What happens when a live member is lost to the infrastructure.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum MemberLost {
+    /// The gang fails.
+    #[default]
+    Fail,
+    /// The member is made again in the same attempt.
+    Replace,
+}
+
+/// An acyclic graph of gangs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Dag {
+    nodes: Vec<NodeSpec>,
+    by_id: BTreeMap<SmolStr, NodeIx>,
+    /// Edges of node `n` are `down[down_start[n]..down_start[n + 1]]`.
+    down_start: Vec<u32>,
+    down: Vec<NodeIx>,
+    upstream: Vec<u32>,
+    order: Vec<NodeIx>,
+}
+
+fn index(at: usize) -> Option<NodeIx> {
+    u32::try_from(at).ok().map(NodeIx)
+}
+
+/// Why nodes and edges are no [`Dag`].
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum DagError {
+    /// Two nodes have this id.
+    #[error("two nodes have the id {0:?}")]
+    DuplicateId(SmolStr),
+    /// An edge names a node that does not exist.
+    #[error("an edge names {0}, which does not exist")]
+    UnknownNode(NodeIx),
+    /// These nodes wait for each other: each for the one before it, the first for the last.
+    #[error("nodes wait for each other in a circle: {0:?}")]
+    Cycle(Vec<NodeIx>),
+}
+
+impl Dag {
+    /// Builds the graph; `edges` are (upstream, downstream). Duplicate edges count once. O(nodes + edges log degree).
+    ///
+    /// # Errors
+    /// Duplicate ids, edges to nowhere, and the shortest cycle through the first node that lies on one.
+    pub fn new(nodes: Vec<NodeSpec>, mut edges: Vec<(NodeIx, NodeIx)>) -> Result<Self, DagError> {
+        let mut by_id = BTreeMap::new();
+        for (at, node) in (0u32..).zip(&nodes) {
+            if by_id.insert(node.id.clone(), NodeIx(at)).is_some() {
+                return Err(DagError::DuplicateId(node.id.clone()));
+            }
+        }
+        let count = nodes.len();
+        if let Some(&bad) = edges.iter().flat_map(|(up, down)| [up, down]).find(|n| n.at() >= count) {
+            return Err(DagError::UnknownNode(bad));
+        }
+        edges.sort_unstable();
+        edges.dedup();
+        if let Some(cycle) = find_cycle(count, &edges) {
+            return Err(DagError::Cycle(cycle));
+        }
+        let mut down_start = vec![0u32; count + 1];
+        let mut upstream = vec![0u32; count];
+        for (up, down) in &edges {
+            down_start[up.at() + 1] += 1;
+            upstream[down.at()] += 1;
+        }
+        for at in 0..count {
+            down_start[at + 1] += down_start[at];
+        }
+        let down = edges.into_iter().map(|(_, down)| down).collect();
+        let mut dag = Self { nodes, by_id, down_start, down, upstream, order: Vec::new() };
+        dag.order = dag.topological_order();
+        Ok(dag)
+    }
+
+    /// Number of nodes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A graph without nodes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// Number of edges.
+    #[must_use]
+    pub fn edge_count(&self) -> usize {
+        self.down.len()
+    }
+
+    /// All ids, in the order of the spec.
+    pub fn ids(&self) -> impl ExactSizeIterator<Item = NodeIx> + use<> {
+        (0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX)).map(NodeIx)
+    }
+
+    /// A node.
+    #[must_use]
+    pub fn node(&self, node: NodeIx) -> &NodeSpec {
+        &self.nodes[node.at()]
+    }
+
+    /// The node with this id.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<NodeIx> {
+        self.by_id.get(id).copied()
+    }
+
+    /// The nodes that wait for this one, ascending.
+    #[must_use]
+    pub fn downstream(&self, node: NodeIx) -> &[NodeIx] {
+        let (from, to) = (self.down_start[node.at()], self.down_start[node.at() + 1]);
+        &self.down[from as usize..to as usize]
+    }
+
+    /// How many nodes this one waits for.
+    #[must_use]
+    pub fn upstream_count(&self, node: NodeIx) -> u32 {
+        self.upstream[node.at()]
+    }
+
+    /// Every node after all of its upstream nodes; among equals in the order of the spec.
+    #[must_use]
+    pub fn order(&self) -> &[NodeIx] {
+        &self.order
+    }
+
+    /// For display: nodes by the length of the longest path that leads to them.
+    #[must_use]
+    pub fn layers(&self) -> Vec<Vec<NodeIx>> {
+        let mut depth = vec![0usize; self.len()];
+        let mut layers: Vec<Vec<NodeIx>> = Vec::new();
+        for &node in &self.order {
+            let own = depth[node.at()];
+            for down in self.downstream(node) {
+                depth[down.at()] = depth[down.at()].max(own + 1);
+            }
+            if layers.len() <= own {
+                layers.resize_with(own + 1, Vec::new);
+            }
+            layers[own].push(node);
+        }
+        layers
+    }
+
+    /// The path whose durations (`duration_ms` by node) add up to the most, from its first node to its last, and the sum.
+    /// Among equal paths the one through the lower ids.
+    #[must_use]
+    pub fn critical_path(&self, duration_ms: impl Fn(NodeIx) -> u64) -> (Vec<NodeIx>, u64) {
+        // Backwards over the order: the longest way from a node to an end, and its next step.
+        let mut longest = vec![(0u64, None::<NodeIx>); self.len()];
+        for &node in self.order.iter().rev() {
+            let mut best = (0u64, None);
+            for &down in self.downstream(node) {
+                let length = longest[down.at()].0;
+                if best.1.is_none() || length > best.0 {
+                    best = (length, Some(down));
+                }
+            }
+            longest[node.at()] = (best.0.saturating_add(duration_ms(node)), best.1);
+        }
+        let start = self.ids().filter(|n| self.upstream_count(*n) == 0).reduce(|best, n| {
+            if longest[n.at()].0 > longest[best.at()].0 { n } else { best }
+        });
+        let total = start.map_or(0, |n| longest[n.at()].0);
+        let path = std::iter::successors(start, |n| longest[n.at()].1).collect();
+        (path, total)
+    }
+
+    /// Kahn's algorithm with a queue: linear, no recursion, deterministic.
+    fn topological_order(&self) -> Vec<NodeIx> {
+        let mut waits = self.upstream.clone();
+        let mut order: Vec<NodeIx> = self.ids().filter(|n| waits[n.at()] == 0).collect();
+        let mut next = 0;
+        while let Some(&node) = order.get(next) {
+            next += 1;
+            for &down in self.downstream(node) {
+                waits[down.at()] -= 1;
+                if waits[down.at()] == 0 {
+                    order.push(down);
+                }
+            }
+        }
+        order
+    }
+}
+
+/// The shortest cycle through the lowest node that lies on one; linear, and without recursion (petgraph's Kosaraju, not
+/// its Tarjan). `edges` sorted.
+fn find_cycle(count: usize, edges: &[(NodeIx, NodeIx)]) -> Option<Vec<NodeIx>> {
+    let mut graph: DiGraph<(), (), u32> = DiGraph::with_capacity(count, edges.len());
+    for _ in 0..count {
+        graph.add_node(());
+    }
+    for (up, down) in edges {
+        graph.add_edge(up.0.into(), down.0.into(), ());
+    }
+    let component = kosaraju_scc(&graph)
+        .into_iter()
+        .filter(|scc| scc.len() > 1 || scc.iter().any(|n| graph.contains_edge(*n, *n)))
+        .min_by_key(|scc| scc.iter().min().copied())?;
+    let start = component.iter().min()?.index();
+    shortest_way_back(count, edges, start, &component.iter().map(|n| n.index()).collect::<Vec<_>>())
+}
+
+/// Breadth first inside a strongly connected component, from `start` back to itself.
+fn shortest_way_back(count: usize, edges: &[(NodeIx, NodeIx)], start: usize, component: &[usize]) -> Option<Vec<NodeIx>> {
+    let mut inside = vec![false; count];
+    for &node in component {
+        inside[node] = true;
+    }
+    let mut came_from = vec![None::<usize>; count];
+    let mut queue = VecDeque::from([start]);
+    while let Some(at) = queue.pop_front() {
+        let first = edges.partition_point(|(up, _)| up.at() < at);
+        for (_, down) in edges[first..].iter().take_while(|(up, _)| up.at() == at) {
+            if down.at() == start {
+                let mut cycle: Vec<NodeIx> =
+                    std::iter::successors(Some(at), |n| came_from[*n]).filter_map(index).collect();
+                cycle.reverse();
+                return Some(cycle);
+            }
+            if inside[down.at()] && came_from[down.at()].is_none() {
+                came_from[down.at()] = Some(at);
+                queue.push_back(down.at());
+            }
+        }
+    }
+    None
+}
