@@ -49,23 +49,25 @@ pub const KUBERNETES: Module = Module {
     cgo: true,
 };
 
-/// The players of fake nodes, `kwok`.
-pub const KWOK: Module = Module {
-    dir: "kwok",
-    packages: &["sigs.k8s.io/kwok/cmd/kwok"],
+/// Kubernetes 1.33, the oldest that FlowForge supports, in one binary, `testbed`.
+/// It has no node components.
+pub const KUBERNETES_1_33: Module = Module {
+    dir: "k8s-1.33",
+    packages: &["./cmd/testbed"],
     tags: "",
-    ldflags: "",
-    cgo: false,
+    ldflags: "-X k8s.io/component-base/version.gitVersion=v1.33.13 \
+              -X k8s.io/component-base/version.gitMajor=1 \
+              -X k8s.io/component-base/version.gitMinor=33 \
+              -X k8s.io/client-go/pkg/version.gitVersion=v1.33.13",
+    cgo: true,
 };
 
+/// The player of fake nodes, `kwok`.
+pub const KWOK: Module =
+    Module { dir: "kwok", packages: &["sigs.k8s.io/kwok/cmd/kwok"], tags: "", ldflags: "", cgo: false };
+
 /// The owner of a testbed's processes, `supervise`.
-pub const SUPERVISE: Module = Module {
-    dir: "supervise",
-    packages: &["."],
-    tags: "",
-    ldflags: "",
-    cgo: false,
-};
+pub const SUPERVISE: Module = Module { dir: "supervise", packages: &["."], tags: "", ldflags: "", cgo: false };
 
 /// The container runtime of real nodes: `containerd`, `containerd-shim-runc-v2`
 /// and `ctr`.
@@ -82,13 +84,10 @@ pub const CONTAINERD: Module = Module {
 };
 
 /// Cluster DNS of real nodes, `coredns`.
-pub const COREDNS: Module = Module {
-    dir: "coredns",
-    packages: &["."],
-    tags: "",
-    ldflags: "",
-    cgo: false,
-};
+pub const COREDNS: Module = Module { dir: "coredns", packages: &["."], tags: "", ldflags: "", cgo: false };
+
+/// Everything that the default version needs, fake and real nodes.
+pub const DEFAULT: [Module; 5] = [SUPERVISE, KWOK, KUBERNETES, CONTAINERD, COREDNS];
 
 impl Module {
     /// The directory that holds the module's binaries, built if need be.

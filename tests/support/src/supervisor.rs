@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -97,24 +97,10 @@ struct Request<'a> {
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "kebab-case")]
 enum Body<'a> {
-    Start {
-        name: &'a str,
-        argv: &'a [String],
-        env: Vec<String>,
-        log: &'a Path,
-        stage: u8,
-        grace_ms: u64,
-    },
-    Signal {
-        name: &'a str,
-        signal: i32,
-    },
-    Cleanup {
-        argv: &'a [String],
-    },
-    KeepLogs {
-        dir: &'a Path,
-    },
+    Start { name: &'a str, argv: &'a [String], env: Vec<String>, log: &'a Path, stage: u8, grace_ms: u64 },
+    Signal { name: &'a str, signal: i32 },
+    Cleanup { argv: &'a [String] },
+    KeepLogs { dir: &'a Path },
     Detach,
 }
 
@@ -189,10 +175,7 @@ impl Supervisor {
 
     /// Sends a signal. SIGKILL returns when the process is gone.
     pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        self.ask(Body::Signal {
-            name,
-            signal: signal as i32,
-        })?;
+        self.ask(Body::Signal { name, signal: signal as i32 })?;
         Ok(())
     }
 
@@ -211,7 +194,7 @@ impl Supervisor {
 
     /// Lets everything run on without an owner, until the supervisor gets
     /// SIGTERM.
-    pub(crate) fn detach(self) -> Result<()> {
+    pub(crate) fn detach(&self) -> Result<()> {
         self.ask(Body::Detach)?;
         self.child.lock().take();
         Ok(())
@@ -287,10 +270,7 @@ fn read_messages(lines: impl std::io::BufRead, ready: &mpsc::Sender<Message>, sh
                 let _ = ready.send(message);
             }
             "exited" => {
-                let exit = Exit {
-                    pid: message.pid,
-                    code: message.code,
-                };
+                let exit = Exit { pid: message.pid, code: message.code };
                 shared.state.lock().exits.entry(message.name).or_default().push(exit);
             }
             _ => {

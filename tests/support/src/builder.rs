@@ -1,0 +1,307 @@
+//! [`Builder`]: what a testbed shall have, and its start.
+
+use std::{
+    env,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::{
+    Testbed,
+    binaries::{KUBERNETES, KWOK, Module, SUPERVISE},
+    control_plane::{ControlPlane, Settings, component},
+    fake, kubeconfig, manifests,
+    network::Network,
+    pki::Pki,
+    profile::Profile,
+    real,
+    supervisor::{Launch, Supervisor},
+    testbed::keep_logs_of,
+};
+
+/// How long the API server may take to become ready.
+const READY_LIMIT: Duration = Duration::from_secs(90);
+/// How long nodes may take, on a machine that also compiles.
+const NODES_LIMIT: Duration = Duration::from_secs(120);
+
+/// Describes a testbed; [`Builder::start`] brings it up.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    fake: Vec<(Profile, usize)>,
+    real: Vec<(Profile, usize)>,
+    settings: Settings,
+    node_grace: Option<Duration>,
+    kwok: bool,
+    kubernetes: Module,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            fake: Vec::new(),
+            real: Vec::new(),
+            settings: Settings::default(),
+            node_grace: None,
+            kwok: true,
+            kubernetes: KUBERNETES,
+        }
+    }
+}
+
+impl Builder {
+    /// Adds fake nodes. Nodes of a profile are numbered through: real ones
+    /// first, then fake ones in the order they were asked for.
+    #[must_use]
+    pub fn nodes(mut self, profile: Profile, count: usize) -> Self {
+        self.fake.push((profile, count));
+        self
+    }
+
+    /// Adds real nodes: kubelet, containerd and runc, in a network namespace.
+    #[must_use]
+    pub fn real_nodes(mut self, profile: Profile, count: usize) -> Self {
+        self.real.push((profile, count));
+        self
+    }
+
+    /// Whether kube-scheduler runs too, with its default configuration.
+    #[must_use]
+    pub fn kube_scheduler(mut self, on: bool) -> Self {
+        self.settings.scheduler_config = on.then_some(Value::Null);
+        self
+    }
+
+    /// Runs kube-scheduler with this `KubeSchedulerConfiguration`. Its kubeconfig
+    /// and leader election are the testbed's.
+    #[must_use]
+    pub fn kube_scheduler_config(mut self, config: Value) -> Self {
+        self.settings.scheduler_config = Some(config);
+        self
+    }
+
+    /// Sets feature gates on all components of the control plane.
+    #[must_use]
+    pub fn feature_gates<'a>(mut self, gates: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
+        let gates = gates.into_iter().map(|(gate, on)| (gate.to_owned(), on));
+        self.settings.feature_gates.extend(gates);
+        self
+    }
+
+    /// Serves API groups that are off by default, for example
+    /// `scheduling.k8s.io/v1beta1=true`.
+    #[must_use]
+    pub fn runtime_config(mut self, setting: &str) -> Self {
+        self.settings.runtime_config.push(setting.to_owned());
+        self
+    }
+
+    /// Adds a flag to kube-apiserver.
+    #[must_use]
+    pub fn apiserver_flag(mut self, flag: &str) -> Self {
+        self.settings.apiserver_flags.push(flag.to_owned());
+        self
+    }
+
+    /// Adds a flag to kube-controller-manager.
+    #[must_use]
+    pub fn controller_manager_flag(mut self, flag: &str) -> Self {
+        self.settings.controller_manager_flags.push(flag.to_owned());
+        self
+    }
+
+    /// How long a node may be silent before it counts as lost. The default is
+    /// 16 s where there are real nodes and 5 minutes otherwise, because kwok
+    /// renews every node's lease four times in it.
+    #[must_use]
+    pub fn node_grace(mut self, grace: Duration) -> Self {
+        self.node_grace = Some(grace);
+        self
+    }
+
+    /// Leaves kwok out: fake nodes stay as they were created, and nothing runs
+    /// their pods.
+    #[must_use]
+    pub fn without_kwok(mut self) -> Self {
+        self.kwok = false;
+        self
+    }
+
+    /// Another build of Kubernetes, for example
+    /// [`crate::binaries::KUBERNETES_1_33`].
+    #[must_use]
+    pub fn kubernetes(mut self, module: Module) -> Self {
+        self.kubernetes = module;
+        self
+    }
+
+    /// Brings the testbed up: returns when the API server is ready, ServiceAccounts
+    /// are being made, and every node can take pods.
+    ///
+    /// # Errors
+    /// When a binary cannot be built or a component does not come up; the message
+    /// then names the directory that the logs were kept in.
+    pub async fn start(self) -> Result<Testbed> {
+        let build = {
+            let kubernetes = self.kubernetes;
+            move || anyhow::Ok((SUPERVISE.binary("supervise")?, kubernetes.binary("testbed")?))
+        };
+        let (supervise, kubernetes) = tokio::task::spawn_blocking(build).await??;
+        let supervisor = Supervisor::start(&supervise, &parent_dir())?;
+        match self.bring_up(&supervisor, kubernetes).await {
+            Ok(up) => Ok(up.into_testbed(supervisor, &self).await?),
+            Err(error) => {
+                let kept = keep_logs_of(&supervisor);
+                Err(error.context(format!("the testbed did not start; its logs are in {}", kept.display())))
+            }
+        }
+    }
+
+    async fn bring_up(&self, supervisor: &Supervisor, program: PathBuf) -> Result<Up> {
+        let begin = Instant::now();
+        let dir = &supervisor.dir;
+
+        // 1. The network, which all addresses and certificates follow.
+        let network =
+            if self.real.is_empty() { Network::loopback(supervisor.slot) } else { real::create_network(supervisor)? };
+        let pki = Pki::create(&dir.join("pki"))?;
+        let settings = self.settings();
+        let plane = ControlPlane { program: &program, dir, pki: &pki, network: &network, settings: &settings };
+
+        // 2. etcd and the API server, which waits for etcd by itself.
+        let mut launches = vec![plane.etcd()?, plane.apiserver()?];
+        for launch in &launches {
+            supervisor.launch(launch)?;
+        }
+        let admin_kubeconfig = plane.kubeconfig_for("kubernetes-admin", Some("system:masters"))?;
+        let client = kubeconfig::client(&admin_kubeconfig).await?;
+        await_ready(supervisor, &client).await?;
+        tracing::debug!(ms = begin.elapsed().as_millis(), "API server ready");
+
+        // 3. What needs the API server.
+        let mut clients = vec![plane.controller_manager()?];
+        if let Some(config) = &settings.scheduler_config {
+            clients.push(plane.scheduler(config)?);
+        }
+        if self.kwok {
+            let kwok = tokio::task::spawn_blocking(|| KWOK.binary("kwok")).await??;
+            manifests::apply(&client, fake::RBAC).await?;
+            clients.push(fake::kwok(&kwok, &plane)?);
+        }
+        for launch in &clients {
+            supervisor.launch(launch)?;
+        }
+        launches.extend(clients);
+        await_service_accounts(supervisor, &client).await?;
+        tracing::debug!(ms = begin.elapsed().as_millis(), "control plane ready");
+        Ok(Up { program, network, pki, launches, client, admin_kubeconfig })
+    }
+
+    fn settings(&self) -> Settings {
+        let default = if self.real.is_empty() { 300 } else { 16 };
+        Settings { node_grace: self.node_grace.unwrap_or(Duration::from_secs(default)), ..self.settings.clone() }
+    }
+}
+
+/// A control plane that is up, without nodes.
+struct Up {
+    program: PathBuf,
+    network: Network,
+    pki: Pki,
+    launches: Vec<Launch>,
+    client: Client,
+    admin_kubeconfig: PathBuf,
+}
+
+impl Up {
+    async fn into_testbed(self, supervisor: Supervisor, builder: &Builder) -> Result<Testbed> {
+        let testbed = Testbed::new(
+            supervisor,
+            self.program,
+            self.network,
+            self.pki,
+            self.launches,
+            self.client,
+            self.admin_kubeconfig,
+        );
+        match testbed.make_nodes(builder).await {
+            Ok(()) => Ok(testbed),
+            Err(error) => {
+                let kept = testbed.keep_logs();
+                Err(error.context(format!("the testbed's nodes did not start; its logs are in {}", kept.display())))
+            }
+        }
+    }
+}
+
+impl Testbed {
+    async fn make_nodes(&self, builder: &Builder) -> Result<()> {
+        for &(profile, count) in &builder.real {
+            let first = self.reserve_indices(profile, count);
+            real::start(self, profile, first, count).await?;
+        }
+        for &(profile, count) in &builder.fake {
+            let first = self.reserve_indices(profile, count);
+            fake::create_nodes(self.client(), profile, first, count).await?;
+        }
+        let fakes: usize = builder.fake.iter().map(|&(_, count)| count).sum();
+        if fakes > 0 {
+            fake::await_ready(self.client(), "fake", fakes, NODES_LIMIT).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Where testbed directories are made. Socket paths below it are limited to 107
+/// bytes, so it should be short.
+fn parent_dir() -> PathBuf {
+    env::var_os("FLOWFORGE_TESTBED_DIR").map_or_else(env::temp_dir, PathBuf::from)
+}
+
+/// Waits for `/readyz`, and gives up at once when etcd or the API server ends.
+async fn await_ready(supervisor: &Supervisor, client: &Client) -> Result<()> {
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        let request = http_get("/readyz")?;
+        let last = match client.request_text(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        alive(supervisor, &[component::ETCD, component::API_SERVER])?;
+        if Instant::now() >= deadline {
+            return Err(last).context("the API server is not ready");
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits for the controller manager's first work that pods depend on: without
+/// the ServiceAccount `default` none is admitted.
+async fn await_service_accounts(supervisor: &Supervisor, client: &Client) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+    let deadline = Instant::now() + READY_LIMIT;
+    while accounts.get_opt("default").await?.is_none() {
+        alive(supervisor, &[component::CONTROLLER_MANAGER])?;
+        anyhow::ensure!(Instant::now() < deadline, "no ServiceAccount default appears");
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+fn alive(supervisor: &Supervisor, names: &[&str]) -> Result<()> {
+    for name in names {
+        if let Some(exit) = supervisor.exits(name).first() {
+            anyhow::bail!("{name} ended with code {}", exit.code);
+        }
+    }
+    Ok(())
+}
+
+fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
+    Ok(http::Request::get(path).body(Vec::new())?)
+}

@@ -1,0 +1,206 @@
+//! `flowforge-testbed`: a control plane for a person.
+//!
+//! `up` brings one up and leaves it running, `down` ends it, `build` builds the
+//! binaries that both need. What is said on stdout is for scripts (the path of
+//! the kubeconfig); everything else goes to stderr.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use flowforge_testbed::{Profile, Testbed, binaries};
+use serde::{Deserialize, Serialize};
+
+#[derive(Parser)]
+#[command(name = "flowforge-testbed", about = "A real Kubernetes control plane on one machine")]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Bring a testbed up and leave it running.
+    Up(Up),
+    /// End the testbed that `up` left running.
+    Down {
+        /// The name given to `up`.
+        #[arg(long, default_value = "default")]
+        name: String,
+    },
+    /// Build the testbed's binaries, or those of one Kubernetes version.
+    Build {
+        /// Build this Kubernetes version instead of the default one.
+        #[arg(long, value_enum)]
+        k8s: Option<Kubernetes>,
+        /// Leave out what only real nodes need.
+        #[arg(long)]
+        fake_only: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Up {
+    /// The kind of machines.
+    #[arg(long, default_value_t = Profile::DgxH100)]
+    profile: Profile,
+    /// Number of fake nodes.
+    #[arg(long, default_value_t = 28)]
+    fake: usize,
+    /// Number of real nodes, where containers really run; needs root.
+    #[arg(long, default_value_t = 0)]
+    real: usize,
+    /// Also run kube-scheduler.
+    #[arg(long)]
+    kube_scheduler: bool,
+    /// The Kubernetes version.
+    #[arg(long, value_enum, default_value_t = Kubernetes::V1_37)]
+    k8s: Kubernetes,
+    /// A name for `down`, to have several.
+    #[arg(long, default_value = "default")]
+    name: String,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kubernetes {
+    #[value(name = "1.37")]
+    V1_37,
+    #[value(name = "1.33")]
+    V1_33,
+}
+
+impl Kubernetes {
+    fn module(self) -> binaries::Module {
+        match self {
+            Self::V1_37 => binaries::KUBERNETES,
+            Self::V1_33 => binaries::KUBERNETES_1_33,
+        }
+    }
+}
+
+/// What `up` leaves for `down`.
+#[derive(Serialize, Deserialize)]
+struct Running {
+    dir: PathBuf,
+    supervisor: u32,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .init();
+    let outcome = match Cli::parse().command {
+        Verb::Up(arguments) => up(arguments).await,
+        Verb::Down { name } => down(&name),
+        Verb::Build { k8s, fake_only } => build(k8s, fake_only),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flowforge-testbed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn up(arguments: Up) -> Result<()> {
+    let state = state_file(&arguments.name)?;
+    if let Some(running) = read_state(&state)? {
+        bail!("a testbed named {} runs already, in {}; end it with `down`", arguments.name, running.dir.display());
+    }
+    let begin = Instant::now();
+    let mut builder = Testbed::builder()
+        .nodes(arguments.profile, arguments.fake)
+        .kube_scheduler(arguments.kube_scheduler)
+        .kubernetes(arguments.k8s.module());
+    if arguments.real > 0 {
+        builder = builder.real_nodes(arguments.profile, arguments.real);
+    }
+    let testbed = builder.start().await?;
+    let kubeconfig = testbed.admin_kubeconfig().to_owned();
+    let kubectl = testbed.kubectl().get_program().to_owned();
+    let link = testbed.dir().join("kubectl");
+    std::os::unix::fs::symlink(&kubectl, &link)?;
+    eprintln!(
+        "{} real and {} fake {} nodes on {} after {:.1} s",
+        arguments.real,
+        arguments.fake,
+        arguments.profile,
+        testbed.apiserver_url(),
+        begin.elapsed().as_secs_f64(),
+    );
+    eprintln!("  export KUBECONFIG={}", kubeconfig.display());
+    eprintln!("  {} get nodes", link.display());
+    eprintln!("logs: {}", testbed.dir().join("logs").display());
+    let running = Running { dir: testbed.dir().to_owned(), supervisor: testbed.detach()? };
+    fs::write(&state, serde_json::to_vec(&running)?)?;
+    println!("{}", kubeconfig.display());
+    Ok(())
+}
+
+fn down(name: &str) -> Result<()> {
+    let state = state_file(name)?;
+    let Some(running) = read_state(&state)? else {
+        eprintln!("no testbed named {name} is running");
+        return Ok(());
+    };
+    let status = Command::new("kill").arg(running.supervisor.to_string()).status()?;
+    ensure!(status.success(), "cannot signal the supervisor {}", running.supervisor);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while running.dir.exists() {
+        ensure!(Instant::now() < deadline, "{} is still there", running.dir.display());
+        thread::sleep(Duration::from_millis(50));
+    }
+    fs::remove_file(&state)?;
+    eprintln!("testbed {name} is gone");
+    Ok(())
+}
+
+fn build(k8s: Option<Kubernetes>, fake_only: bool) -> Result<()> {
+    let modules = match k8s {
+        Some(version) => vec![version.module()],
+        None if fake_only => vec![binaries::SUPERVISE, binaries::KWOK, binaries::KUBERNETES],
+        None => binaries::DEFAULT.to_vec(),
+    };
+    for module in modules {
+        println!("{}", module.build()?.display());
+    }
+    Ok(())
+}
+
+/// The state of a testbed that runs; a file whose supervisor is gone counts as
+/// none. The lock file of its directory names the process, so that a pid that
+/// somebody else has by now is not signalled.
+fn read_state(state: &Path) -> Result<Option<Running>> {
+    let text = match fs::read_to_string(state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text?,
+    };
+    let running: Running = serde_json::from_str(&text).with_context(|| state.display().to_string())?;
+    let Ok(lock) = fs::File::open(running.dir.join("supervisor.lock")) else {
+        return Ok(None);
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None), // nobody holds it
+        Err(fs::TryLockError::WouldBlock) => Ok(Some(running)),
+        Err(fs::TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+fn state_file(name: &str) -> Result<PathBuf> {
+    let dir = env::var_os("XDG_RUNTIME_DIR").map_or_else(
+        || env::temp_dir().join("flowforge-testbeds"),
+        |runtime| Path::new(&runtime).join("flowforge-testbeds"),
+    );
+    fs::create_dir_all(&dir)?;
+    ensure!(!name.contains('/'), "a name has no slash");
+    Ok(dir.join(format!("{name}.json")))
+}
