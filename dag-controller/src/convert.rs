@@ -1,0 +1,154 @@
+//! From watched objects to the core's facts. The only place that knows both.
+
+use flowforge_api::gang::{Gang, GangPhase};
+use flowforge_api::names::{annotation, condition, finalizer, label};
+use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
+use flowforge_dag_controller_core::{
+    Cause, GangEnd, GangFacts, PodFacts, Reason,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use smol_str::SmolStr;
+
+use crate::watched::{ContainerStatus, WatchedPod};
+
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+const SIDECAR: &str = "Always";
+
+/// What the labels and annotations of an object of ours say about its place; unverified until the UIDs agree.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// Name of the workflow.
+    pub workflow: String,
+    /// Id of the node.
+    pub node: String,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// Rank, for a pod.
+    pub rank: Option<u32>,
+    /// Incarnation, for a pod.
+    pub incarnation: u32,
+}
+
+/// The place an object claims; none where it is not one of ours.
+#[must_use]
+pub fn place(meta: &ObjectMeta) -> Option<Place> {
+    let labels = meta.labels.as_ref()?;
+    let annotations = meta.annotations.as_ref();
+    Some(Place {
+        workflow: labels.get(label::WORKFLOW)?.clone(),
+        node: labels.get(label::NODE)?.clone(),
+        attempt: labels.get(label::ATTEMPT)?.parse().ok()?,
+        rank: labels.get(label::RANK).and_then(|r| r.parse().ok()),
+        incarnation: annotations.and_then(|a| a.get(annotation::INCARNATION)?.parse().ok()).unwrap_or(0),
+    })
+}
+
+/// UID of the controlling owner.
+#[must_use]
+pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|o| o.controller == Some(true)).map(|o| o.uid.as_str())
+}
+
+/// Whether a pod still carries our finalizer.
+#[must_use]
+pub fn has_finalizer(meta: &ObjectMeta) -> bool {
+    meta.finalizers.iter().flatten().any(|f| f == finalizer::RESULT)
+}
+
+/// The facts of a pod whose main container is `main`.
+#[must_use]
+pub fn pod_facts(pod: &WatchedPod, main: &str, node_gone: bool) -> PodFacts {
+    let status = &pod.status;
+    let sidecar = |name: &str| {
+        pod.spec.init_containers.iter().any(|c| c.name == name && c.restart_policy.as_deref() == Some(SIDECAR))
+    };
+    let failed_init = |c: &ContainerStatus| {
+        let code = c.state.terminated.as_ref()?.exit_code;
+        (code != 0 && !sidecar(&c.name)).then_some(code)
+    };
+    let disruption = status.conditions.iter().find(|c| c.kind == DISRUPTION_TARGET && c.status == "True");
+    PodFacts {
+        node: pod.spec.node_name.as_deref().filter(|n| !n.is_empty()).map(SmolStr::from),
+        phase: match status.phase.as_str() {
+            "Running" => PodPhase::Running,
+            "Succeeded" => PodPhase::Succeeded,
+            "Failed" => PodPhase::Failed,
+            _ => PodPhase::Pending,
+        },
+        reason: SmolStr::from(status.reason.as_str()),
+        main: status.container_statuses.iter().find(|c| c.name == main).map_or(MainContainer::Waiting, main_container),
+        init_exit_code: status.init_container_statuses.iter().find_map(failed_init),
+        others_running: status.container_statuses.iter().any(|c| c.name != main && c.state.running.is_some()),
+        disruption: disruption.map(|c| Disruption::from_reason(&c.reason)),
+        deletion_requested_at_ms: deletion_requested_at(&pod.metadata),
+        node_gone,
+        finalizer: has_finalizer(&pod.metadata),
+    }
+}
+
+fn main_container(status: &ContainerStatus) -> MainContainer {
+    match (&status.state.terminated, &status.state.running) {
+        (Some(ended), _) => MainContainer::Ended {
+            exit_code: ended.exit_code,
+            reason: SmolStr::from(ended.reason.as_str()),
+            finished_at_ms: ended.finished_at.map_or(0, ms),
+        },
+        (None, Some(_)) => MainContainer::Running,
+        (None, None) => MainContainer::Waiting,
+    }
+}
+
+fn deletion_requested_at(meta: &ObjectMeta) -> Option<u64> {
+    let at = ms(meta.deletion_timestamp.as_ref()?.0);
+    let grace = u64::try_from(meta.deletion_grace_period_seconds.unwrap_or(0)).unwrap_or(0);
+    Some(at.saturating_sub(grace.saturating_mul(1000)))
+}
+
+/// The facts of a Gang.
+#[must_use]
+pub fn gang_facts(gang: &Gang) -> GangFacts {
+    GangFacts { ended: gang_end(gang), deleting: gang.metadata.deletion_timestamp.is_some() }
+}
+
+/// The recorded end of a Gang.
+#[must_use]
+pub fn gang_end(gang: &Gang) -> Option<GangEnd> {
+    let status = gang.status.as_ref()?;
+    let succeeded = match status.phase? {
+        GangPhase::Succeeded => true,
+        GangPhase::Failed => false,
+        GangPhase::Pending | GangPhase::Scheduled | GangPhase::Running => return None,
+    };
+    let reason = Reason::parse(status.reason.as_deref().unwrap_or_default());
+    let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
+    Some(GangEnd {
+        succeeded,
+        cause: Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default()),
+        scheduled_at_ms: at(&status.scheduled_at),
+        started_at_ms: at(&status.started_at),
+        finished_at_ms: at(&status.finished_at).unwrap_or(0),
+    })
+}
+
+/// Whether the scheduler says that all needed members are bound, and what it says otherwise.
+#[must_use]
+pub fn scheduling_message(gang: &Gang) -> Option<(&str, &str)> {
+    let conditions = &gang.status.as_ref()?.conditions;
+    let scheduled = conditions.iter().find(|c| c.type_ == condition::SCHEDULED)?;
+    (scheduled.status != "True").then_some((scheduled.reason.as_str(), scheduled.message.as_str()))
+}
+
+/// Milliseconds since the epoch; 0 before it.
+#[must_use]
+pub fn ms(at: Timestamp) -> u64 {
+    u64::try_from(at.as_millisecond()).unwrap_or(0)
+}
+
+/// The time of an API object, in whole seconds as the API keeps it.
+#[must_use]
+pub fn time(ms: u64) -> Option<Time> {
+    let seconds = i64::try_from(ms / 1000).ok()?;
+    Timestamp::from_second(seconds).ok().map(Time)
+}

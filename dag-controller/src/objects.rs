@@ -1,0 +1,141 @@
+//! The Gang and the headless Service of an attempt.
+
+use flowforge_api::gang::{Gang, GangRole, GangSpec};
+use flowforge_api::names::{self, annotation, label};
+use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Resource;
+use std::collections::BTreeMap;
+
+use crate::pods::{AttemptRef, MASTER_PORT, gang_owner, member_labels};
+
+/// The Gang of one attempt. Its creation is the claim on the attempt.
+#[must_use]
+pub fn gang(
+    owner_uid: &str,
+    namespace: &str,
+    workflow: &str,
+    spec: &WorkflowSpec,
+    node: &WorkflowNode,
+    name: &str,
+    attempt: u32,
+) -> Gang {
+    let number = attempt.to_string();
+    let labels: BTreeMap<String, String> = [
+        (label::MANAGED_BY, names::MANAGED_BY_CONTROLLER),
+        (label::WORKFLOW, workflow),
+        (label::NODE, node.id.as_str()),
+        (label::ATTEMPT, number.as_str()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .collect();
+    let defaults = &spec.defaults;
+    let priority = node.overrides.priority_class_name.clone().or_else(|| {
+        let template = node.pod_template.as_ref();
+        let stated = template.and_then(|t| t.pointer("/spec/priorityClassName")?.as_str().map(str::to_owned));
+        stated.or_else(|| defaults.priority_class_name.clone())
+    });
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        labels: Some(labels),
+        owner_references: Some(vec![workflow_owner(workflow, owner_uid)]),
+        ..ObjectMeta::default()
+    };
+    let spec = GangSpec {
+        min_member: node.replicas,
+        roles: vec![GangRole { name: "worker".to_owned(), replicas: node.replicas, min: None }],
+        topology: node.topology.clone(),
+        priority_class_name: priority,
+        member_lost_policy: node.member_lost_policy.unwrap_or_default(),
+        ..GangSpec::default()
+    };
+    Gang { metadata, spec, status: None }
+}
+
+fn workflow_owner(name: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: Workflow::api_version(&()).into_owned(),
+        kind: Workflow::kind(&()).into_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// The headless Service of one attempt: members resolve each other from the start, before they are ready.
+#[must_use]
+pub fn service(attempt: &AttemptRef, node: &str, name: &str) -> Service {
+    let selector = BTreeMap::from([
+        (label::GANG.to_owned(), attempt.gang.clone()),
+        (label::MANAGED_BY.to_owned(), names::MANAGED_BY_CONTROLLER.to_owned()),
+    ]);
+    let metadata = ObjectMeta {
+        name: Some(name.to_owned()),
+        namespace: Some(attempt.namespace.clone()),
+        labels: Some(member_labels(&attempt.workflow, node, attempt)),
+        annotations: Some(BTreeMap::from([(annotation::GANG_UID.to_owned(), attempt.gang_uid.clone())])),
+        owner_references: Some(vec![gang_owner(&attempt.gang, &attempt.gang_uid)]),
+        ..ObjectMeta::default()
+    };
+    let port = ServicePort { name: Some("rendezvous".to_owned()), port: MASTER_PORT, ..ServicePort::default() };
+    let spec = ServiceSpec {
+        cluster_ip: Some("None".to_owned()),
+        publish_not_ready_addresses: Some(true),
+        selector: Some(selector),
+        ports: Some(vec![port]),
+        ..ServiceSpec::default()
+    };
+    Service { metadata, spec: Some(spec), status: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gang_asks_for_all_of_its_members_and_belongs_to_its_workflow() {
+        let node = WorkflowNode { id: "train".into(), replicas: 4, ..WorkflowNode::default() };
+        let gang = gang("uid-1", "ns", "wf", &WorkflowSpec::default(), &node, "wf-train-1", 1);
+        assert_eq!(gang.spec.min_member, 4);
+        assert_eq!(gang.spec.roles.iter().map(|r| r.replicas).sum::<i32>(), 4);
+        assert_eq!(crate::convert::controller_uid(&gang.metadata), Some("uid-1"));
+        let place = crate::convert::place(&gang.metadata).unwrap();
+        assert_eq!((place.workflow.as_str(), place.node.as_str(), place.attempt), ("wf", "train", 1));
+    }
+
+    #[test]
+    fn the_priority_of_a_gang_follows_the_layers_of_its_pods() {
+        let mut spec = WorkflowSpec::default();
+        let mut node = WorkflowNode { id: "a".into(), replicas: 1, ..WorkflowNode::default() };
+        let of = |spec: &WorkflowSpec, node: &WorkflowNode| {
+            gang("u", "ns", "wf", spec, node, "g", 1).spec.priority_class_name
+        };
+        assert_eq!(of(&spec, &node), None);
+        spec.defaults.priority_class_name = Some("low".into());
+        assert_eq!(of(&spec, &node).as_deref(), Some("low"));
+        node.pod_template = Some(serde_json::json!({"spec": {"priorityClassName": "mid"}}));
+        assert_eq!(of(&spec, &node).as_deref(), Some("mid"));
+        node.overrides.priority_class_name = Some("high".into());
+        assert_eq!(of(&spec, &node).as_deref(), Some("high"));
+    }
+
+    #[test]
+    fn the_service_is_headless_and_resolves_members_that_are_not_ready() {
+        let attempt = AttemptRef {
+            namespace: "ns".into(),
+            workflow: "wf".into(),
+            gang: "wf-train-1".into(),
+            gang_uid: "uid-2".into(),
+            service: Some("wf-train-1".into()),
+            attempt: 1,
+        };
+        let spec = service(&attempt, "train", "wf-train-1").spec.unwrap();
+        assert_eq!(spec.cluster_ip.as_deref(), Some("None"));
+        assert_eq!(spec.publish_not_ready_addresses, Some(true));
+        assert_eq!(spec.selector.unwrap()[label::GANG], "wf-train-1");
+    }
+}

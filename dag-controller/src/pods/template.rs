@@ -1,0 +1,257 @@
+//! The pod of one attempt, made once and stamped per member.
+
+use flowforge_api::names::{self, annotation, finalizer, label};
+use flowforge_api::workflow::{WorkflowNode, WorkflowSpec};
+use flowforge_api::{GROUP, Gang};
+use flowforge_dag_controller_core::names::{hostname, pod as pod_name};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Toleration};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use std::collections::BTreeMap;
+
+use super::env::MemberEnv;
+use super::layers::{lay, lay_node};
+use super::merge::{Wins, map_opt};
+use super::volumes::{mount_shm, mount_storage};
+
+/// Name of the main container where the template does not name one.
+pub(super) const MAIN_CONTAINER: &str = "main";
+const DEFAULT_TOLERATION_SECONDS: i64 = 30;
+const ROLE_WORKER: &str = "worker";
+
+/// Why a node has no pod.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// `podTemplate` is not one.
+    #[error("podTemplate: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The main container has no image.
+    #[error("no image: set `image`, or an image in the main container of `podTemplate`")]
+    NoImage,
+}
+
+/// The attempt a pod is made for.
+#[derive(Clone, Debug)]
+pub struct AttemptRef {
+    /// Namespace of the workflow.
+    pub namespace: String,
+    /// Name of the workflow.
+    pub workflow: String,
+    /// Name of the attempt's Gang.
+    pub gang: String,
+    /// UID of the attempt's Gang.
+    pub gang_uid: String,
+    /// Name of the headless Service; none for a gang of one.
+    pub service: Option<String>,
+    /// Attempt, from 1.
+    pub attempt: u32,
+}
+
+/// A member pod with everything but its rank.
+#[derive(Clone, Debug)]
+pub struct MemberTemplate {
+    meta: ObjectMeta,
+    spec: PodSpec,
+    attempt: AttemptRef,
+    node: String,
+    replicas: u32,
+    nproc: u32,
+}
+
+impl MemberTemplate {
+    /// The pods of `node` in one attempt.
+    ///
+    /// # Errors
+    /// When `podTemplate` does not decode, or no image is given.
+    pub fn new(workflow: &WorkflowSpec, node: &WorkflowNode, attempt: AttemptRef) -> Result<Self, TemplateError> {
+        let template = parse(node)?;
+        let mut spec = template.spec.unwrap_or_default();
+        let mut main = take_main(&mut spec);
+        lay(&mut spec, &mut main, &workflow.defaults, Wins::Base);
+        lay(&mut spec, &mut main, &node.overrides, Wins::Layer);
+        lay_node(&mut main, node);
+        if main.image.as_deref().unwrap_or_default().is_empty() {
+            return Err(TemplateError::NoImage);
+        }
+        let nproc = processes(workflow, node, &main);
+        if let Some(size) = node.overrides.shm_size.as_ref().or(workflow.defaults.shm_size.as_ref()) {
+            mount_shm(&mut spec, &mut main, size);
+        }
+        let main_name = main.name.clone();
+        spec.containers.insert(0, main);
+        mount_storage(&mut spec, &workflow.storage);
+        finish_spec(&mut spec, workflow, node);
+        let meta = metadata(template.metadata.unwrap_or_default(), workflow, node, &attempt, &main_name);
+        let replicas = u32::try_from(node.replicas).unwrap_or(1);
+        Ok(Self { meta, spec, attempt, node: node.id.clone(), replicas, nproc })
+    }
+
+    /// The pod of `rank`. Its host name does not depend on the incarnation: peers keep finding it.
+    #[must_use]
+    pub fn member(&self, rank: u32, incarnation: u32) -> Pod {
+        let mut meta = self.meta.clone();
+        meta.name = Some(pod_name(&self.attempt.gang, rank, incarnation).into());
+        meta.labels.get_or_insert_default().insert(label::RANK.to_owned(), rank.to_string());
+        meta.annotations.get_or_insert_default().insert(annotation::INCARNATION.to_owned(), incarnation.to_string());
+        let mut spec = self.spec.clone();
+        spec.hostname = Some(hostname(&self.attempt.gang, rank).into());
+        spec.subdomain.clone_from(&self.attempt.service);
+        let master = self.master();
+        let env = MemberEnv {
+            workflow: &self.attempt.workflow,
+            namespace: &self.attempt.namespace,
+            node: &self.node,
+            gang: &self.attempt.gang,
+            attempt: self.attempt.attempt,
+            rank,
+            replicas: self.replicas,
+            nproc: self.nproc,
+            master: &master,
+        };
+        for container in spec.init_containers.iter_mut().flatten().chain(spec.containers.iter_mut()) {
+            env.add_to(container);
+        }
+        Pod { metadata: meta, spec: Some(spec), status: None }
+    }
+
+    /// Processes per pod.
+    #[must_use]
+    pub fn nproc(&self) -> u32 {
+        self.nproc
+    }
+
+    fn master(&self) -> String {
+        match &self.attempt.service {
+            Some(service) => format!("{}.{service}", hostname(&self.attempt.gang, 0)),
+            None => "localhost".to_owned(),
+        }
+    }
+}
+
+pub(super) fn parse(node: &WorkflowNode) -> Result<PodTemplateSpec, serde_json::Error> {
+    match &node.pod_template {
+        Some(value) => serde_json::from_value(value.clone()),
+        None => Ok(PodTemplateSpec::default()),
+    }
+}
+
+/// The main container is the one named `main`, else the first; without any, a new one.
+pub(super) fn take_main(spec: &mut PodSpec) -> Container {
+    let at = spec.containers.iter().position(|c| c.name == MAIN_CONTAINER).unwrap_or(0);
+    if spec.containers.is_empty() {
+        return Container { name: MAIN_CONTAINER.to_owned(), ..Container::default() };
+    }
+    let mut main = spec.containers.remove(at);
+    if main.name.is_empty() {
+        MAIN_CONTAINER.clone_into(&mut main.name);
+    }
+    main
+}
+
+/// `nprocPerNode` of the node, else of the workflow, else the GPUs of the main container, else 1.
+fn processes(workflow: &WorkflowSpec, node: &WorkflowNode, main: &Container) -> u32 {
+    let stated = node.overrides.nproc_per_node.or(workflow.defaults.nproc_per_node);
+    if let Some(n) = stated.and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= 1) {
+        return n;
+    }
+    let limits = main.resources.as_ref().and_then(|r| r.limits.as_ref());
+    let gpus: u64 = limits
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| name.ends_with("/gpu") || name.starts_with("nvidia.com/mig-"))
+        .filter_map(|(_, quantity)| quantity.0.parse::<u64>().ok())
+        .fold(0, u64::saturating_add);
+    u32::try_from(gpus.clamp(1, 1024)).unwrap_or(1)
+}
+
+fn finish_spec(spec: &mut PodSpec, workflow: &WorkflowSpec, node: &WorkflowNode) {
+    spec.restart_policy = Some("Never".to_owned());
+    if spec.scheduler_name.is_none() {
+        let stated = workflow.scheduler_name.clone();
+        spec.scheduler_name = Some(stated.unwrap_or_else(|| names::SCHEDULER_NAME.to_owned()));
+    }
+    if spec.host_network == Some(true) && spec.dns_policy.is_none() {
+        spec.dns_policy = Some("ClusterFirstWithHostNet".to_owned());
+    }
+    let seconds = node
+        .overrides
+        .toleration_seconds
+        .or(workflow.defaults.toleration_seconds)
+        .unwrap_or(DEFAULT_TOLERATION_SECONDS);
+    let tolerations = spec.tolerations.get_or_insert_default();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        if !tolerations.iter().any(|t| tolerates_no_execute(t, key)) {
+            tolerations.push(Toleration {
+                key: Some(key.to_owned()),
+                operator: Some("Exists".to_owned()),
+                effect: Some("NoExecute".to_owned()),
+                toleration_seconds: Some(seconds),
+                value: None,
+            });
+        }
+    }
+}
+
+fn tolerates_no_execute(toleration: &Toleration, key: &str) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    toleration.key.as_deref() == Some(key) && (effect.is_empty() || effect == "NoExecute")
+}
+
+fn metadata(
+    template: ObjectMeta,
+    workflow: &WorkflowSpec,
+    node: &WorkflowNode,
+    attempt: &AttemptRef,
+    main: &str,
+) -> ObjectMeta {
+    let mut labels = template.labels;
+    map_opt(&mut labels, &workflow.defaults.labels, Wins::Base);
+    map_opt(&mut labels, &node.overrides.labels, Wins::Layer);
+    map_opt(&mut labels, &member_labels(&attempt.workflow, &node.id, attempt), Wins::Layer);
+    let mut annotations = template.annotations;
+    map_opt(&mut annotations, &workflow.defaults.annotations, Wins::Base);
+    map_opt(&mut annotations, &node.overrides.annotations, Wins::Layer);
+    let advised = strings([
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+        ("karpenter.sh/do-not-disrupt", "true"),
+        ("kubectl.kubernetes.io/default-container", main),
+    ]);
+    map_opt(&mut annotations, &advised, Wins::Base);
+    map_opt(&mut annotations, &strings([(annotation::GANG_UID, attempt.gang_uid.as_str())]), Wins::Layer);
+    ObjectMeta {
+        namespace: Some(attempt.namespace.clone()),
+        labels,
+        annotations,
+        finalizers: Some(vec![finalizer::RESULT.to_owned()]),
+        owner_references: Some(vec![gang_owner(&attempt.gang, &attempt.gang_uid)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Labels of every object of an attempt.
+pub(crate) fn member_labels(workflow: &str, node: &str, attempt: &AttemptRef) -> BTreeMap<String, String> {
+    let number = attempt.attempt.to_string();
+    strings([
+        (label::MANAGED_BY, names::MANAGED_BY_CONTROLLER),
+        (label::WORKFLOW, workflow),
+        (label::NODE, node),
+        (label::ATTEMPT, number.as_str()),
+        (label::GANG, attempt.gang.as_str()),
+        (label::ROLE, ROLE_WORKER),
+    ])
+}
+
+/// The owner reference of what belongs to a Gang.
+pub(crate) fn gang_owner(name: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: format!("{GROUP}/v1alpha1"),
+        kind: <Gang as kube::Resource>::kind(&()).into_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn strings<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
+    pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}

@@ -1,0 +1,281 @@
+//! Layers, environment, volumes and identity of member pods.
+
+use flowforge_api::names::{annotation, finalizer, label};
+use flowforge_api::workflow::{NodeDefaults, Storage, WorkflowNode, WorkflowSpec};
+use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::json;
+
+use super::{AttemptRef, MemberTemplate};
+
+fn attempt(service: bool) -> AttemptRef {
+    AttemptRef {
+        namespace: "ns".into(),
+        workflow: "wf".into(),
+        gang: "wf-train-2".into(),
+        gang_uid: "gang-uid".into(),
+        service: service.then(|| "wf-train-2".into()),
+        attempt: 2,
+    }
+}
+
+fn node(replicas: i32) -> WorkflowNode {
+    WorkflowNode { id: "train".into(), replicas, image: Some("img:1".into()), ..WorkflowNode::default() }
+}
+
+fn pod(spec: &WorkflowSpec, node: &WorkflowNode, rank: u32) -> Pod {
+    MemberTemplate::new(spec, node, attempt(node.replicas > 1)).unwrap().member(rank, 0)
+}
+
+fn spec_of(pod: &Pod) -> &PodSpec {
+    pod.spec.as_ref().unwrap()
+}
+
+fn main_of(pod: &Pod) -> &Container {
+    &spec_of(pod).containers[0]
+}
+
+fn env_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let env = main_of(pod).env.as_ref().unwrap();
+    let found: Vec<&EnvVar> = env.iter().filter(|e| e.name == name).collect();
+    assert!(found.len() <= 1, "{name} is given twice");
+    found.first().and_then(|e| e.value.as_deref())
+}
+
+fn var(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
+}
+
+fn resources(json: serde_json::Value) -> NodeDefaults {
+    NodeDefaults { resources: Some(serde_json::from_value(json).unwrap()), ..NodeDefaults::default() }
+}
+
+#[test]
+fn a_member_belongs_to_its_gang_and_waits_for_its_result() {
+    let pod = pod(&WorkflowSpec::default(), &node(4), 3);
+    let meta = &pod.metadata;
+    assert_eq!(meta.name.as_deref(), Some("wf-train-2-3"));
+    assert_eq!(meta.finalizers.as_deref(), Some([finalizer::RESULT.to_owned()].as_slice()));
+    assert_eq!(crate::convert::controller_uid(meta), Some("gang-uid"));
+    let place = crate::convert::place(meta).unwrap();
+    assert_eq!((place.workflow.as_str(), place.node.as_str(), place.attempt, place.rank), ("wf", "train", 2, Some(3)));
+    assert_eq!(meta.labels.as_ref().unwrap()[label::GANG], "wf-train-2");
+    assert_eq!(meta.annotations.as_ref().unwrap()[annotation::GANG_UID], "gang-uid");
+    assert_eq!(meta.annotations.as_ref().unwrap()["cluster-autoscaler.kubernetes.io/safe-to-evict"], "false");
+    let spec = spec_of(&pod);
+    assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+    assert_eq!(spec.scheduler_name.as_deref(), Some("flowforge"));
+    assert_eq!(spec.hostname.as_deref(), Some("wf-train-2-3"));
+    assert_eq!(spec.subdomain.as_deref(), Some("wf-train-2"));
+}
+
+#[test]
+fn a_member_made_again_has_another_name_and_the_same_host_name() {
+    let template = MemberTemplate::new(&WorkflowSpec::default(), &node(4), attempt(true)).unwrap();
+    let again = template.member(3, 2);
+    assert_eq!(again.metadata.name.as_deref(), Some("wf-train-2-3r2"));
+    assert_eq!(spec_of(&again).hostname.as_deref(), Some("wf-train-2-3"));
+    assert_eq!(crate::convert::place(&again.metadata).unwrap().incarnation, 2);
+}
+
+#[test]
+fn members_find_rank_0_and_torchrun_finds_its_values() {
+    let spec = WorkflowSpec { defaults: resources(json!({"limits": {"nvidia.com/gpu": "8"}})), ..Default::default() };
+    let pod = pod(&spec, &node(4), 3);
+    for (name, value) in [
+        ("NNODES", "4"),
+        ("NODE_RANK", "3"),
+        ("NPROC_PER_NODE", "8"),
+        ("MASTER_ADDR", "wf-train-2-0.wf-train-2"),
+        ("MASTER_PORT", "29500"),
+        ("PET_NNODES", "4"),
+        ("PET_NODE_RANK", "3"),
+        ("PET_NPROC_PER_NODE", "8"),
+        ("PET_RDZV_BACKEND", "static"),
+        ("PET_RDZV_ENDPOINT", "wf-train-2-0.wf-train-2:29500"),
+        ("PET_RDZV_ID", "wf-train-2"),
+        ("FLOWFORGE_WORKFLOW", "wf"),
+        ("FLOWFORGE_NODE", "train"),
+        ("FLOWFORGE_GANG", "wf-train-2"),
+        ("FLOWFORGE_ATTEMPT", "2"),
+        ("FLOWFORGE_RANK", "3"),
+        ("FLOWFORGE_REPLICAS", "4"),
+        ("FLOWFORGE_NAMESPACE", "ns"),
+    ] {
+        assert_eq!(env_of(&pod, name), Some(value), "{name}");
+    }
+    // Eight processes a pod: torchrun sets these itself.
+    assert_eq!((env_of(&pod, "RANK"), env_of(&pod, "WORLD_SIZE")), (None, None));
+}
+
+#[test]
+fn one_process_a_pod_is_told_its_rank_and_the_world_size() {
+    let pod = pod(&WorkflowSpec::default(), &node(4), 1);
+    assert_eq!((env_of(&pod, "RANK"), env_of(&pod, "WORLD_SIZE")), (Some("1"), Some("4")));
+    assert_eq!(env_of(&pod, "NPROC_PER_NODE"), Some("1"));
+}
+
+#[test]
+fn a_gang_of_one_needs_no_service() {
+    let pod = pod(&WorkflowSpec::default(), &node(1), 0);
+    assert_eq!(spec_of(&pod).subdomain, None);
+    assert_eq!(env_of(&pod, "MASTER_ADDR"), Some("localhost"));
+}
+
+#[test]
+fn the_users_environment_wins_over_ours_but_not_over_our_identity() {
+    let mut node = node(4);
+    node.overrides.env = vec![
+        var("HOST", "h"),
+        var("MASTER_ADDR", "$(HOST).example"),
+        var("FLOWFORGE_RANK", "99"),
+        var("FLOWFORGE_MINE", "kept"),
+    ];
+    let spec = WorkflowSpec {
+        defaults: NodeDefaults { env: vec![var("NNODES", "7"), var("LEVEL", "info")], ..Default::default() },
+        ..Default::default()
+    };
+    let pod = pod(&spec, &node, 0);
+    assert_eq!(env_of(&pod, "MASTER_ADDR"), Some("$(HOST).example"));
+    assert_eq!(env_of(&pod, "NNODES"), Some("7"));
+    assert_eq!(env_of(&pod, "LEVEL"), Some("info"));
+    assert_eq!(env_of(&pod, "FLOWFORGE_RANK"), Some("0"));
+    assert_eq!(env_of(&pod, "FLOWFORGE_MINE"), Some("kept"));
+    let env = main_of(&pod).env.as_ref().unwrap();
+    let at = |name: &str| env.iter().position(|e| e.name == name).unwrap();
+    assert!(at("HOST") < at("MASTER_ADDR"), "a reference needs its variable before it");
+    assert!(at("FLOWFORGE_RANK") < at("LEVEL") && at("LEVEL") < at("HOST"), "weaker layers stand first");
+}
+
+#[test]
+fn layers_win_in_order_defaults_template_node() {
+    let spec = WorkflowSpec {
+        defaults: NodeDefaults {
+            service_account_name: Some("from-defaults".into()),
+            runtime_class_name: Some("from-defaults".into()),
+            priority_class_name: Some("from-defaults".into()),
+            labels: [("l".to_owned(), "defaults".to_owned()), ("only".to_owned(), "defaults".to_owned())].into(),
+            node_selector: [("pool".to_owned(), "a".to_owned())].into(),
+            ..resources(json!({"requests": {"cpu": "1", "memory": "1Gi"}}))
+        },
+        ..Default::default()
+    };
+    let mut node = node(1);
+    node.pod_template = Some(json!({
+        "metadata": {"labels": {"l": "template"}},
+        "spec": {
+            "runtimeClassName": "from-template",
+            "priorityClassName": "from-template",
+            "nodeSelector": {"zone": "z"},
+            "containers": [
+                {"name": "side", "image": "side:1"},
+                {"name": "main", "image": "main:1", "resources": {"requests": {"cpu": "2"}}},
+            ],
+        },
+    }));
+    node.overrides.priority_class_name = Some("from-node".into());
+    let pod = pod(&spec, &node, 0);
+    let out = spec_of(&pod);
+    assert_eq!(out.service_account_name.as_deref(), Some("from-defaults"));
+    assert_eq!(out.runtime_class_name.as_deref(), Some("from-template"));
+    assert_eq!(out.priority_class_name.as_deref(), Some("from-node"));
+    assert_eq!(out.node_selector.as_ref().unwrap().len(), 2);
+    let labels = pod.metadata.labels.as_ref().unwrap();
+    assert_eq!((labels["l"].as_str(), labels["only"].as_str()), ("template", "defaults"));
+    // The main container is the one named so, and the node's image is laid over it.
+    assert_eq!((main_of(&pod).name.as_str(), main_of(&pod).image.as_deref()), ("main", Some("img:1")));
+    assert_eq!(out.containers[1].name, "side");
+    let requests = main_of(&pod).resources.as_ref().unwrap().requests.as_ref().unwrap();
+    assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("2", "1Gi"));
+}
+
+#[test]
+fn every_claim_is_mounted_into_every_container() {
+    let spec = WorkflowSpec {
+        storage: vec![
+            Storage { claim_ref: "nas".into(), mount_path: "/mnt".into(), ..Default::default() },
+            Storage { claim_ref: "nas".into(), mount_path: "/out".into(), sub_path: Some("o".into()), read_only: true },
+            Storage { claim_ref: "data".into(), mount_path: "/data".into(), ..Default::default() },
+        ],
+        ..Default::default()
+    };
+    let mut node = node(2);
+    node.pod_template = Some(json!({"spec": {
+        "initContainers": [{"name": "fetch", "image": "f"}],
+        "containers": [{"name": "main"}, {"name": "own", "image": "o",
+            "volumeMounts": [{"name": "v", "mountPath": "/data/"}]}],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+    }}));
+    let pod = pod(&spec, &node, 0);
+    let out = spec_of(&pod);
+    let claims: Vec<&str> = out
+        .volumes
+        .iter()
+        .flatten()
+        .filter_map(|v| v.persistent_volume_claim.as_ref().map(|c| c.claim_name.as_str()))
+        .collect();
+    assert_eq!(claims, ["nas", "data"]);
+    let mounts = |c: &Container| -> Vec<String> {
+        c.volume_mounts.iter().flatten().map(|m| format!("{}:{}", m.name, m.mount_path)).collect()
+    };
+    let all = ["flowforge-storage-0:/mnt", "flowforge-storage-0:/out", "flowforge-storage-2:/data"];
+    assert_eq!(mounts(main_of(&pod)), all);
+    assert_eq!(mounts(&out.init_containers.as_ref().unwrap()[0]), all);
+    // What a container mounts itself stays.
+    assert_eq!(mounts(&out.containers[1]), ["v:/data/", all[0], all[1]]);
+}
+
+#[test]
+fn nccl_gets_its_shared_memory_and_its_hugepages() {
+    let mut node = node(2);
+    node.overrides = NodeDefaults {
+        shm_size: Some(Quantity("64Gi".into())),
+        host_ipc: Some(true),
+        host_network: Some(true),
+        ..resources(json!({"limits": {"nvidia.com/gpu": 8, "hugepages-2Mi": "1Gi", "rdma/hca": "1"}}))
+    };
+    let pod = pod(&WorkflowSpec::default(), &node, 0);
+    let out = spec_of(&pod);
+    let shm = out.volumes.iter().flatten().find(|v| v.name == "flowforge-shm").unwrap();
+    let dir = shm.empty_dir.as_ref().unwrap();
+    assert_eq!((dir.medium.as_deref(), dir.size_limit.as_ref().unwrap().0.as_str()), (Some("Memory"), "64Gi"));
+    assert!(main_of(&pod).volume_mounts.iter().flatten().any(|m| m.mount_path == "/dev/shm"));
+    assert_eq!((out.host_ipc, out.host_network), (Some(true), Some(true)));
+    assert_eq!(out.dns_policy.as_deref(), Some("ClusterFirstWithHostNet"));
+    let limits = main_of(&pod).resources.as_ref().unwrap().limits.as_ref().unwrap();
+    assert_eq!((limits["rdma/hca"].0.as_str(), limits["hugepages-2Mi"].0.as_str()), ("1", "1Gi"));
+    assert_eq!(env_of(&pod, "NPROC_PER_NODE"), Some("8"));
+}
+
+#[test]
+fn members_leave_a_dead_node_after_the_given_seconds_unless_the_user_says_otherwise() {
+    let seconds = |node: &WorkflowNode| -> Vec<(String, Option<i64>)> {
+        let pod = pod(&WorkflowSpec::default(), node, 0);
+        let tolerations = spec_of(&pod).tolerations.clone().unwrap();
+        tolerations.into_iter().map(|t| (t.key.unwrap_or_default(), t.toleration_seconds)).collect()
+    };
+    let mut node = node(1);
+    let (not_ready, unreachable) = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable");
+    assert_eq!(seconds(&node), [(not_ready.to_owned(), Some(30)), (unreachable.to_owned(), Some(30))]);
+    node.overrides.toleration_seconds = Some(5);
+    node.overrides.tolerations =
+        serde_json::from_value(json!([{"key": not_ready, "operator": "Exists", "effect": "NoExecute"}])).unwrap();
+    assert_eq!(seconds(&node), [(not_ready.to_owned(), None), (unreachable.to_owned(), Some(5))]);
+}
+
+#[test]
+fn a_node_without_an_image_has_no_pods() {
+    let mut node = node(1);
+    node.image = None;
+    assert!(MemberTemplate::new(&WorkflowSpec::default(), &node, attempt(false)).is_err());
+    node.pod_template = Some(json!({"spec": {"containers": [{"name": "x", "image": "y"}]}}));
+    let template = MemberTemplate::new(&WorkflowSpec::default(), &node, attempt(false)).unwrap();
+    assert_eq!(main_of(&template.member(0, 0)).name, "x");
+}
+
+#[test]
+fn a_gang_of_the_largest_size_stays_small_per_pod() {
+    let template = MemberTemplate::new(&WorkflowSpec::default(), &node(8192), attempt(true)).unwrap();
+    let bytes = serde_json::to_vec(&template.member(8191, 0)).unwrap().len();
+    assert!(bytes < 4096, "{bytes} bytes");
+}

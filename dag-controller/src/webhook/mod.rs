@@ -1,0 +1,13 @@
+//! The admission webhook: a Workflow that cannot run is refused when it is written, with every field that is wrong.
+//!
+//! ```text
+//!   API server ──HTTPS──> serve ──bytes──> admit ──core front end, pod template checks──> allowed | causes
+//!                           ^
+//!   rotation ──certificate──┘   Secret shared by the replicas; CA in the ValidatingWebhookConfiguration
+//! ```
+//! The controller validates again: the webhook is a courtesy to people, not a gate that safety rests on.
+
+pub mod certs;
+pub mod review;
+//pub mod rotation;
+//pub mod serve;

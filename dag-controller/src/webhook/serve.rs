@@ -1,0 +1,141 @@
+//! HTTPS for the webhook: axum behind rustls, with the certificate swapped while serving.
+//!
+//! Bounds: connections at once, time for a handshake and for a request's headers, and bytes of a body.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use parking_lot::RwLock;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::admit::Admission;
+use crate::metrics::{AdmissionVerdict, Metrics};
+
+/// Path at which Workflows are validated.
+pub const VALIDATE_PATH: &str = "/validate-workflow";
+
+// An update carries the object twice; the API server itself takes 3 MiB.
+const BODY_LIMIT_BYTES: usize = 8 * 1024 * 1024;
+const MAX_CONNECTIONS: usize = 512;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The certificate being served; replaced while connections come in.
+#[derive(Debug, Default)]
+pub struct ServingCert(RwLock<Option<Arc<CertifiedKey>>>);
+
+impl ServingCert {
+    /// Serves `key` from the next handshake on.
+    pub fn set(&self, key: Arc<CertifiedKey>) {
+        *self.0.write() = Some(key);
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.0.read().is_some()
+    }
+}
+
+impl ResolvesServerCert for ServingCert {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.read().clone()
+    }
+}
+
+struct Shared {
+    admission: Admission,
+    metrics: Arc<Metrics>,
+}
+
+/// Answers admission reviews on `listener` until `stop`.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub async fn serve(
+    listener: TcpListener,
+    cert: Arc<ServingCert>,
+    admission: Admission,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) -> Result<(), rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(cert);
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let app = Router::new()
+        .route(VALIDATE_PATH, post(validate))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
+        .with_state(Arc::new(Shared { admission, metrics }));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
+        let stream = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, mostly: let some connections end.
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+        };
+        let (acceptor, app, stop) = (acceptor.clone(), app.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = connection(stream, acceptor, app) => {}
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, "webhook handshake"),
+        Err(_) => return tracing::debug!("webhook handshake timed out"),
+    };
+    let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEADER_TIMEOUT));
+    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "webhook connection");
+    }
+}
+
+async fn validate(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    // Large graphs take milliseconds: keep them off the threads that serve IO.
+    let worker = Arc::clone(&shared);
+    let answer = tokio::task::spawn_blocking(move || worker.admission.review(&body)).await;
+    let (verdict, response) = match answer {
+        Ok(Ok(out)) => {
+            let verdict = if out.allowed() { AdmissionVerdict::Allowed } else { AdmissionVerdict::Denied };
+            (verdict, axum::Json(out).into_response())
+        }
+        Ok(Err(problem)) => (AdmissionVerdict::Malformed, (StatusCode::BAD_REQUEST, problem).into_response()),
+        Err(_) => (AdmissionVerdict::Malformed, StatusCode::INTERNAL_SERVER_ERROR.into_response()),
+    };
+    shared.metrics.admissions.with(verdict).inc();
+    response
+}
