@@ -1,0 +1,69 @@
+//! What the demo prints at its end: where every gang stood, the critical path, and placement latency as Prometheus sees it.
+
+use anyhow::Result;
+use flowforge_api::workflow::NodeStatus;
+use flowforge_api::{Gang, Workflow};
+use flowforge_tests::{Installation, Scrape};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{Api, api::ListParams};
+use std::collections::BTreeMap;
+
+/// Name of the placement histogram, seconds.
+const PLACEMENT: &str = "flowforge_gang_placement_duration_seconds";
+
+/// Prints the report of the workflows.
+///
+/// # Errors
+/// When the cluster or the scheduler's metrics cannot be read.
+pub(crate) async fn print(installation: &Installation<'_>, namespace: &str, names: &[&str]) -> Result<()> {
+    let client = installation.testbed.client().clone();
+    let workflows: Api<Workflow> = Api::namespaced(client.clone(), namespace);
+    let gangs: Api<Gang> = Api::namespaced(client, namespace);
+
+    println!("\ngangs");
+    for gang in gangs.list(&ListParams::default()).await?.items {
+        let name = gang.metadata.name.unwrap_or_default();
+        let placement = gang.status.and_then(|s| s.placement).unwrap_or_default();
+        let domain = placement.domain.as_deref().unwrap_or("-");
+        println!("  {name:<22} {:>2} bound  {domain:<34} {}", placement.bound, placement.nodes.join(" "));
+    }
+    for name in names {
+        let workflow = workflows.get(name).await?;
+        let status = workflow.status.clone().unwrap_or_default();
+        let (path, seconds) = critical_path(&workflow.spec.nodes, &status.nodes);
+        println!("\ncritical path of {name}: {} = {seconds:.1} s", path.join(" -> "));
+    }
+    let scrape = Scrape::of(installation.scheduler).await?;
+    println!("\nplacement latency from /metrics (last needed member seen -> last Binding acknowledged)");
+    for part in ["", "queue", "plan", "prepare", "bind"] {
+        let metric = if part.is_empty() { PLACEMENT.to_owned() } else { PLACEMENT.replace("placement", part) };
+        if let (Some(p50), Some(p99)) = (scrape.quantile(&metric, 0.5), scrape.quantile(&metric, 0.99)) {
+            println!("  {metric:<46} p50 {:>7.1} ms   p99 {:>7.1} ms", p50 * 1e3, p99 * 1e3);
+        }
+    }
+    Ok(())
+}
+
+/// The chain of nodes that the workflow's end waited for: backwards from the last to end, always over the dependency that
+/// ended last; with the seconds from the chain's release to its end.
+fn critical_path(spec: &[flowforge_api::workflow::WorkflowNode], status: &[NodeStatus]) -> (Vec<String>, f64) {
+    let ends: BTreeMap<&str, (&Time, Option<&Time>)> = status
+        .iter()
+        .filter_map(|n| Some((n.id.as_str(), (n.finished_at.as_ref()?, n.released_at.as_ref()))))
+        .collect();
+    let depends: BTreeMap<&str, &[String]> = spec.iter().map(|n| (n.id.as_str(), n.depends_on.as_slice())).collect();
+    let mut path = Vec::new();
+    let mut at = ends.iter().max_by_key(|(_, (end, _))| *end).map(|(id, _)| *id);
+    let (mut first, mut last) = (None, None);
+    while let Some(id) = at {
+        let Some((end, released)) = ends.get(id) else { break };
+        path.push(id.to_owned());
+        last = last.or(Some(end.0));
+        first = released.map(|t| t.0).or(first);
+        let upstream = depends.get(id).copied().unwrap_or_default();
+        at = upstream.iter().map(String::as_str).filter(|u| ends.contains_key(u)).max_by_key(|u| ends[u].0);
+    }
+    path.reverse();
+    let seconds = first.zip(last).map_or(0.0, |(a, b)| b.duration_since(a).as_secs_f64());
+    (path, seconds)
+}
