@@ -40,6 +40,13 @@ impl Default for ProtocolConfig {
     }
 }
 
+impl ProtocolConfig {
+    /// Delay before the next try after so many failures in a row.
+    pub(super) fn backoff(&self, failures: u32) -> Millis {
+        self.retry_min_ms.saturating_mul(1 << failures.min(16)).min(self.retry_max_ms)
+    }
+}
+
 /// Whose pods a rollback may delete: owners that recreate the pod without counting it as a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tolerance {

@@ -1,20 +1,141 @@
 //! The gang binding protocol: all-or-nothing over an API server that binds one pod at a time.
+//!
+//! Kubernetes binds pods one by one, so a gang can be caught half bound by a crash, a refusal or a lost node. The protocol
+//! makes that state short and always recoverable: what is going to be bound is journaled first, and whoever leads later
+//! finishes it or takes it back. The engine hands in a plan ([`Protocol::begin`]), facts and outcomes; the protocol answers
+//! with commands for dispatch and effects for the engine's snapshot ([`Effects`]). It holds no pods but its members.
+//!
+//! ```text
+//!  begin ──> Recording ──journal──> Open ──all bound──────────────────────────> Closing ──journal──> Closed (Bound)
+//!            (intent)               │ ^                                           ^   ^
+//!                                   │ │ hold: an owner                            │   │
+//!   pod lost, node lost,            │ │ does not tolerate it                      │   │
+//!   404, refused: repair ───────────┤ │                                           │   │
+//!   forward in Open until           v │                                           │   │
+//!   the deadline                Withdrawing ── live without the rest, ────────────┘   │
+//!                                   │          or nothing bound                       │
+//!                                   v                                                 │
+//!                              RollingBack ──journal──> mark, read, delete ───────────┘ Closed (Undone)
+//!                              (irreversible)
+//! ```
+//! | step | where |
+//! |---|---|
+//! | journal: slots, compare-and-swap, group commit, split of large gangs | `journal` |
+//! | intent: phases, members, open and close | `intent` |
+//! | bind: one member's next command, and what answers teach | `bind` |
+//! | repair forward: replan, replacements, lost nodes, deadline | `repair` |
+//! | roll back, withdraw, hold | `rollback` |
+//! | recover: fence the journal, inherit intents | `recover` |
+//!
+//! A plan of one pod skips the journal: there is no half of it. Preparation of claims and volumes is a step between the
+//! intent and the first Binding; while no plan carries claims it is empty.
+//!
+//! What the engine does for each effect, and in which order effects come, is said at [`Effect`]. Between two effects of one
+//! call the engine must not call the protocol; after the call it may.
+//!
+//! Invariants
+//! - No Binding without its node and UID in the journal (gangs of two and more).
+//! - No other node for a pod, and no `Release`, while a Binding that was sent may land: it is re-versioned before.
+//! - Nothing bound is deleted unless the journal says so (`RollingBack`, or evicted), the owner tolerates it, and its
+//!   membership was read again; deletes carry the UID.
+//! - After [`Protocol::follow`] nothing is commanded, and outcomes of earlier commands are ignored.
+//! - A gang has at most one open intent, a pod is a member of at most one.
+//!
+//! Costs: O(log n) per outcome and pod event, O(members) per phase change, O(payload) per journal write.
 
+mod bind;
 mod config;
 mod effects;
+mod intent;
+pub mod journal;
 mod plan;
+mod recover;
+mod repair;
+mod rollback;
+#[cfg(test)]
+mod tests;
 
 pub use config::{ProtocolConfig, Tolerance, TolerantOwner};
 pub use effects::{Cause, Effect, Effects, Ending, ReplanMember, Timings};
 pub use plan::{BeginError, GangKey, PartialGang, Placement, Plan, Quorum, Replanned, shape_of};
 
-use crate::event::{JournalSlotRead, Outcome};
+use crate::command::OpId;
+use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, WriteResult};
 use crate::model::{Millis, PodInfo, PodKey};
+use intent::{Intent, Member, Phase};
+use journal::SlotState;
+use smol_str::SmolStr;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The state machine of all open intents of one leader.
 #[derive(Debug)]
 pub struct Protocol {
     config: ProtocolConfig,
+    /// Identity of the last command; never starts over, so that outcomes of a former term are strangers.
+    last_op: u64,
+    leading: bool,
+    /// The journal is fenced and inherited.
+    ready: bool,
+    epoch: u64,
+    next_intent: u64,
+    slots: Vec<SlotState>,
+    intents: BTreeMap<u64, Intent>,
+    by_gang: BTreeMap<GangKey, u64>,
+    /// UID of each member -> (intent, index).
+    by_uid: BTreeMap<SmolStr, (u64, usize)>,
+    /// Commands whose outcome is awaited, and until when.
+    awaited: BTreeMap<OpId, (Awaited, Millis)>,
+    timers: BTreeSet<(Millis, Timer)>,
+    /// Members to be driven, and intents to be judged, before the present call returns.
+    queue: BTreeSet<(u64, usize)>,
+    changed: BTreeSet<u64>,
+}
+
+/// The time of a call, and where its effects go.
+struct Cx<'a> {
+    now: Millis,
+    fx: &'a mut Effects,
+}
+
+/// What an outcome belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaited {
+    /// A journal slot.
+    Slot(usize, SlotRequest),
+    /// A member of an intent.
+    Member(u64, usize, MemberRequest),
+}
+
+/// A request about a journal slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SlotRequest {
+    Write,
+    Read,
+}
+
+/// A request about a member's pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MemberRequest {
+    Bind,
+    Read,
+    Fence,
+    Mark,
+    Delete,
+}
+
+/// What is due at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// An outcome that did not come.
+    Op(OpId),
+    /// A slot may be requested again.
+    Slot(usize),
+    /// A member may be driven again.
+    Member(u64, usize),
+    /// Places are asked for again.
+    Ask(u64),
+    /// The repair deadline.
+    Deadline(u64),
 }
 
 /// Gauges of the protocol.
@@ -36,99 +157,260 @@ impl Protocol {
     /// A follower.
     #[must_use]
     pub fn new(config: ProtocolConfig) -> Self {
-        Self { config }
+        Self {
+            config,
+            last_op: 0,
+            leading: false,
+            ready: false,
+            epoch: 0,
+            next_intent: 0,
+            slots: Vec::new(),
+            intents: BTreeMap::new(),
+            by_gang: BTreeMap::new(),
+            by_uid: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            queue: BTreeSet::new(),
+            changed: BTreeSet::new(),
+        }
     }
 
     /// This process leads with this epoch: fences every slot, then recovers what is open. Answered by
-    /// [`Effect::Recovered`] per open intent and then [`Effect::Ready`].
+    /// [`Effect::Recovered`] per open intent and then [`Effect::Ready`]; or by [`Effect::Fenced`].
     pub fn lead(&mut self, epoch: u64, slots: Vec<JournalSlotRead>, now: Millis, fx: &mut Effects) {
-        let _ = (epoch, slots, now, fx, &self.config);
+        self.follow();
+        self.enter(now, fx, |protocol, cx| {
+            protocol.take_over(epoch, slots, cx);
+            if protocol.leading && protocol.slots.is_empty() {
+                protocol.inherit_intents(cx);
+            }
+        });
     }
 
-    /// This process no longer leads: everything is dropped, nothing more is commanded, late outcomes are ignored.
-    pub fn follow(&mut self) {}
+    /// This process no longer leads: everything is dropped, nothing more is commanded, late outcomes are ignored. The
+    /// caller drops its assumptions.
+    pub fn follow(&mut self) {
+        let last_op = self.last_op;
+        *self = Self { last_op, ..Self::new(self.config.clone()) };
+    }
 
     /// Whether plans are welcome: leading, and the journal is fenced.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        false
+        self.ready
     }
 
     /// Whether the gang has an open intent; it must not be planned then.
     #[must_use]
     pub fn is_open(&self, gang: &GangKey) -> bool {
-        let _ = gang;
-        false
+        self.by_gang.contains_key(gang)
+    }
+
+    /// Whether the pod is a member of an open intent.
+    #[must_use]
+    pub fn is_member(&self, pod: &PodKey) -> bool {
+        self.by_uid.contains_key(&pod.uid)
     }
 
     /// Begins to bind a plan whose members the engine has assumed. Several calls in a row share one journal write when
-    /// [`Self::flush`] follows the last of them.
+    /// [`Self::flush`] follows the last of them; nothing happens before it.
     ///
     /// # Errors
     /// See [`BeginError`]; nothing was begun then, and the caller releases what it assumed.
     pub fn begin(&mut self, plan: Plan, now: Millis, fx: &mut Effects) -> Result<(), BeginError> {
-        let _ = (plan, now, fx);
-        Err(BeginError::NotReady)
+        self.open_plan(plan, &mut Cx { now, fx })
     }
 
-    /// Opens a repair for a gang that was found partially bound without an open intent.
+    /// Opens a repair for a gang that was found partially bound without an open intent; like [`Self::begin`].
     ///
     /// # Errors
     /// See [`BeginError`].
     pub fn adopt(&mut self, gang: PartialGang, now: Millis, fx: &mut Effects) -> Result<(), BeginError> {
-        let _ = (gang, now, fx);
-        Err(BeginError::NotReady)
+        self.open_repair(gang, &mut Cx { now, fx })
     }
 
-    /// Emits the journal writes of what was begun since; every other call does so by itself.
+    /// Emits what was begun since; every other call does so by itself.
     pub fn flush(&mut self, now: Millis, fx: &mut Effects) {
-        let _ = (now, fx);
+        self.enter(now, fx, |_, _| {});
     }
 
     /// The engine's answer to [`Effect::Replan`]; unknown gangs are ignored.
     pub fn replanned(&mut self, gang: &GangKey, answer: Replanned, now: Millis, fx: &mut Effects) {
-        let _ = (gang, answer, now, fx);
+        self.enter(now, fx, |protocol, _| protocol.take_places(gang, answer));
     }
 
     /// The gang must not live (deleted, ended, constraints broken): rolls its open intent back, or holds it.
     pub fn abort(&mut self, gang: &GangKey, why: &str, now: Millis, fx: &mut Effects) {
-        let _ = (gang, why, now, fx);
+        let Some(seq) = self.by_gang.get(gang).copied() else { return };
+        self.enter(now, fx, |protocol, cx| protocol.undo(seq, Cause::Aborted(why.to_owned()), cx));
     }
 
     /// What became of a command. Outcomes of unknown commands are ignored.
     pub fn on_outcome(&mut self, outcome: Outcome, now: Millis, fx: &mut Effects) {
-        let _ = (outcome, now, fx);
+        self.enter(now, fx, |protocol, cx| protocol.take_outcome(outcome, cx));
     }
 
-    /// A pod was seen by watch: a member of an open intent, or a replacement for a lost one. Stale news do no harm.
+    /// A pod was seen by watch: a member of an open intent, or a replacement for a lost one. Stale news do no harm: only
+    /// what can never be taken back is believed.
     pub fn on_pod(&mut self, pod: &PodInfo, now: Millis, fx: &mut Effects) {
-        let _ = (pod, now, fx);
+        if self.intents.is_empty() {
+            return;
+        }
+        match self.by_uid.get(&pod.key.uid).copied() {
+            Some((seq, index)) => self.enter(now, fx, |protocol, cx| {
+                protocol.learn_final(seq, index, pod, cx);
+            }),
+            None if self.by_gang.contains_key(&GangKey::of(pod)) => {
+                self.enter(now, fx, |protocol, cx| protocol.offer(pod, cx));
+            }
+            None => {}
+        }
     }
 
     /// A pod object is gone.
     pub fn on_pod_gone(&mut self, pod: &PodKey, now: Millis, fx: &mut Effects) {
-        let _ = (pod, now, fx);
+        if let Some((seq, index)) = self.by_uid.get(&pod.uid).copied() {
+            self.enter(now, fx, |protocol, cx| protocol.learn_gone(seq, index, cx));
+        }
     }
 
     /// A node is gone: members planned there need another place.
     pub fn on_node_gone(&mut self, node: &str, now: Millis, fx: &mut Effects) {
-        let _ = (node, now, fx);
+        self.enter(now, fx, |protocol, _| protocol.lose_node(node));
     }
 
     /// Time passed: retries, timeouts and deadlines that are due.
     pub fn tick(&mut self, now: Millis, fx: &mut Effects) {
-        let _ = (now, fx);
+        self.enter(now, fx, |protocol, cx| {
+            while let Some((_, timer)) = protocol.timers.first().copied().filter(|(at, _)| *at <= now) {
+                protocol.timers.pop_first();
+                protocol.fire(timer, cx);
+            }
+        });
     }
 
     /// When [`Self::tick`] has something to do.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
-        None
+        self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The gauges.
+    /// The gauges. O(open intents).
     #[must_use]
     pub fn stats(&self) -> ProtocolStats {
-        ProtocolStats::default()
+        let mut stats = ProtocolStats { awaited: self.awaited.len(), ..ProtocolStats::default() };
+        for intent in self.intents.values() {
+            stats.open_intents += usize::from(!intent.slots.is_empty());
+            stats.open_singles += usize::from(intent.slots.is_empty());
+            stats.rolling_back += usize::from(matches!(intent.phase, Phase::RollingBack { .. }));
+            stats.held_partial += usize::from(intent.held && intent.tally.live > 0);
+        }
+        stats
+    }
+
+    /// One call from outside: do it, drive what it touched to rest, then write the journal once.
+    fn enter(&mut self, now: Millis, fx: &mut Effects, call: impl FnOnce(&mut Self, &mut Cx<'_>)) {
+        let cx = &mut Cx { now, fx };
+        call(self, cx);
+        loop {
+            if let Some((seq, index)) = self.queue.pop_first() {
+                self.drive(seq, index, cx);
+            } else if let Some(seq) = self.changed.pop_first() {
+                self.judge(seq, cx);
+            } else {
+                break;
+            }
+        }
+        self.write_journal(cx);
+    }
+
+    fn fire(&mut self, timer: Timer, cx: &mut Cx<'_>) {
+        match timer {
+            Timer::Op(op) => {
+                if let Some((awaited, _)) = self.awaited.get(&op).copied() {
+                    self.take_outcome(unknown(awaited, op), cx);
+                }
+            }
+            Timer::Member(seq, index) => {
+                self.queue.insert((seq, index));
+            }
+            Timer::Ask(seq) => {
+                self.changed.insert(seq);
+            }
+            Timer::Deadline(seq) => self.on_deadline(seq, cx),
+            Timer::Slot(_) => {}
+        }
+    }
+
+    fn take_outcome(&mut self, outcome: Outcome, cx: &mut Cx<'_>) {
+        let op = outcome.op();
+        let Some(awaited) = self.forget_op(op) else { return };
+        match (awaited, outcome) {
+            (Awaited::Slot(slot, SlotRequest::Write), Outcome::Journal { result, .. }) => {
+                self.on_journal_written(slot, result, cx);
+            }
+            (Awaited::Slot(slot, SlotRequest::Read), Outcome::JournalRead { result, .. }) => {
+                self.on_journal_read(slot, result, cx);
+            }
+            (Awaited::Member(seq, index, _), outcome) if self.answered(op, seq, index) => match outcome {
+                Outcome::Bind { result, .. } => self.on_bind(seq, index, result, cx),
+                Outcome::Read { result, .. } => self.on_read(seq, index, result, cx),
+                Outcome::Fence { result, .. } => self.on_fenced(seq, index, result, cx),
+                Outcome::Mark { result, .. } => self.on_marked(seq, index, result, cx),
+                Outcome::Delete { result, .. } => self.on_deleted(seq, index, result, cx),
+                Outcome::Journal { .. } | Outcome::JournalRead { .. } => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// A new command whose outcome is awaited.
+    fn await_op(&mut self, awaited: Awaited, now: Millis) -> OpId {
+        self.last_op += 1;
+        let op = OpId(self.last_op);
+        let until = now + self.config.outcome_timeout_ms;
+        self.awaited.insert(op, (awaited, until));
+        self.timers.insert((until, Timer::Op(op)));
+        op
+    }
+
+    fn forget_op(&mut self, op: OpId) -> Option<Awaited> {
+        let (awaited, until) = self.awaited.remove(&op)?;
+        self.timers.remove(&(until, Timer::Op(op)));
+        Some(awaited)
+    }
+
+    fn member(&self, seq: u64, index: usize) -> Option<&Member> {
+        self.intents.get(&seq)?.members.get(index)
+    }
+
+    /// Changes a member; it is driven and its intent judged before the present call returns.
+    fn update(&mut self, seq: u64, index: usize, change: impl FnOnce(&mut Member)) {
+        if let Some(intent) = self.intents.get_mut(&seq) {
+            intent.update(index, change);
+            self.queue.insert((seq, index));
+            self.changed.insert(seq);
+        }
+    }
+
+    /// Whether a rollback may delete the member's pod.
+    fn tolerant(&self, member: &Member) -> bool {
+        self.config.tolerance.allows(member.owner.as_ref())
+    }
+}
+
+/// The outcome of a command that was never answered.
+fn unknown(awaited: Awaited, op: OpId) -> Outcome {
+    let text = "no outcome in time".to_owned();
+    match awaited {
+        Awaited::Slot(_, SlotRequest::Write) => Outcome::Journal { op, result: WriteResult::Unknown(text) },
+        Awaited::Slot(_, SlotRequest::Read) => Outcome::JournalRead { op, result: JournalReadResult::Unknown(text) },
+        Awaited::Member(_, _, request) => match request {
+            MemberRequest::Bind => Outcome::Bind { op, result: BindResult::Unknown(text) },
+            MemberRequest::Read => Outcome::Read { op, result: ReadResult::Unknown(text) },
+            MemberRequest::Fence => Outcome::Fence { op, result: WriteResult::Unknown(text) },
+            MemberRequest::Mark => Outcome::Mark { op, result: WriteResult::Unknown(text) },
+            MemberRequest::Delete => Outcome::Delete { op, result: WriteResult::Unknown(text) },
+        },
     }
 }

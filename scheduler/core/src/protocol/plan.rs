@@ -27,11 +27,9 @@ impl GangKey {
     #[must_use]
     pub fn of(pod: &PodInfo) -> Self {
         match &pod.gang {
-            Some(gang) => Self::Gang {
-                namespace: pod.key.namespace.clone(),
-                name: gang.name.clone(),
-                uid: gang.uid.clone(),
-            },
+            Some(gang) => {
+                Self::Gang { namespace: pod.key.namespace.clone(), name: gang.name.clone(), uid: gang.uid.clone() }
+            }
             None => Self::Pod(pod.key.clone()),
         }
     }
@@ -217,7 +215,8 @@ mod tests {
 
     #[test]
     fn the_gang_of_a_pod_is_its_membership_or_itself() {
-        let mut pod = PodInfo { key: PodKey { namespace: "n".into(), name: "p".into(), uid: "u".into() }, ..PodInfo::default() };
+        let mut pod =
+            PodInfo { key: PodKey { namespace: "n".into(), name: "p".into(), uid: "u".into() }, ..PodInfo::default() };
         assert_eq!(GangKey::of(&pod).to_string(), "pod n/p");
         pod.gang = Some(GangMembership {
             name: "g".into(),

@@ -1,0 +1,413 @@
+//! The journal: a few fixed slots, each a JSON payload written by compare-and-swap.
+//!
+//! ```text
+//!   slot 0: { epoch, write, parts: [ head of A, tail 1 of B ] }      one gang = one head, and tails when it is large
+//!   slot 1: { epoch, write, parts: [ head of B ] }
+//!
+//!   touch ──> change 7 ─┐
+//!   touch ──> change 8 ─┴─ PUT (group commit) ── ok ──> durable 8 ──> everything that waited for <= 8 goes on
+//!                              └─ 409 or unknown ──> GET ─┬─ ours: durable
+//!                                                         ├─ a larger epoch: fenced, follow
+//!                                                         └─ else: PUT again on what was read
+//! ```
+//! Invariants: an intent exists if and only if its head is in a slot (tails are written before the head and removed after
+//! it, so a tail without a head means nothing); a slot has at most one request in flight; every write carries the
+//! resourceVersion that was read or returned last, so a former leader's write cannot land after ours.
+
+use super::effects::{Cause, Effect};
+use super::intent::{Fact, Goal, Intent, Phase};
+use super::plan::{GangKey, Quorum};
+use super::{Awaited, Cx, Protocol, SlotRequest, Timer};
+use crate::command::{Command, OpId};
+use crate::event::{JournalReadResult, WriteResult};
+use crate::model::Millis;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+
+/// Version of the payload's format.
+const FORMAT: u32 = 1;
+
+/// Bytes of a slot that are not parts.
+const SLOT_OVERHEAD_BYTES: usize = 128;
+
+/// Payload of a slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// Format, 1.
+    pub v: u32,
+    /// Epoch of the writer.
+    pub epoch: u64,
+    /// Number of the write in that epoch, by which a writer recognises its own.
+    pub write: u64,
+    /// Parts of intents.
+    pub parts: Vec<Part>,
+}
+
+/// Part of an intent. Field names are short: 8,192 members have to fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Intent.
+    pub id: SmolStr,
+    /// Number of the part; 0 is the head.
+    pub part: u32,
+    /// Only in the head, which is written last: with it the intent is final and in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<Head>,
+    /// Node table.
+    pub nodes: Vec<SmolStr>,
+    /// Members.
+    pub members: Vec<MemberRecord>,
+}
+
+/// What is true of an intent as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The gang.
+    pub gang: GangKey,
+    /// Some: it is being rolled back, irreversibly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Cause>,
+    /// Number of parts.
+    pub parts: u32,
+    /// Members that make the gang live.
+    pub quorum: Quorum,
+    /// Whether it may be rolled back at all.
+    pub may_roll_back: bool,
+}
+
+/// A member in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// Name of the pod; empty for a vacant slot.
+    pub p: SmolStr,
+    /// UID of the pod.
+    pub u: SmolStr,
+    /// Index of its node in the table; None while it has no place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u32>,
+    /// Role.
+    pub o: SmolStr,
+    /// Rank.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub r: Option<u32>,
+    /// Shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s: Option<u64>,
+    /// Being evicted from a lost node, irreversibly.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub e: bool,
+}
+
+impl Slot {
+    /// Reads a payload; an empty one is a fresh slot.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(payload: &str) -> Result<Self, String> {
+        if payload.is_empty() {
+            return Ok(Self { v: FORMAT, ..Self::default() });
+        }
+        let slot: Self = serde_json::from_str(payload).map_err(|error| error.to_string())?;
+        if slot.v == FORMAT { Ok(slot) } else { Err(format!("format {} is not known", slot.v)) }
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        // A struct of strings and numbers cannot fail to serialise; an empty payload would read as a fresh slot.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Intents whose head is here.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        u32::try_from(self.parts.iter().filter(|part| part.head.is_some()).count()).unwrap_or(u32::MAX)
+    }
+}
+
+impl Part {
+    /// One part of an intent as it stands now.
+    pub(super) fn of(intent: &Intent, part: u32) -> Self {
+        let mut nodes: Vec<SmolStr> = Vec::new();
+        let mut index: BTreeMap<&SmolStr, u32> = BTreeMap::new();
+        let mut members = Vec::new();
+        for member in intent.members.iter().filter(|member| member.part == part) {
+            let n = member.node.as_ref().map(|node| {
+                *index.entry(node).or_insert_with(|| {
+                    nodes.push(node.clone());
+                    u32::try_from(nodes.len() - 1).unwrap_or(u32::MAX)
+                })
+            });
+            let vacant = member.fact == Fact::Gone && member.pod.uid.is_empty();
+            members.push(MemberRecord {
+                p: if vacant { SmolStr::default() } else { member.pod.name.clone() },
+                u: member.pod.uid.clone(),
+                n,
+                o: member.role.clone(),
+                r: member.rank,
+                s: member.shape,
+                e: member.goal == Goal::Evict,
+            });
+        }
+        let head = (part == 0).then(|| intent.head());
+        Self { id: intent.id.clone(), part, head, nodes, members }
+    }
+}
+
+/// How much of a slot a record takes, about.
+pub(super) fn bytes_of<T: Serialize>(record: &T) -> usize {
+    serde_json::to_vec(record).map_or(0, |json| json.len() + 1)
+}
+
+/// A slot as this leader knows it.
+#[derive(Debug)]
+pub(super) struct SlotState {
+    /// Precondition of the next write.
+    pub(super) resource_version: SmolStr,
+    /// What a former leader left, until the whole journal is fenced and its intents are ours.
+    pub(super) inherited: Option<Vec<Part>>,
+    /// Number of the last change to what the slot should hold.
+    pub(super) change: u64,
+    /// The last change that the server holds.
+    pub(super) durable: u64,
+    /// Who goes on when a change is durable, in order of changes.
+    pub(super) waiting: Vec<(u64, Waiter)>,
+    /// Parts here and their size: (intent, part) -> bytes.
+    pub(super) parts: BTreeMap<(u64, u32), usize>,
+    /// Sum of the sizes.
+    pub(super) bytes: usize,
+    /// The request in flight.
+    request: Option<OpId>,
+    /// The last write sent: (its number, the change it holds).
+    sent: (u64, u64),
+    /// No request before this time.
+    not_before: Millis,
+    /// Failures in a row.
+    failures: u32,
+    /// The next request is a read.
+    read_first: bool,
+}
+
+/// Who waits for a change to become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiter {
+    /// An intent in phase Recording, RollingBack or Closing.
+    Intent(u64),
+    /// A member with a new place or UID.
+    Member(u64, usize),
+}
+
+impl SlotState {
+    pub(super) fn new(resource_version: SmolStr, inherited: Option<Vec<Part>>, write: u64) -> Self {
+        Self {
+            resource_version,
+            inherited,
+            change: 1,
+            durable: 0,
+            waiting: Vec::new(),
+            parts: BTreeMap::new(),
+            bytes: 0,
+            request: None,
+            sent: (write, 0),
+            not_before: 0,
+            failures: 0,
+            read_first: false,
+        }
+    }
+}
+
+impl Protocol {
+    /// Marks a slot as changed; what it should hold is built when it is written.
+    pub(super) fn touch(&mut self, slot: usize, waiter: Option<Waiter>) -> u64 {
+        let Some(state) = self.slots.get_mut(slot) else { return 0 };
+        state.change += 1;
+        if let Some(waiter) = waiter {
+            state.waiting.push((state.change, waiter));
+        }
+        state.change
+    }
+
+    /// Sends the writes and reads that are due: at most one request per slot. O(slots), plus the payloads.
+    pub(super) fn write_journal(&mut self, cx: &mut Cx<'_>) {
+        for slot in 0..self.slots.len() {
+            let state = &self.slots[slot];
+            if state.request.is_some() || (state.durable >= state.change && !state.read_first) {
+                continue;
+            }
+            if cx.now < state.not_before {
+                self.timers.insert((state.not_before, Timer::Slot(slot)));
+                continue;
+            }
+            if state.read_first {
+                let op = self.await_op(Awaited::Slot(slot, SlotRequest::Read), cx.now);
+                self.slots[slot].request = Some(op);
+                cx.fx.commands.push(Command::ReadJournal { op, slot: number(slot) });
+            } else {
+                self.write_slot(slot, cx);
+            }
+        }
+    }
+
+    fn write_slot(&mut self, slot: usize, cx: &mut Cx<'_>) {
+        let op = self.await_op(Awaited::Slot(slot, SlotRequest::Write), cx.now);
+        let state = &self.slots[slot];
+        let parts = match &state.inherited {
+            Some(parts) => parts.clone(),
+            None => self.parts_in(state),
+        };
+        let payload = Slot { v: FORMAT, epoch: self.epoch, write: state.sent.0 + 1, parts };
+        cx.fx.commands.push(Command::WriteJournal {
+            op,
+            slot: number(slot),
+            resource_version: state.resource_version.clone(),
+            epoch: self.epoch,
+            open: payload.open(),
+            payload: payload.encode(),
+        });
+        let state = &mut self.slots[slot];
+        state.sent = (payload.write, state.change);
+        state.request = Some(op);
+    }
+
+    /// What the slot should hold: tails as soon as they exist, heads unless the intent waits for its tails or closes.
+    fn parts_in(&self, state: &SlotState) -> Vec<Part> {
+        let visible = |intent: &Intent, part: u32| match intent.phase {
+            Phase::Recording { head } => head || part > 0,
+            Phase::Closing { .. } => part > 0,
+            Phase::Open | Phase::Withdrawing { .. } | Phase::RollingBack { .. } => intent.in_force || part > 0,
+        };
+        let parts = state.parts.keys().filter_map(|(seq, part)| {
+            let intent = self.intents.get(seq)?;
+            visible(intent, *part).then(|| Part::of(intent, *part))
+        });
+        parts.collect()
+    }
+
+    /// Outcome of a write.
+    pub(super) fn on_journal_written(&mut self, slot: usize, result: WriteResult, cx: &mut Cx<'_>) {
+        let Some(state) = self.slots.get_mut(slot) else { return };
+        state.request = None;
+        match result {
+            WriteResult::Ok(resource_version) => {
+                state.resource_version = resource_version;
+                self.journal_durable(slot, cx);
+            }
+            WriteResult::Refused(message) => {
+                state.not_before = cx.now + self.config.refused_retry_ms;
+                cx.fx.effects.push(Effect::WriteRefused { gang: None, message });
+            }
+            // A late write of ours, or another leader: only the slot itself tells.
+            WriteResult::Conflict | WriteResult::NotFound => state.read_first = true,
+            WriteResult::Unknown(_) => self.read_slot_later(slot, cx.now),
+        }
+    }
+
+    /// Outcome of a read after a write whose fate is unknown.
+    pub(super) fn on_journal_read(&mut self, slot: usize, result: JournalReadResult, cx: &mut Cx<'_>) {
+        let Some(state) = self.slots.get_mut(slot) else { return };
+        state.request = None;
+        let JournalReadResult::Found { resource_version, payload } = result else {
+            self.read_slot_later(slot, cx.now);
+            return;
+        };
+        state.read_first = false;
+        state.failures = 0;
+        state.resource_version = resource_version;
+        let found = Slot::decode(&payload).unwrap_or_else(|message| {
+            cx.fx.effects.push(Effect::JournalUnreadable { slot: number(slot), message });
+            Slot::default()
+        });
+        if found.epoch > self.epoch {
+            cx.fx.effects.push(Effect::Fenced { by_epoch: found.epoch });
+            self.follow();
+        } else if found.epoch == self.epoch && found.write == self.slots[slot].sent.0 {
+            self.journal_durable(slot, cx);
+        } else if found.epoch < self.epoch && self.slots[slot].inherited.is_some() {
+            // A former leader's write landed after we read the slot and before we fenced it: that is the truth.
+            let write = self.slots[slot].sent.0.max(found.write);
+            self.slots[slot].sent.0 = write;
+            self.slots[slot].inherited = Some(found.parts);
+        }
+        // Otherwise our write has not landed; it is sent again on the resourceVersion just read.
+    }
+
+    fn read_slot_later(&mut self, slot: usize, now: Millis) {
+        let delay = self.config.backoff(self.slots[slot].failures);
+        let state = &mut self.slots[slot];
+        state.failures += 1;
+        state.read_first = true;
+        state.not_before = now + delay;
+    }
+
+    fn journal_durable(&mut self, slot: usize, cx: &mut Cx<'_>) {
+        let state = &mut self.slots[slot];
+        state.durable = state.sent.1;
+        state.failures = 0;
+        let due = state.waiting.iter().take_while(|(change, _)| *change <= state.durable).count();
+        let waiters: Vec<_> = state.waiting.drain(..due).collect();
+        for (_, waiter) in waiters {
+            match waiter {
+                Waiter::Intent(seq) => self.on_recorded(seq, cx),
+                Waiter::Member(seq, index) => {
+                    self.queue.insert((seq, index));
+                }
+            }
+        }
+        if !self.ready && self.slots.iter().all(|state| state.durable >= 1) {
+            self.inherit_intents(cx);
+        }
+    }
+
+    /// Finds room for a new intent: (slot, number of members) per part, the head's first; None when the journal is full.
+    ///
+    /// An idle slot is preferred to one with a write in flight, then the emptier one. A gang that fits nowhere whole is
+    /// split over the slots with the most room.
+    pub(super) fn find_room(&self, head_bytes: usize, member_bytes: &[usize]) -> Option<Vec<(usize, usize)>> {
+        let room = |state: &SlotState| self.config.slot_limit_bytes.saturating_sub(state.bytes + SLOT_OVERHEAD_BYTES);
+        let total = head_bytes + member_bytes.iter().sum::<usize>();
+        let whole = (0..self.slots.len())
+            .filter(|slot| room(&self.slots[*slot]) >= total)
+            .min_by_key(|slot| (self.slots[*slot].request.is_some(), self.slots[*slot].bytes, *slot));
+        if let Some(slot) = whole {
+            return Some(vec![(slot, member_bytes.len())]);
+        }
+        let mut by_room: Vec<usize> = (0..self.slots.len()).collect();
+        by_room.sort_by_key(|slot| (self.slots[*slot].bytes, *slot));
+        let mut rest = member_bytes;
+        let mut parts = Vec::new();
+        for slot in by_room {
+            let mut left = room(&self.slots[slot]).checked_sub(head_bytes);
+            let mut taken = 0;
+            while let (Some(bytes), Some(free)) = (rest.get(taken), left) {
+                left = free.checked_sub(*bytes);
+                taken += usize::from(left.is_some());
+            }
+            if taken > 0 {
+                parts.push((slot, taken));
+                rest = &rest[taken..];
+            }
+        }
+        rest.is_empty().then_some(parts)
+    }
+
+    /// Accounts for a part in a slot.
+    pub(super) fn put_part(&mut self, slot: usize, seq: u64, part: u32, bytes: usize) {
+        let state = &mut self.slots[slot];
+        state.parts.insert((seq, part), bytes);
+        state.bytes += bytes;
+    }
+
+    /// Forgets a part; the slot must be touched for the server to forget it too.
+    pub(super) fn drop_part(&mut self, slot: usize, seq: u64, part: u32) {
+        let state = &mut self.slots[slot];
+        if let Some(bytes) = state.parts.remove(&(seq, part)) {
+            state.bytes -= bytes;
+        }
+    }
+}
+
+/// Slots are numbered from 0.
+fn number(slot: usize) -> u32 {
+    u32::try_from(slot).unwrap_or(u32::MAX)
+}

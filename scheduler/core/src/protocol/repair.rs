@@ -1,0 +1,240 @@
+//! Repair forward first: the bound members and the reservation are held, the rest is placed anew, until the deadline.
+//!
+//! ```text
+//!   node lost, other shape ──> Place ──fence──> safe ──Replan──> new node ──journal──> Bind
+//!   pod gone ──> Gone (vacant) ──same-shape pod of the gang takes the slot──> Place
+//!   bound to a lost node ──> Evict ──journal──> mark, read, delete ──> Gone
+//!
+//!   deadline ──> live without the rest? leave it out : every owner tolerates it? roll back : hold and go on
+//! ```
+//! Invariants: a member is tried elsewhere only after it was re-versioned and the journal holds its new node; a replacement
+//! is bound only after the journal holds its UID; nothing that is bound is deleted from here but by `Evict`.
+
+use super::effects::{Cause, Effect, Ending, ReplanMember};
+use super::intent::{Fact, Goal, Intent, Member, Phase};
+use super::journal::Waiter;
+use super::plan::{GangKey, Replanned, role_of, shape_of};
+use super::{Cx, Protocol, Timer};
+use crate::command::{Command, Observation};
+use crate::model::{PodInfo, PodPhase};
+use smol_str::SmolStr;
+
+impl Protocol {
+    /// Draws the conclusion from an intent's tally, whatever changed it.
+    pub(super) fn judge(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        let Some(intent) = self.intents.get(&seq) else { return };
+        match intent.phase {
+            Phase::Open => self.judge_open(seq, cx),
+            Phase::Withdrawing { .. } => self.judge_withdrawal(seq, cx),
+            Phase::RollingBack { .. } => self.judge_rollback(seq, cx),
+            Phase::Recording { .. } | Phase::Closing { .. } => {}
+        }
+    }
+
+    fn judge_open(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        let Some(intent) = self.intents.get(&seq) else { return };
+        let tally = intent.tally;
+        if tally.bound == intent.len() {
+            return self.close(seq, Ending::Bound { left_out: Vec::new() }, cx);
+        }
+        if tally.trouble == 0 {
+            return;
+        }
+        if intent.slots.is_empty() {
+            // Alone there is nothing to hold: the queue plans it again.
+            let cause = Cause::Changed("the pod changed or its node went away while it was being bound".to_owned());
+            return self.withdraw(seq, Some(cause), cx);
+        }
+        self.start_repair_clock(seq, cx);
+        self.ask_for_places(seq, cx);
+        let Some(intent) = self.intents.get(&seq) else { return };
+        let hopeless = intent.tally.asked == 0 || intent.refusal.is_some();
+        let idle = tally.bound == 0 && tally.live == 0 && tally.doubt == 0 && tally.trouble == intent.len();
+        if idle && hopeless {
+            // Nothing is bound and nothing may be: the plan costs less to repeat than to repair.
+            self.give_up(seq, cx);
+        } else if intent.overdue {
+            self.give_up(seq, cx);
+        }
+    }
+
+    fn start_repair_clock(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        let Some(intent) = self.intents.get_mut(&seq) else { return };
+        if intent.deadline.is_some() || intent.overdue {
+            return;
+        }
+        let deadline = cx.now + self.config.repair_deadline_ms;
+        intent.deadline = Some(deadline);
+        intent.timings.repaired = true;
+        self.timers.insert((deadline, Timer::Deadline(seq)));
+        cx.fx.commands.push(Command::Observe(Observation::Repair));
+    }
+
+    /// The deadline passed; a held gang is looked at again from time to time.
+    pub(super) fn on_deadline(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        let Some(intent) = self.intents.get_mut(&seq) else { return };
+        let again = cx.now + self.config.refused_retry_ms;
+        intent.overdue = true;
+        intent.deadline = Some(again);
+        self.timers.insert((again, Timer::Deadline(seq)));
+        self.changed.insert(seq);
+    }
+
+    /// The repair failed: leave the rest out, undo all, or hold.
+    fn give_up(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        let Some(intent) = self.intents.get(&seq) else { return };
+        if intent.tally.bound > 0 && intent.is_live() {
+            return self.withdraw(seq, None, cx);
+        }
+        let missing = intent.len() - intent.tally.bound;
+        let why = intent.refusal.clone().unwrap_or_else(|| "members were lost and not replaced in time".to_owned());
+        let cause = Cause::NoPlace(format!("{missing} of {} members could not be bound: {why}", intent.len()));
+        self.undo(seq, cause, cx);
+    }
+
+    /// Asks the engine for places for every safe member without one. O(members), only when there is one.
+    fn ask_for_places(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        let interval = self.config.replan_interval_ms;
+        let Some(intent) = self.intents.get_mut(&seq) else { return };
+        let again = intent.tally.asked > 0 && cx.now >= intent.ask_again_at;
+        if intent.tally.homeless == 0 || (intent.tally.homeless == intent.tally.asked && !again) {
+            return;
+        }
+        let wants = |member: &Member| member.goal == Goal::Place && member.is_safe() && (again || !member.asked);
+        let asking: Vec<usize> = (0..intent.members.len()).filter(|index| wants(&intent.members[*index])).collect();
+        let members = asking.iter().map(|index| &intent.members[*index]).map(|member| ReplanMember {
+            pod: member.pod.clone(),
+            prior: member.node.clone(),
+            takes_slot_of: member.replaces.clone(),
+        });
+        cx.fx.effects.push(Effect::Replan { gang: intent.gang.clone(), members: members.collect() });
+        for index in asking {
+            intent.update(index, |member| member.asked = true);
+        }
+        intent.refusal = None;
+        intent.ask_again_at = cx.now + interval;
+        self.timers.insert((intent.ask_again_at, Timer::Ask(seq)));
+    }
+
+    /// The engine's answer to a request for places.
+    pub(super) fn take_places(&mut self, gang: &GangKey, answer: Replanned) {
+        let Some(seq) = self.by_gang.get(gang).copied() else { return };
+        let Some(intent) = self.intents.get_mut(&seq).filter(|intent| intent.moves_forward()) else { return };
+        match answer {
+            Replanned::Refused(message) => {
+                intent.refusal = Some(message);
+                self.changed.insert(seq);
+            }
+            Replanned::Placed(places) => {
+                for (pod, node) in places {
+                    self.take_place(seq, &pod.uid, &node);
+                }
+            }
+        }
+    }
+
+    fn take_place(&mut self, seq: u64, uid: &SmolStr, node: &SmolStr) {
+        let Some((_, index)) = self.by_uid.get(uid).copied().filter(|(owner, _)| *owner == seq) else { return };
+        let asked = |member: &&Member| member.asked && member.goal == Goal::Place && member.is_safe();
+        if self.member(seq, index).filter(asked).is_none() {
+            return;
+        }
+        let change = self.touch_member(seq, index);
+        self.update(seq, index, |member| {
+            member.node = Some(node.clone());
+            member.lost_node = None;
+            member.goal = Goal::Bind;
+            member.asked = false;
+            member.change = change;
+        });
+    }
+
+    /// A pod of the gang that is no member: it takes a vacant slot of its role, rank and shape.
+    pub(super) fn offer(&mut self, pod: &PodInfo, cx: &mut Cx<'_>) {
+        let Some(seq) = self.by_gang.get(&GangKey::of(pod)).copied() else { return };
+        let Some(intent) = self.intents.get(&seq).filter(|intent| intent.moves_forward()) else { return };
+        let usable = pod.ours && !pod.gated && !pod.deleting && pod.phase != PodPhase::Failed;
+        let Some(index) = vacant_slot(intent, pod).filter(|_| usable) else { return };
+        let lost = intent.members[index].pod.clone();
+        let change = self.touch_member(seq, index);
+        self.by_uid.remove(&lost.uid);
+        self.by_uid.insert(pod.key.uid.clone(), (seq, index));
+        self.update(seq, index, |member| {
+            *member = Member {
+                pod: pod.key.clone(),
+                resource_version: pod.resource_version.clone(),
+                owner: pod.owner.clone(),
+                rank: member.rank.or(pod.gang.as_ref().and_then(|gang| gang.rank)),
+                node: member.node.clone(),
+                fact: Fact::Unbound,
+                change,
+                replaces: (!lost.uid.is_empty()).then_some(lost),
+                ..Member::vacant(member.role.clone(), None, Some(shape_of(pod)), member.part)
+            };
+        });
+        self.learn_final(seq, index, pod, cx);
+    }
+
+    /// A node is gone. O(open members).
+    pub(super) fn lose_node(&mut self, node: &str) {
+        let on_node = |member: &Member| member.node.as_deref() == Some(node) && member.fact != Fact::Gone;
+        let mut hit = Vec::new();
+        for (seq, intent) in self.intents.iter().filter(|(_, intent)| intent.moves_forward()) {
+            let members = intent.members.iter().enumerate().filter(|(_, member)| on_node(member));
+            hit.extend(members.map(|(index, _)| (*seq, index)));
+        }
+        for (seq, index) in hit {
+            match self.member(seq, index).map(|member| member.fact) {
+                Some(Fact::Bound) => self.evict(seq, index),
+                Some(Fact::Unbound | Fact::Unsure) => self.move_away(seq, index),
+                Some(Fact::Done | Fact::Gone) | None => {}
+            }
+        }
+    }
+
+    /// The planned node will not do: make the member safe, then ask for another.
+    fn move_away(&mut self, seq: u64, index: usize) {
+        self.abandon_bind(seq, index);
+        self.update(seq, index, |member| {
+            member.goal = Goal::Place;
+            member.asked = false;
+            member.lost_node = member.node.take();
+        });
+    }
+
+    /// The member is bound to a lost node: only a replacement can complete the gang, so it is deleted where its owner
+    /// tolerates that. Otherwise its owner and the pod garbage collector decide.
+    pub(super) fn evict(&mut self, seq: u64, index: usize) {
+        let Some(intent) = self.intents.get(&seq).filter(|intent| intent.moves_forward()) else { return };
+        let member = &intent.members[index];
+        if intent.slots.is_empty() || !intent.may_roll_back || !self.tolerant(member) {
+            return;
+        }
+        self.update(seq, index, |member| member.goal = Goal::Evict);
+        let change = self.touch_member(seq, index);
+        self.update(seq, index, |member| member.change = change);
+    }
+
+    /// Marks the member's part as changed; the member goes on when that is durable.
+    fn touch_member(&mut self, seq: u64, index: usize) -> u64 {
+        let slot = self.intents.get(&seq).and_then(|intent| {
+            let part = intent.members.get(index)?.part;
+            intent.slots.get(part as usize).copied()
+        });
+        slot.map_or(0, |slot| self.touch(slot, Some(Waiter::Member(seq, index))))
+    }
+}
+
+/// The vacant slot that a pod may take: of its role and shape, and of its rank where both are known.
+fn vacant_slot(intent: &Intent, pod: &PodInfo) -> Option<usize> {
+    let rank = pod.gang.as_ref().and_then(|gang| gang.rank);
+    let (role, shape) = (role_of(pod), shape_of(pod));
+    let fits = |member: &&(usize, &Member)| {
+        let member = member.1;
+        member.fact == Fact::Gone
+            && member.role == role
+            && member.shape.is_none_or(|wanted| wanted == shape)
+            && (member.rank.is_none() || rank.is_none() || member.rank == rank)
+    };
+    intent.members.iter().enumerate().filter(|member| fits(&member)).map(|(index, _)| index).next()
+}
