@@ -184,9 +184,10 @@ impl Dag {
             }
             longest[node.at()] = (best.0.saturating_add(duration_ms(node)), best.1);
         }
-        let start = self.ids().filter(|n| self.upstream_count(*n) == 0).reduce(|best, n| {
-            if longest[n.at()].0 > longest[best.at()].0 { n } else { best }
-        });
+        let start = self
+            .ids()
+            .filter(|n| self.upstream_count(*n) == 0)
+            .reduce(|best, n| if longest[n.at()].0 > longest[best.at()].0 { n } else { best });
         let total = start.map_or(0, |n| longest[n.at()].0);
         let path = std::iter::successors(start, |n| longest[n.at()].1).collect();
         (path, total)
@@ -229,7 +230,12 @@ fn find_cycle(count: usize, edges: &[(NodeIx, NodeIx)]) -> Option<Vec<NodeIx>> {
 }
 
 /// Breadth first inside a strongly connected component, from `start` back to itself.
-fn shortest_way_back(count: usize, edges: &[(NodeIx, NodeIx)], start: usize, component: &[usize]) -> Option<Vec<NodeIx>> {
+fn shortest_way_back(
+    count: usize,
+    edges: &[(NodeIx, NodeIx)],
+    start: usize,
+    component: &[usize],
+) -> Option<Vec<NodeIx>> {
     let mut inside = vec![false; count];
     for &node in component {
         inside[node] = true;

@@ -8,13 +8,14 @@
 //!                                         +──────────── facts, refusals, receipts ─────────────+
 //!   at start:  rebuild(dag, config, observed, recorded, now_ms, &mut Vec<Command>) ─> State
 //! ```
-//! One `State` per workflow, one caller at a time. Invariants: no node is released before its upstream nodes have
+//! One [`State`] per workflow, one caller at a time. Invariants: no node is released before its upstream nodes have
 //! durably succeeded; an ended node never runs again; phases only move forward; one event costs O(out-degree) of the node
 //! it ends and O(1) otherwise, apart from starting and stopping a gang, which is O(its members); nothing here knows
 //! Kubernetes types, clocks, files or the network.
 
 pub mod command;
 pub mod dag;
+pub mod engine;
 pub mod event;
 pub mod ids;
 pub mod names;
@@ -24,6 +25,7 @@ pub mod state;
 
 pub use command::{Command, MemberEnd, MemberOutcome, Milestone};
 pub use dag::{Dag, DagError, MemberLost, NodeSpec};
+pub use engine::{Observed, ObservedGang, Recorded, RecordedMember, RecordedNode, State, apply, rebuild};
 pub use event::{Event, GangEnd, GangFacts, PodFacts};
 pub use ids::{AttemptKey, MemberKey, NodeIx};
 pub use reason::{Cause, Class, Reason};

@@ -128,7 +128,7 @@ pub struct NodeView<'a> {
     pub attempt: u32,
     /// Why it ended, is ending or waits.
     pub cause: Option<&'a Cause>,
-    /// Phase of its current attempt's gang.
+    /// Phase of its current attempt's gang, once the Gang exists.
     pub gang: Option<GangPhase>,
     /// Members of its current attempt.
     pub members: Counts,

@@ -1,0 +1,486 @@
+//! One open attempt of a node: its members, its phase, its end.
+//!
+//! ```text
+//!   Wanted ──CreateGang──> Asked ──seen──> Held ──────────────> members created, bound, run, end
+//!                                           └──object deleted──> Gone: fails, members are stopped
+//!   phase   Pending ──all bound──> Scheduled ──all ran──> Running
+//!   ending  set once: by the last success, the first failure, or a stop from above
+//!           ──> members stopped ──> results recorded ──> FinishGang ──> seen ended: the node ends
+//! ```
+//! Invariants: after `ending` is set nothing is created; FinishGang is commanded once, when every slot is settled;
+//! every pod that may still run is a live slot, an unanswered create, or in [`Trailing`].
+
+use crate::command::{Command, MemberEnd, MemberOutcome, Milestone};
+use crate::dag::MemberLost;
+use crate::event::{GangEnd, MainContainer, PodFacts};
+use crate::ids::{AttemptKey, MemberKey};
+use crate::reason::{Cause, Class, Reason};
+use crate::state::{Config, Counts, GangPhase};
+use smol_str::SmolStr;
+
+use super::member::{Fate, Member, Stage, fate, flag};
+use super::supply::Supply;
+use super::timers::Timers;
+use super::trailing::Trailing;
+
+/// What the parts of the engine share during one event.
+pub(crate) struct Cx<'a> {
+    pub(crate) now_ms: u64,
+    /// Facts are being read back: nothing is created or finished before all of them are in.
+    pub(crate) booting: bool,
+    pub(crate) config: &'a Config,
+    pub(crate) out: &'a mut Vec<Command>,
+    pub(crate) trailing: &'a mut Trailing,
+    pub(crate) timers: &'a mut Timers,
+}
+
+/// The Gang object, as far as we know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Claim {
+    /// To be created.
+    Wanted,
+    /// CreateGang was commanded.
+    Asked,
+    /// It exists.
+    Held,
+    /// It was deleted under us.
+    Gone,
+}
+
+/// What is left to do for a gang's end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Finish {
+    /// Something is still to come.
+    Wait,
+    /// The end is to be written into the Gang.
+    Record,
+    /// There is no Gang to write into: the node ends now.
+    Over,
+}
+
+/// A decided end that waits for the members to stop.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ending {
+    pub(crate) succeeded: bool,
+    pub(crate) cause: Cause,
+}
+
+/// Members by what they are; kept by [`Gang::edit`] alone.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Tally {
+    pub(crate) absent: u32,
+    pub(crate) creating: u32,
+    live: u32,
+    bound: u32,
+    ran: u32,
+    running: u32,
+    succeeded: u32,
+    ended_badly: u32,
+    unsettled: u32,
+}
+
+impl Tally {
+    fn add(&mut self, m: Member) {
+        self.each(m, |count, one| *count += u32::from(one));
+    }
+
+    fn take(&mut self, m: Member) {
+        self.each(m, |count, one| *count -= u32::from(one));
+    }
+
+    fn each(&mut self, m: Member, change: impl Fn(&mut u32, bool)) {
+        change(&mut self.absent, m.stage == Stage::Absent);
+        change(&mut self.creating, m.stage == Stage::Creating);
+        change(&mut self.live, m.stage == Stage::Live);
+        change(&mut self.bound, m.has(flag::BOUND));
+        change(&mut self.ran, m.has(flag::RAN));
+        change(&mut self.running, m.has(flag::RAN) && m.outcome.is_none() && !m.has(flag::STOPPED));
+        change(&mut self.succeeded, m.outcome == Some(MemberOutcome::Succeeded));
+        change(&mut self.ended_badly, matches!(m.outcome, Some(MemberOutcome::Failed | MemberOutcome::Stopped)));
+        change(&mut self.unsettled, !m.is_settled());
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Gang {
+    pub(crate) key: AttemptKey,
+    pub(crate) phase: GangPhase,
+    pub(crate) claim: Claim,
+    pub(crate) ending: Option<Box<Ending>>,
+    pub(crate) scheduled_at_ms: Option<u64>,
+    pub(crate) started_at_ms: Option<u64>,
+    pub(super) supply: Supply,
+    pub(super) members: Vec<Member>,
+    pub(super) tally: Tally,
+    /// Its status is worth a write.
+    pub(crate) dirty: bool,
+    policy: MemberLost,
+    finishing: bool,
+}
+
+impl Gang {
+    pub(crate) fn new(key: AttemptKey, replicas: u32, policy: MemberLost) -> Self {
+        Self {
+            key,
+            phase: GangPhase::Pending,
+            claim: Claim::Wanted,
+            ending: None,
+            scheduled_at_ms: None,
+            started_at_ms: None,
+            supply: Supply::new(replicas > 1),
+            members: vec![Member::default(); replicas as usize],
+            tally: Tally { absent: replicas, ..Tally::default() },
+            dirty: false,
+            policy,
+            finishing: false,
+        }
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            desired: u32::try_from(self.members.len()).unwrap_or(u32::MAX),
+            created: self.tally.live,
+            bound: self.tally.bound,
+            running: self.tally.running,
+            succeeded: self.tally.succeeded,
+            failed: self.tally.ended_badly,
+        }
+    }
+
+    pub(crate) fn replicas(&self) -> u32 {
+        u32::try_from(self.members.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A member by rank, if there is one.
+    pub(crate) fn member(&self, rank: u32) -> Option<Member> {
+        self.members.get(rank as usize).copied()
+    }
+
+    pub(super) fn key_of(&self, rank: u32) -> MemberKey {
+        let AttemptKey { node, attempt } = self.key;
+        let incarnation = self.member(rank).map_or(0, |m| m.incarnation);
+        MemberKey { node, attempt, rank, incarnation }
+    }
+
+    /// The only way to change a slot: keeps the tally.
+    pub(super) fn edit(&mut self, rank: u32, change: impl FnOnce(&mut Member)) {
+        if let Some(slot) = self.members.get_mut(rank as usize) {
+            self.tally.take(*slot);
+            change(slot);
+            self.tally.add(*slot);
+        }
+    }
+
+    /// The Gang object exists.
+    pub(crate) fn on_held(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.claim, Claim::Wanted | Claim::Asked) {
+            self.claim = Claim::Held;
+            self.supply.clear_wait();
+            self.supply_all(cx);
+        }
+    }
+
+    /// The Gang object was deleted, or is being deleted.
+    pub(crate) fn on_deleted(&mut self, gone: bool, cx: &mut Cx<'_>) {
+        if gone {
+            self.claim = Claim::Gone;
+        }
+        self.end(false, Cause::of(Reason::GangDeleted), cx);
+    }
+
+    /// Facts about a member's pod. The rank is below the number of members.
+    pub(crate) fn on_pod(&mut self, key: MemberKey, facts: &PodFacts, cx: &mut Cx<'_>) {
+        let Some(before) = self.member(key.rank) else { return };
+        if key.incarnation < before.incarnation {
+            cx.trailing.observe(key, facts, cx.out);
+            return;
+        }
+        if key.incarnation > before.incarnation {
+            self.supersede(key, cx);
+        }
+        self.edit(key.rank, |m| m.observe(facts));
+        if !facts.finalizer {
+            cx.trailing.forget(key);
+        }
+        self.advance(cx);
+        self.judge(key.rank, facts, cx);
+        self.progress(key.rank, cx);
+        if before.stage == Stage::Creating {
+            self.on_answered(cx);
+        }
+    }
+
+    /// A newer pod of this rank exists than we knew of, made by a former leader: the older one trails.
+    fn supersede(&mut self, key: MemberKey, cx: &mut Cx<'_>) {
+        let old = self.key_of(key.rank);
+        if let Some(m) = self.member(key.rank)
+            && m.stage == Stage::Live
+        {
+            if m.has(flag::STOPPED) {
+                self.let_go(key.rank, cx);
+            } else {
+                cx.trailing.stop(old, m.has(flag::KILLED) || m.has(flag::DELETING), cx.out);
+            }
+        }
+        self.edit(key.rank, |m| *m = Member { incarnation: key.incarnation, ..Member::default() });
+    }
+
+    /// Turns facts into the member's outcome, once.
+    fn judge(&mut self, rank: u32, facts: &PodFacts, cx: &mut Cx<'_>) {
+        let Some(m) = self.member(rank) else { return };
+        if m.outcome.is_some() || m.has(flag::UNDONE) {
+            return;
+        }
+        let ours = m.has(flag::KILLED) || self.ending.is_some();
+        match fate(facts, ours, m.has(flag::RAN)) {
+            Fate::Alive => {}
+            Fate::Undone => self.edit(rank, |m| m.set(flag::UNDONE, true)),
+            Fate::Succeeded => self.conclude(rank, MemberOutcome::Succeeded, None, facts, cx),
+            // Withdrawn for want of quota, and started in the same moment: it is made again.
+            Fate::Collateral if self.ending.is_none() => self.edit(rank, |m| m.set(flag::UNDONE, true)),
+            Fate::Collateral => self.conclude(rank, MemberOutcome::Stopped, None, facts, cx),
+            Fate::Failed(reason) => self.conclude(rank, MemberOutcome::Failed, Some(reason), facts, cx),
+            Fate::Lost(reason) => self.lose(rank, reason, facts, cx),
+        }
+    }
+
+    /// A member was taken by the infrastructure: the policy decides what that means.
+    fn lose(&mut self, rank: u32, reason: Reason, facts: &PodFacts, cx: &mut Cx<'_>) {
+        let outcome = match (self.ending.is_some(), self.policy) {
+            (true, _) => MemberOutcome::Stopped,
+            (false, MemberLost::Replace) => MemberOutcome::Lost,
+            (false, MemberLost::Fail) => MemberOutcome::Failed,
+        };
+        if outcome == MemberOutcome::Lost {
+            cx.out.push(Command::Announce(Milestone::Replaced(self.key.node)));
+        }
+        self.conclude(rank, outcome, Some(reason), facts, cx);
+    }
+
+    /// A member ended: its result is to be recorded, and the gang may end by it.
+    fn conclude(
+        &mut self,
+        rank: u32,
+        outcome: MemberOutcome,
+        reason: Option<Reason>,
+        facts: &PodFacts,
+        cx: &mut Cx<'_>,
+    ) {
+        self.edit(rank, |m| m.outcome = Some(outcome));
+        let end = member_end(outcome, reason, facts);
+        let cause = Cause {
+            reason: reason.unwrap_or(Reason::Completed),
+            rank: Some(rank),
+            exit_code: end.exit_code,
+            detail: if end.node.is_empty() {
+                end.reason.clone()
+            } else {
+                smol_str::format_smolstr!("{} on {}", end.reason, end.node)
+            },
+        };
+        cx.out.push(Command::RecordResult(self.key_of(rank), Box::new(end)));
+        self.weigh(outcome, cause, cx);
+    }
+
+    /// What a member's outcome means for the gang.
+    fn weigh(&mut self, outcome: MemberOutcome, cause: Cause, cx: &mut Cx<'_>) {
+        match outcome {
+            MemberOutcome::Failed => self.end(false, cause, cx),
+            MemberOutcome::Succeeded if self.tally.succeeded == self.replicas() => {
+                // A stop that came too late does not undo what every member achieved.
+                if !self.finishing && self.ending.as_ref().is_some_and(|e| e.cause.reason.class() == Class::Stopped) {
+                    self.ending = None;
+                }
+                self.advance(cx);
+                self.end(true, Cause::of(Reason::Completed), cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// The pod of a slot does not exist any more.
+    pub(crate) fn on_pod_gone(&mut self, key: MemberKey, cx: &mut Cx<'_>) {
+        let Some(m) = self.member(key.rank) else { return };
+        if m.incarnation != key.incarnation || m.stage == Stage::Absent {
+            return;
+        }
+        let was_creating = m.stage == Stage::Creating;
+        self.edit(key.rank, |m| {
+            m.stage = Stage::Live;
+            m.flags = m.flags & !flag::FINALIZER | flag::STOPPED | flag::RELEASED;
+        });
+        if m.outcome.is_none() && !m.has(flag::UNDONE) {
+            let ours = m.has(flag::KILLED) || self.ending.is_some();
+            match (m.has(flag::RAN), ours) {
+                (false, _) => self.edit(key.rank, |m| m.set(flag::UNDONE, true)),
+                (true, true) if self.ending.is_none() => self.edit(key.rank, |m| m.set(flag::UNDONE, true)),
+                (true, true) => self.conclude(key.rank, MemberOutcome::Stopped, None, &PodFacts::default(), cx),
+                (true, false) => self.lose(key.rank, Reason::MemberDeleted, &PodFacts::default(), cx),
+            }
+        }
+        self.progress(key.rank, cx);
+        if was_creating {
+            self.on_answered(cx);
+        }
+    }
+
+    /// A member's result is durable.
+    pub(crate) fn on_recorded(&mut self, key: MemberKey, cx: &mut Cx<'_>) {
+        if self.member(key.rank).is_some_and(|m| m.incarnation == key.incarnation && m.outcome.is_some()) {
+            self.edit(key.rank, |m| m.set(flag::RECORDED, true));
+            self.progress(key.rank, cx);
+        }
+    }
+
+    /// A result that a former leader recorded.
+    pub(crate) fn restore(&mut self, key: MemberKey, end: &MemberEnd, cx: &mut Cx<'_>) {
+        let Some(m) = self.member(key.rank) else { return };
+        if key.incarnation < m.incarnation || m.outcome.is_some() {
+            return;
+        }
+        self.edit(key.rank, |m| {
+            let flags = flag::BOUND | flag::RAN | flag::RECORDED;
+            *m = Member { incarnation: key.incarnation, flags, stage: Stage::Live, outcome: Some(end.outcome) };
+        });
+        let reason = match Reason::parse(&end.reason) {
+            Reason::Unrecorded if end.outcome == MemberOutcome::Failed => Reason::MemberFailed,
+            known => known,
+        };
+        let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: end.reason.clone() };
+        self.weigh(end.outcome, cause, cx);
+    }
+
+    /// Decides the end, once, and stops whatever still runs.
+    pub(crate) fn end(&mut self, succeeded: bool, cause: Cause, cx: &mut Cx<'_>) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(Box::new(Ending { succeeded, cause }));
+        self.supply.clear_wait();
+        self.dirty = true;
+        for rank in 0..self.replicas() {
+            self.progress(rank, cx);
+        }
+    }
+
+    /// Moves a slot on by what is known of it: kill, release, replace.
+    pub(super) fn progress(&mut self, rank: u32, cx: &mut Cx<'_>) {
+        let Some(m) = self.member(rank) else { return };
+        if m.stage != Stage::Live {
+            return;
+        }
+        let stopped = m.has(flag::STOPPED);
+        let unwanted = self.ending.is_some() || (self.supply.withdraws() && !m.has(flag::BOUND));
+        match m.outcome {
+            None if m.has(flag::UNDONE) && stopped => self.replace(rank, cx),
+            None if unwanted && !stopped => self.kill(rank, cx),
+            None => {}
+            // The record comes first: a pod that is told to stop must not look, to a later leader, as if cut short.
+            Some(_) if !m.has(flag::RECORDED) => {}
+            Some(_) if !stopped && (unwanted || m.has(flag::OTHERS)) => self.kill(rank, cx),
+            Some(_) if !stopped => {}
+            Some(MemberOutcome::Lost) if self.ending.is_none() => self.replace(rank, cx),
+            Some(_) => self.let_go(rank, cx),
+        }
+    }
+
+    fn kill(&mut self, rank: u32, cx: &mut Cx<'_>) {
+        let Some(m) = self.member(rank) else { return };
+        if !m.has(flag::KILLED) && !m.has(flag::DELETING) {
+            cx.out.push(Command::DeletePod(self.key_of(rank)));
+        }
+        self.edit(rank, |m| m.set(flag::KILLED, true));
+    }
+
+    /// Takes the finalizer off the slot's pod.
+    pub(super) fn let_go(&mut self, rank: u32, cx: &mut Cx<'_>) {
+        let Some(m) = self.member(rank) else { return };
+        if m.has(flag::FINALIZER) && !m.has(flag::RELEASED) {
+            cx.trailing.release(self.key_of(rank), cx.out);
+        }
+        self.edit(rank, |m| m.set(flag::RELEASED, true));
+    }
+
+    /// All bound, all ran: the phase follows.
+    pub(super) fn advance(&mut self, cx: &mut Cx<'_>) {
+        if self.ending.is_some() {
+            return;
+        }
+        let all = self.replicas();
+        if self.phase == GangPhase::Pending && self.tally.bound == all {
+            self.phase = GangPhase::Scheduled;
+            self.scheduled_at_ms.get_or_insert(cx.now_ms);
+            self.supply.on_whole();
+            self.dirty = true;
+            cx.out.push(Command::Announce(Milestone::Scheduled(self.key.node)));
+        }
+        if self.phase == GangPhase::Scheduled && self.tally.ran == all {
+            self.phase = GangPhase::Running;
+            self.started_at_ms.get_or_insert(cx.now_ms);
+            self.dirty = true;
+            cx.out.push(Command::Announce(Milestone::Running(self.key.node)));
+        }
+    }
+
+    /// What is left to do for the end. Says [`Finish::Record`] once.
+    pub(crate) fn finish(&mut self) -> Finish {
+        if self.ending.is_none() || self.tally.unsettled > 0 {
+            return Finish::Wait;
+        }
+        match self.claim {
+            Claim::Asked => Finish::Wait,
+            Claim::Wanted | Claim::Gone => Finish::Over,
+            Claim::Held if self.finishing => Finish::Wait,
+            Claim::Held => {
+                self.finishing = true;
+                Finish::Record
+            }
+        }
+    }
+
+    /// The end as it is to be recorded.
+    pub(crate) fn record(&self, now_ms: u64) -> GangEnd {
+        let (succeeded, cause) = match self.ending.as_deref() {
+            Some(ending) => (ending.succeeded, ending.cause.clone()),
+            None => (false, Cause::of(Reason::Unrecorded)),
+        };
+        GangEnd {
+            succeeded,
+            cause,
+            scheduled_at_ms: self.scheduled_at_ms,
+            started_at_ms: self.started_at_ms,
+            finished_at_ms: now_ms,
+        }
+    }
+
+    /// The attempt is over by its record: what still exists trails.
+    pub(crate) fn close(mut self, cx: &mut Cx<'_>) {
+        for rank in 0..self.replicas() {
+            let Some(m) = self.member(rank) else { continue };
+            match (m.stage, m.has(flag::STOPPED)) {
+                (Stage::Live, true) => self.let_go(rank, cx),
+                (Stage::Live, false) => {
+                    cx.trailing.stop(self.key_of(rank), m.has(flag::KILLED) || m.has(flag::DELETING), cx.out);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn member_end(outcome: MemberOutcome, reason: Option<Reason>, facts: &PodFacts) -> MemberEnd {
+    let (exit_code, said) = match &facts.main {
+        MainContainer::Ended { exit_code, reason, .. } => (Some(*exit_code), reason.clone()),
+        _ => (facts.init_exit_code, SmolStr::default()),
+    };
+    let text = match (outcome, reason) {
+        (MemberOutcome::Succeeded, _) => SmolStr::new_static("Completed"),
+        (MemberOutcome::Stopped, _) => SmolStr::new_static("Stopped"),
+        (_, Some(reason)) if reason.class() == Class::Infrastructure || said.is_empty() => {
+            SmolStr::new_static(reason.as_str())
+        }
+        _ => said,
+    };
+    MemberEnd { outcome, exit_code, reason: text, node: facts.node.clone().unwrap_or_default() }
+}

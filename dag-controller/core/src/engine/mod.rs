@@ -1,0 +1,247 @@
+//! The engine: `apply` one event, get the commands.
+//!
+//! ```text
+//!   Event ─> State (workflow.rs: release, stop, end)  ─> gang.rs: one open attempt ─> member.rs: one pod's fate
+//!                                                          └ supply.rs: creating, quota   trailing.rs, timers.rs
+//!   rebuild.rs: the same state from what a list finds       view.rs: what the statuses show
+//! ```
+
+mod gang;
+mod member;
+mod rebuild;
+mod supply;
+mod timers;
+mod trailing;
+mod view;
+mod workflow;
+
+pub use rebuild::{Observed, ObservedGang, Recorded, RecordedMember, RecordedNode, rebuild};
+
+use crate::command::Command;
+use crate::dag::Dag;
+use crate::event::{Event, GangEnd, GangFacts, Object, PodFacts, Refusal};
+use crate::ids::{AttemptKey, MemberKey, NodeIx};
+use crate::reason::{Cause, Reason};
+use crate::state::{Config, NodePhase, WorkflowPhase};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use gang::{Cx, Gang};
+use timers::{Timers, Wake};
+use trailing::Trailing;
+
+/// Everything the engine remembers about one workflow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    dag: Arc<Dag>,
+    config: Config,
+    phase: WorkflowPhase,
+    nodes: Vec<Node>,
+    /// Nodes whose gang is open.
+    open: BTreeSet<NodeIx>,
+    /// Nodes whose upstream nodes have all succeeded, not yet released.
+    ready: BTreeSet<NodeIx>,
+    over: u32,
+    succeeded: u32,
+    /// Why nothing is released for now.
+    hold: Option<Box<Cause>>,
+    /// Why nothing is released ever again.
+    stop: Option<Box<Cause>>,
+    /// The node whose failure stopped the workflow.
+    culprit: Option<NodeIx>,
+    cancel: bool,
+    delete: bool,
+    freed: bool,
+    trailing: Trailing,
+    timers: Timers,
+    started_at_ms: Option<u64>,
+    finished_at_ms: Option<u64>,
+    booting: bool,
+    dirty: bool,
+    urgent: bool,
+}
+
+/// What is kept of every node; an open gang is a box of its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Node {
+    phase: NodePhase,
+    attempt: u32,
+    /// Upstream nodes that have not succeeded yet.
+    unmet: u32,
+    /// Members by outcome, kept after the gang is closed.
+    tally: (u32, u32),
+    gang: Option<Box<Gang>>,
+    cause: Option<Box<Cause>>,
+    released_at_ms: Option<u64>,
+    scheduled_at_ms: Option<u64>,
+    started_at_ms: Option<u64>,
+    finished_at_ms: Option<u64>,
+}
+
+/// Takes in one event and adds what is to be done to `out`.
+///
+/// Never fails and never panics: an event about a node, rank or attempt that does not exist is ignored. Costs O(1), but
+/// for the end of a node (its out-degree) and for a gang that starts or stops (its members).
+pub fn apply(state: &mut State, event: Event, now_ms: u64, out: &mut Vec<Command>) {
+    match event {
+        Event::Gang(key, facts) => state.on_gang(key, facts, now_ms, out),
+        Event::GangGone(key) => state.on_gang_gone(key, now_ms, out),
+        Event::Service(key, exists) => state.with_gang(key, now_ms, out, |gang, cx| gang.on_service(exists, cx)),
+        Event::Pod(key, facts) => state.on_pod(key, &facts, now_ms, out),
+        Event::PodGone(key) => state.on_pod_gone(key, now_ms, out),
+        Event::Refused(object, refusal) => state.on_refused(object, &refusal, now_ms, out),
+        Event::Recorded(keys) => {
+            for key in keys {
+                state.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_recorded(key, cx));
+            }
+        }
+        Event::Hold(cause) => state.on_hold(cause),
+        Event::Cancel => state.on_cancel(now_ms, out),
+        Event::Delete => state.on_delete(now_ms, out),
+        Event::Timer => state.on_timer(now_ms, out),
+    }
+    state.conclude(now_ms, out);
+}
+
+impl State {
+    fn new(dag: Arc<Dag>, config: Config) -> Self {
+        let nodes = dag.ids().map(|n| Node { unmet: dag.upstream_count(n), ..Node::default() }).collect();
+        let ready = dag.ids().filter(|&n| dag.upstream_count(n) == 0).collect();
+        Self {
+            dag,
+            config,
+            phase: WorkflowPhase::Pending,
+            nodes,
+            open: BTreeSet::new(),
+            ready,
+            over: 0,
+            succeeded: 0,
+            hold: None,
+            stop: None,
+            culprit: None,
+            cancel: false,
+            delete: false,
+            freed: false,
+            trailing: Trailing::default(),
+            timers: Timers::default(),
+            started_at_ms: None,
+            finished_at_ms: None,
+            booting: true,
+            dirty: false,
+            urgent: false,
+        }
+    }
+
+    /// Lends a node's open gang to `act`, then draws the conclusions for the node and the workflow. No-op when there is
+    /// no open gang of this attempt.
+    fn with_gang(
+        &mut self,
+        key: AttemptKey,
+        now_ms: u64,
+        out: &mut Vec<Command>,
+        act: impl FnOnce(&mut Gang, &mut Cx<'_>),
+    ) {
+        let Some(mut gang) = self.nodes.get_mut(key.node.at()).and_then(|n| n.gang.take()) else { return };
+        if gang.key == key {
+            let mut cx = Cx {
+                now_ms,
+                booting: self.booting,
+                config: &self.config,
+                out: &mut *out,
+                trailing: &mut self.trailing,
+                timers: &mut self.timers,
+            };
+            act(&mut gang, &mut cx);
+            self.dirty = true;
+        }
+        let was_ending = self.nodes[key.node.at()].cause.is_some();
+        self.nodes[key.node.at()].gang = Some(gang);
+        self.after_gang(key.node, was_ending, now_ms, out);
+    }
+
+    fn on_gang(&mut self, key: AttemptKey, facts: GangFacts, now_ms: u64, out: &mut Vec<Command>) {
+        let Some(node) = self.nodes.get(key.node.at()) else { return };
+        if node.phase == NodePhase::Pending && node.gang.is_none() && key.attempt > 0 {
+            // A former leader's claim that we did not see at first.
+            self.open(key, now_ms);
+        }
+        let node = &self.nodes[key.node.at()];
+        if node.phase.is_over() {
+            if node.attempt == 0 && facts.ended.is_none() {
+                out.push(Command::FinishGang(key, Box::new(self.late_claim_end(now_ms))));
+            }
+            return;
+        }
+        if node.attempt != key.attempt {
+            return;
+        }
+        match facts {
+            GangFacts { ended: Some(end), .. } => self.end_node(key.node, &end, now_ms, out),
+            GangFacts { deleting, .. } => self.with_gang(key, now_ms, out, |gang, cx| {
+                gang.on_held(cx);
+                if deleting {
+                    gang.on_deleted(false, cx);
+                }
+            }),
+        }
+    }
+
+    /// The end of a Gang that was claimed for a node that had been skipped meanwhile.
+    fn late_claim_end(&self, now_ms: u64) -> GangEnd {
+        let cause = self.stop.as_deref().cloned().unwrap_or_else(|| Cause::of(Reason::Unsatisfiable));
+        GangEnd { succeeded: false, cause, scheduled_at_ms: None, started_at_ms: None, finished_at_ms: now_ms }
+    }
+
+    fn on_gang_gone(&mut self, key: AttemptKey, now_ms: u64, out: &mut Vec<Command>) {
+        self.with_gang(key, now_ms, out, |gang, cx| gang.on_deleted(true, cx));
+    }
+
+    fn on_pod(&mut self, key: MemberKey, facts: &PodFacts, now_ms: u64, out: &mut Vec<Command>) {
+        let Some(node) = self.nodes.get(key.node.at()) else { return };
+        if node.phase == NodePhase::Pending && node.gang.is_none() && key.attempt > 0 {
+            self.open(key.attempt_key(), now_ms);
+        }
+        if self.is_current(key) {
+            self.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_pod(key, facts, cx));
+        } else {
+            self.trailing.observe(key, facts, out);
+        }
+    }
+
+    /// The pod belongs to the open gang of its node.
+    fn is_current(&self, key: MemberKey) -> bool {
+        let gang = self.nodes.get(key.node.at()).and_then(|n| n.gang.as_deref());
+        gang.is_some_and(|g| g.key == key.attempt_key() && key.rank < g.replicas())
+    }
+
+    fn on_pod_gone(&mut self, key: MemberKey, now_ms: u64, out: &mut Vec<Command>) {
+        self.trailing.forget(key);
+        if self.is_current(key) {
+            self.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_pod_gone(key, cx));
+        }
+    }
+
+    fn on_refused(&mut self, object: Object, refusal: &Refusal, now_ms: u64, out: &mut Vec<Command>) {
+        match object {
+            Object::Gang(key) => self.with_gang(key, now_ms, out, |gang, cx| gang.on_claim_refused(refusal, cx)),
+            Object::Service(key) => self.with_gang(key, now_ms, out, |gang, cx| gang.on_service_refused(refusal, cx)),
+            Object::Pod(key) => {
+                self.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_pod_refused(key, refusal, cx));
+            }
+        }
+    }
+
+    fn on_timer(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        self.timers.rang();
+        while let Some(wake) = self.timers.pop(now_ms) {
+            match wake {
+                Wake::Gang(node) => {
+                    let attempt = self.nodes.get(node.at()).map_or(0, |n| n.attempt);
+                    self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::on_timer);
+                }
+                Wake::Ttl if self.phase.is_over() && !self.delete => out.push(Command::DeleteWorkflow),
+                Wake::Ttl => {}
+            }
+        }
+    }
+}

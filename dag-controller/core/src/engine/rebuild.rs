@@ -1,0 +1,295 @@
+//! The state from what one consistent list finds: after a start, a change of leader, or a watch that was lost.
+//!
+//! ```text
+//!   recorded status ─> Gangs ─> results in Gangs ─> pods (those that nobody deletes first) ─> what is missing ─> go on
+//! ```
+//! It is a replay: the same facts go through the same functions as live events, in an order that needs no history, and
+//! nothing is created or finished until all of them are in. Evidence beats absence: a node is taken for claimed when its
+//! Gang, one of its pods, or a recorded gang phase says so, and for succeeded when a node that waits for it was claimed.
+//! A node of which all evidence was deleted behind our back fails; it never runs a second time.
+
+use crate::command::{Command, MemberEnd};
+use crate::dag::Dag;
+use crate::event::{GangEnd, GangFacts, PodFacts};
+use crate::ids::{AttemptKey, MemberKey, NodeIx};
+use crate::reason::{Cause, Reason};
+use crate::state::{Config, GangPhase, NodePhase, WorkflowPhase};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::State;
+use super::gang::{Claim, Gang};
+
+/// What the lists found, apart from the Workflow's own status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Gangs that this workflow owns, in any order.
+    pub gangs: Vec<ObservedGang>,
+    /// Pods that carry the labels of this workflow and belong to its Gangs, in any order.
+    pub pods: Vec<(MemberKey, PodFacts)>,
+    /// Why nothing may be released for now.
+    pub hold: Option<Box<Cause>>,
+    /// `spec.cancel`.
+    pub cancel: bool,
+    /// The workflow has a deletionTimestamp.
+    pub delete: bool,
+}
+
+/// A Gang as a list found it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedGang {
+    /// Its attempt.
+    pub key: AttemptKey,
+    /// As in an event.
+    pub facts: GangFacts,
+    /// Its Service exists.
+    pub service: bool,
+    /// `status.phase`.
+    pub phase: GangPhase,
+    /// `status.scheduledAt`, milliseconds since the epoch.
+    pub scheduled_at_ms: Option<u64>,
+    /// `status.startedAt`.
+    pub started_at_ms: Option<u64>,
+    /// The members recorded in its status.
+    pub results: Vec<RecordedMember>,
+}
+
+/// A member's result as its Gang's status records it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedMember {
+    /// Its rank.
+    pub rank: u32,
+    /// Its incarnation; `None` (the packed rank sets do not tell) stands for the newest.
+    pub incarnation: Option<u32>,
+    /// How it ended.
+    pub end: MemberEnd,
+}
+
+/// The Workflow's own status, which may be a second old.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recorded {
+    /// `status.phase`.
+    pub phase: WorkflowPhase,
+    /// `status.startedAt`, milliseconds since the epoch.
+    pub started_at_ms: Option<u64>,
+    /// `status.finishedAt`.
+    pub finished_at_ms: Option<u64>,
+    /// `status.nodes`.
+    pub nodes: Vec<RecordedNode>,
+}
+
+/// A node's part of the Workflow's status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordedNode {
+    /// The node.
+    pub node: NodeIx,
+    /// Its phase.
+    pub phase: NodePhase,
+    /// Its attempt.
+    pub attempt: u32,
+    /// Phase of its gang, which it shows once the Gang exists.
+    pub gang: Option<GangPhase>,
+    /// Its reason.
+    pub cause: Option<Cause>,
+    /// Members that succeeded and that ended badly.
+    pub tally: (u32, u32),
+    /// When it was released, milliseconds since the epoch.
+    pub released_at_ms: Option<u64>,
+    /// When its members were bound.
+    pub scheduled_at_ms: Option<u64>,
+    /// When its members ran.
+    pub started_at_ms: Option<u64>,
+    /// When it ended.
+    pub finished_at_ms: Option<u64>,
+}
+
+/// The state of a workflow from what was found, and the commands that go on from there.
+///
+/// For a new workflow everything is empty, and the commands release its first nodes. O(nodes + edges + members).
+#[must_use]
+pub fn rebuild(
+    dag: Arc<Dag>,
+    config: Config,
+    mut observed: Observed,
+    recorded: &Recorded,
+    now_ms: u64,
+    out: &mut Vec<Command>,
+) -> State {
+    let mut state = State::new(dag, config);
+    state.hold = observed.hold.take();
+    state.restore_workflow(recorded, observed.cancel, observed.delete);
+    for node in &recorded.nodes {
+        state.restore_node(node, now_ms, out);
+    }
+    state.restore_gangs(&mut observed, now_ms, out);
+    state.restore_pods(observed.pods, &observed.gangs, now_ms, out);
+    state.infer_successes(now_ms, out);
+    state.fail_lost_gangs(&recorded.nodes, now_ms, out);
+    state.go_on(now_ms, out);
+    state
+}
+
+impl State {
+    fn restore_workflow(&mut self, recorded: &Recorded, cancel: bool, delete: bool) {
+        self.phase = recorded.phase;
+        self.started_at_ms = recorded.started_at_ms;
+        self.finished_at_ms = recorded.finished_at_ms;
+        self.cancel = cancel && !recorded.phase.is_over() || recorded.phase == WorkflowPhase::Canceled;
+        self.delete = delete;
+        let stop = match (delete, self.cancel, recorded.phase.is_over()) {
+            (_, true, _) => Some(Reason::Canceled),
+            (true, false, _) => Some(Reason::Deleted),
+            (false, false, true) => Some(Reason::NodeFailed),
+            _ => None,
+        };
+        self.stop = stop.map(|reason| Box::new(Cause::of(reason)));
+    }
+
+    fn restore_node(&mut self, recorded: &RecordedNode, now_ms: u64, out: &mut Vec<Command>) {
+        let Some(node) = self.nodes.get_mut(recorded.node.at()) else { return };
+        node.released_at_ms = recorded.released_at_ms;
+        node.scheduled_at_ms = recorded.scheduled_at_ms;
+        node.started_at_ms = recorded.started_at_ms;
+        node.finished_at_ms = recorded.finished_at_ms;
+        if !recorded.phase.is_over() || node.phase.is_over() {
+            return;
+        }
+        node.attempt = recorded.attempt;
+        node.tally = recorded.tally;
+        node.cause = recorded.cause.clone().map(Box::new);
+        self.settle(recorded.node, recorded.phase);
+        if recorded.phase == NodePhase::Failed
+            && let Some(cause) = &recorded.cause
+        {
+            self.blame(recorded.node, cause, now_ms, out);
+        }
+    }
+
+    fn restore_gangs(&mut self, observed: &mut Observed, now_ms: u64, out: &mut Vec<Command>) {
+        // The newest attempt of a node speaks for it; recorded ends first, so that a stop is known before it is applied.
+        observed.gangs.sort_by_key(|g| (g.facts.ended.is_none(), g.key.node, u32::MAX - g.key.attempt));
+        for gang in &observed.gangs {
+            self.on_gang(gang.key, gang.facts.clone(), now_ms, out);
+            self.with_gang(gang.key, now_ms, out, |open, cx| {
+                open.restore_phase(gang.phase, gang.scheduled_at_ms, gang.started_at_ms);
+                open.on_service(gang.service, cx);
+            });
+        }
+        self.carry_out_stop(now_ms, out);
+        let newest = newest_incarnations(&observed.pods);
+        for gang in &observed.gangs {
+            for result in &gang.results {
+                let AttemptKey { node, attempt } = gang.key;
+                let newest = newest.get(&(gang.key, result.rank)).copied().unwrap_or(0);
+                let incarnation = result.incarnation.unwrap_or(newest);
+                let key = MemberKey { node, attempt, rank: result.rank, incarnation };
+                self.with_gang(gang.key, now_ms, out, |open, cx| open.restore(key, &result.end, cx));
+            }
+        }
+    }
+
+    fn restore_pods(
+        &mut self,
+        mut pods: Vec<(MemberKey, PodFacts)>,
+        gangs: &[ObservedGang],
+        now_ms: u64,
+        out: &mut Vec<Command>,
+    ) {
+        // A failure stops its siblings: whoever failed by himself comes before whoever is being deleted.
+        pods.sort_by_key(|(key, facts)| (facts.deletion_requested_at_ms.is_some(), *key));
+        for (key, facts) in &pods {
+            self.on_pod(*key, facts, now_ms, out);
+        }
+        let newest = newest_incarnations(&pods);
+        for gang in gangs {
+            for result in &gang.results {
+                self.with_gang(gang.key, now_ms, out, |open, cx| open.without_pod(result.rank, &newest, cx));
+            }
+        }
+    }
+
+    /// A node without evidence of its own, for which a claimed node waits, has succeeded.
+    fn infer_successes(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        let dag = Arc::clone(&self.dag);
+        for &at in dag.order().iter().rev() {
+            let node = &self.nodes[at.at()];
+            let held = node.gang.as_ref().is_some_and(|g| g.claim == Claim::Held);
+            if node.phase.is_over() || held {
+                continue;
+            }
+            if dag.downstream(at).iter().any(|down| self.nodes[down.at()].attempt > 0) {
+                let cause = Cause::of(Reason::Completed);
+                let finished_at_ms = self.nodes[at.at()].finished_at_ms.unwrap_or(now_ms);
+                let (scheduled_at_ms, started_at_ms) = (None, None);
+                self.nodes[at.at()].attempt = self.nodes[at.at()].attempt.max(1);
+                let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms };
+                self.end_node(at, &end, now_ms, out);
+            }
+        }
+    }
+
+    /// A claimed node whose Gang is not there any more.
+    fn fail_lost_gangs(&mut self, recorded: &[RecordedNode], now_ms: u64, out: &mut Vec<Command>) {
+        for node in recorded.iter().filter(|n| n.gang.is_some() && n.attempt > 0) {
+            if self.nodes.get(node.node.at()).is_some_and(|n| n.phase == NodePhase::Pending) {
+                self.open(AttemptKey { node: node.node, attempt: node.attempt }, now_ms);
+            }
+        }
+        let open: Vec<NodeIx> = self.open.iter().copied().collect();
+        for node in open {
+            let attempt = self.nodes[node.at()].attempt;
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| {
+                if gang.claim != Claim::Held {
+                    gang.on_deleted(true, cx);
+                }
+            });
+        }
+    }
+
+    /// All facts are in: stop, create and finish what they leave to do.
+    fn go_on(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        self.booting = false;
+        self.carry_out_stop(now_ms, out);
+        let open: Vec<NodeIx> = self.open.iter().copied().collect();
+        for node in open {
+            let attempt = self.nodes[node.at()].attempt;
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::supply_all);
+        }
+        self.set_ttl_if_over();
+        self.dirty = true;
+        self.conclude(now_ms, out);
+    }
+
+    fn set_ttl_if_over(&mut self) {
+        if self.phase.is_over() {
+            self.set_ttl();
+        }
+    }
+}
+
+/// Highest incarnation seen of every rank.
+fn newest_incarnations(pods: &[(MemberKey, PodFacts)]) -> BTreeMap<(AttemptKey, u32), u32> {
+    let mut newest = BTreeMap::new();
+    for (key, _) in pods {
+        let known = newest.entry((key.attempt_key(), key.rank)).or_insert(key.incarnation);
+        *known = key.incarnation.max(*known);
+    }
+    newest
+}
+
+impl Gang {
+    /// What the status had said already is not taken back.
+    fn restore_phase(&mut self, phase: GangPhase, scheduled_at_ms: Option<u64>, started_at_ms: Option<u64>) {
+        self.phase = self.phase.max(phase.min(GangPhase::Running));
+        self.scheduled_at_ms = scheduled_at_ms.or(self.scheduled_at_ms);
+        self.started_at_ms = started_at_ms.or(self.started_at_ms);
+    }
+
+    /// A recorded member whose pod no list has found is gone.
+    fn without_pod(&mut self, rank: u32, newest: &BTreeMap<(AttemptKey, u32), u32>, cx: &mut super::gang::Cx<'_>) {
+        let key = self.key_of(rank);
+        if newest.get(&(self.key, rank)).is_none_or(|&seen| seen < key.incarnation) {
+            self.on_pod_gone(key, cx);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Pods that are no gang's current member any more but are not gone: older incarnations, and late ones of ended gangs.
+//! They delay the end of the workflow while they may still run, and its deletion while they carry our finalizer.
+
+use crate::command::Command;
+use crate::event::PodFacts;
+use crate::ids::MemberKey;
+use std::collections::BTreeMap;
+
+use super::member::is_stopped;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Trail {
+    /// It may still run.
+    Stopping,
+    /// It is stopped; RemoveFinalizer was commanded.
+    Releasing,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Trailing {
+    pods: BTreeMap<MemberKey, Trail>,
+    stopping: usize,
+}
+
+impl Trailing {
+    /// Pods that may still run.
+    pub(crate) const fn stopping(&self) -> usize {
+        self.stopping
+    }
+
+    /// No pod is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+    }
+
+    /// A stopped pod whose result needs no recording, or is recorded: its finalizer may go.
+    pub(crate) fn release(&mut self, key: MemberKey, out: &mut Vec<Command>) {
+        if self.put(key, Some(Trail::Releasing)) != Some(Trail::Releasing) {
+            out.push(Command::RemoveFinalizer(key));
+        }
+    }
+
+    /// A pod that may still run, and must not. `asked`: its deletion is under way.
+    pub(crate) fn stop(&mut self, key: MemberKey, asked: bool, out: &mut Vec<Command>) {
+        if !self.pods.contains_key(&key) {
+            self.put(key, Some(Trail::Stopping));
+            if !asked {
+                out.push(Command::DeletePod(key));
+            }
+        }
+    }
+
+    /// Facts about a pod that is no current member.
+    pub(crate) fn observe(&mut self, key: MemberKey, facts: &PodFacts, out: &mut Vec<Command>) {
+        match (is_stopped(facts), facts.finalizer) {
+            (true, true) => self.release(key, out),
+            (true, false) => self.forget(key),
+            (false, _) => self.stop(key, facts.deletion_requested_at_ms.is_some(), out),
+        }
+    }
+
+    /// The pod is gone, or free of our finalizer.
+    pub(crate) fn forget(&mut self, key: MemberKey) {
+        self.put(key, None);
+    }
+
+    fn put(&mut self, key: MemberKey, trail: Option<Trail>) -> Option<Trail> {
+        let old = match trail {
+            Some(trail) => self.pods.insert(key, trail),
+            None => self.pods.remove(&key),
+        };
+        self.stopping -= usize::from(old == Some(Trail::Stopping));
+        self.stopping += usize::from(trail == Some(Trail::Stopping));
+        old
+    }
+}

@@ -1,0 +1,106 @@
+//! What the statuses show. Reading only.
+
+use crate::dag::Dag;
+use crate::ids::NodeIx;
+use crate::reason::Cause;
+use crate::state::{Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};
+
+use super::State;
+use super::gang::Claim;
+
+impl State {
+    /// The graph.
+    #[must_use]
+    pub fn dag(&self) -> &Dag {
+        &self.dag
+    }
+
+    /// Phase of the workflow.
+    #[must_use]
+    pub const fn phase(&self) -> WorkflowPhase {
+        self.phase
+    }
+
+    /// Why the workflow ended, is ending or waits: the root cause of its first failed node, the stop, or the hold.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Cause> {
+        if self.phase == WorkflowPhase::Succeeded {
+            return None;
+        }
+        // A cancel wins over a failure in the workflow's phase, so it does here.
+        let canceled = self.cancel || self.delete;
+        let culprit = self.culprit.filter(|_| !canceled).and_then(|n| self.nodes[n.at()].cause.as_deref());
+        culprit.or(self.stop.as_deref()).or(self.hold.as_deref())
+    }
+
+    /// The node whose failure stopped the workflow.
+    #[must_use]
+    pub const fn culprit(&self) -> Option<NodeIx> {
+        self.culprit
+    }
+
+    /// Ended nodes and all nodes.
+    #[must_use]
+    pub fn progress(&self) -> (u32, u32) {
+        (self.over, u32::try_from(self.nodes.len()).unwrap_or(u32::MAX))
+    }
+
+    /// When the first node was released, milliseconds since the epoch.
+    #[must_use]
+    pub const fn started_at_ms(&self) -> Option<u64> {
+        self.started_at_ms
+    }
+
+    /// When the workflow ended.
+    #[must_use]
+    pub const fn finished_at_ms(&self) -> Option<u64> {
+        self.finished_at_ms
+    }
+
+    /// One node; its index must be one of [`Dag::ids`].
+    #[must_use]
+    pub fn node(&self, at: NodeIx) -> NodeView<'_> {
+        let node = &self.nodes[at.at()];
+        let gang = node.gang.as_deref();
+        let cause = match (node.phase, gang) {
+            (NodePhase::Skipped, _) => node.cause.as_deref().or(self.stop.as_deref()),
+            (_, Some(gang)) => node.cause.as_deref().or_else(|| gang.supply.wait()),
+            _ => node.cause.as_deref(),
+        };
+        NodeView {
+            node: at,
+            phase: node.phase,
+            attempt: node.attempt,
+            cause,
+            gang: gang.map_or_else(
+                || ended_gang(node.phase, node.attempt),
+                |g| (g.claim != Claim::Wanted && g.claim != Claim::Asked).then_some(g.phase),
+            ),
+            members: gang.map_or_else(|| self.ended_counts(at), |g| g.counts()),
+            released_at_ms: node.released_at_ms,
+            scheduled_at_ms: node.scheduled_at_ms,
+            started_at_ms: node.started_at_ms,
+            finished_at_ms: node.finished_at_ms,
+        }
+    }
+
+    /// All nodes, in the order of the spec.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeView<'_>> {
+        self.dag.ids().map(|at| self.node(at))
+    }
+
+    fn ended_counts(&self, at: NodeIx) -> Counts {
+        let (succeeded, failed) = self.nodes[at.at()].tally;
+        let ended = succeeded + failed;
+        let desired = self.dag.node(at).replicas;
+        Counts { desired, created: ended, bound: ended, running: 0, succeeded, failed }
+    }
+}
+
+fn ended_gang(phase: NodePhase, attempt: u32) -> Option<GangPhase> {
+    match phase {
+        NodePhase::Succeeded => Some(GangPhase::Succeeded),
+        NodePhase::Failed | NodePhase::Skipped if attempt > 0 => Some(GangPhase::Failed),
+        _ => None,
+    }
+}

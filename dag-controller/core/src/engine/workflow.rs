@@ -1,0 +1,239 @@
+//! The workflow above its gangs: which node is released when, what a node's end means, when all is over.
+//!
+//! A node is released when every upstream node has *durably* succeeded, there is no reason to hold, and nothing has
+//! stopped the workflow. (Conditions other than success, retries and failure policies belong into [`State::settle`] and
+//! [`State::after_gang`].) The end of the workflow does not depend on the order in which its reasons were seen: all
+//! succeeded, else canceled or deleted, else failed.
+
+use crate::command::{Command, Milestone};
+use crate::event::GangEnd;
+use crate::ids::{AttemptKey, NodeIx};
+use crate::reason::{Cause, Class, Reason};
+use crate::state::{GangPhase, NodePhase, WorkflowPhase};
+
+use super::State;
+use super::gang::{Claim, Cx, Finish, Gang};
+use super::timers::Wake;
+
+impl State {
+    /// After every event: release what may be released, end what is over, tell the shell.
+    pub(super) fn conclude(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        if self.booting {
+            return;
+        }
+        self.release(now_ms, out);
+        self.end_workflow(now_ms, out);
+        if self.delete && self.phase.is_over() && self.trailing.is_empty() && !self.freed {
+            self.freed = true;
+            out.push(Command::ReleaseWorkflow);
+        }
+        if self.dirty {
+            out.push(Command::WriteStatus { urgent: self.urgent });
+            (self.dirty, self.urgent) = (false, false);
+        }
+        self.timers.ask(out);
+    }
+
+    /// Claims the next attempt of every ready node.
+    fn release(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        if self.hold.is_some() || self.stop.is_some() {
+            return;
+        }
+        while let Some(node) = self.ready.pop_first() {
+            let key = AttemptKey { node, attempt: 1 };
+            self.open(key, now_ms);
+            out.push(Command::Announce(Milestone::Released(node)));
+            self.with_gang(key, now_ms, out, Gang::ask_claim);
+        }
+        if self.phase == WorkflowPhase::Pending && !self.open.is_empty() {
+            self.phase = WorkflowPhase::Running;
+            self.started_at_ms.get_or_insert(now_ms);
+            self.dirty = true;
+            out.push(Command::Announce(Milestone::WorkflowStarted));
+        }
+    }
+
+    /// Opens the gang of an attempt; its node leaves Pending.
+    pub(super) fn open(&mut self, key: AttemptKey, now_ms: u64) {
+        let spec = self.dag.node(key.node);
+        let gang = Gang::new(key, spec.replicas, spec.member_lost);
+        let node = &mut self.nodes[key.node.at()];
+        node.phase = NodePhase::Scheduling;
+        node.attempt = key.attempt;
+        node.released_at_ms.get_or_insert(now_ms);
+        node.gang = Some(Box::new(gang));
+        self.open.insert(key.node);
+        self.ready.remove(&key.node);
+        self.dirty = true;
+    }
+
+    /// Draws a node's conclusions from its gang.
+    pub(super) fn after_gang(&mut self, at: NodeIx, was_ending: bool, now_ms: u64, out: &mut Vec<Command>) {
+        let booting = self.booting;
+        let node = &mut self.nodes[at.at()];
+        let Some(gang) = node.gang.as_deref_mut() else { return };
+        if gang.phase == GangPhase::Running && node.phase == NodePhase::Scheduling {
+            node.phase = NodePhase::Running;
+        }
+        (node.scheduled_at_ms, node.started_at_ms) = (gang.scheduled_at_ms, gang.started_at_ms);
+        let cause = gang.ending.as_deref().map(|ending| ending.cause.clone());
+        let blamed =
+            cause.as_ref().filter(|_| !was_ending && gang.ending.as_deref().is_some_and(|e| !e.succeeded)).cloned();
+        let finish = if booting { Finish::Wait } else { gang.finish() };
+        let key = gang.key;
+        let dirty = gang.claim == Claim::Held && std::mem::take(&mut gang.dirty);
+        let end = (finish != Finish::Wait).then(|| gang.record(now_ms));
+        match cause {
+            Some(cause) if node.cause.as_deref() != Some(&cause) => node.cause = Some(Box::new(cause)),
+            Some(_) => {}
+            None => node.cause = None,
+        }
+        if let Some(cause) = blamed {
+            self.blame(at, &cause, now_ms, out);
+        }
+        match (finish, end) {
+            (Finish::Record, Some(end)) => out.push(Command::FinishGang(key, Box::new(end))),
+            (Finish::Over, Some(end)) => self.end_node(at, &end, now_ms, out),
+            _ if dirty && !booting => out.push(Command::UpdateGang(key)),
+            _ => {}
+        }
+    }
+
+    /// The gang's end is durable, or there is no Gang that could hold it: the node ends.
+    pub(super) fn end_node(&mut self, at: NodeIx, end: &GangEnd, now_ms: u64, out: &mut Vec<Command>) {
+        let stopped = end.cause.reason.class() == Class::Stopped;
+        let phase = match end.succeeded {
+            true => NodePhase::Succeeded,
+            false if stopped && end.started_at_ms.is_none() => NodePhase::Skipped,
+            false => NodePhase::Failed,
+        };
+        let node = &mut self.nodes[at.at()];
+        if let Some(gang) = node.gang.take() {
+            let counts = gang.counts();
+            node.tally = (counts.succeeded, counts.failed);
+            let mut cx = Cx {
+                now_ms,
+                booting: self.booting,
+                config: &self.config,
+                out: &mut *out,
+                trailing: &mut self.trailing,
+                timers: &mut self.timers,
+            };
+            gang.close(&mut cx);
+        }
+        let node = &mut self.nodes[at.at()];
+        node.scheduled_at_ms = end.scheduled_at_ms.or(node.scheduled_at_ms);
+        node.started_at_ms = end.started_at_ms.or(node.started_at_ms);
+        node.finished_at_ms = Some(end.finished_at_ms);
+        node.cause = Some(Box::new(end.cause.clone()));
+        if end.succeeded {
+            node.tally = (self.dag.node(at).replicas, 0);
+        }
+        self.settle(at, phase);
+        out.push(Command::Announce(Milestone::NodeEnded(at)));
+        if phase == NodePhase::Failed {
+            self.blame(at, &end.cause, now_ms, out);
+        }
+    }
+
+    /// A node ends, once: its downstream nodes learn of it. O(out-degree).
+    pub(super) fn settle(&mut self, at: NodeIx, phase: NodePhase) {
+        let node = &mut self.nodes[at.at()];
+        node.phase = phase;
+        self.open.remove(&at);
+        self.ready.remove(&at);
+        self.over += 1;
+        self.dirty = true;
+        if phase != NodePhase::Succeeded {
+            return;
+        }
+        self.succeeded += 1;
+        for &down in self.dag.downstream(at) {
+            let node = &mut self.nodes[down.at()];
+            node.unmet = node.unmet.saturating_sub(1);
+            if node.unmet == 0 && node.phase == NodePhase::Pending {
+                self.ready.insert(down);
+            }
+        }
+    }
+
+    /// A node fails by its own fault: by default the workflow fails with it.
+    pub(super) fn blame(&mut self, at: NodeIx, cause: &Cause, now_ms: u64, out: &mut Vec<Command>) {
+        if cause.reason.class() != Class::Stopped {
+            self.culprit.get_or_insert(at);
+            let cause = Cause::of(Reason::NodeFailed).with_detail(self.dag.node(at).id.clone());
+            self.stop(cause, now_ms, out);
+        }
+    }
+
+    pub(super) fn on_hold(&mut self, cause: Option<Box<Cause>>) {
+        self.dirty |= self.hold != cause;
+        self.hold = cause;
+    }
+
+    pub(super) fn on_cancel(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        if !self.cancel && !self.phase.is_over() {
+            self.cancel = true;
+            self.stop(Cause::of(Reason::Canceled), now_ms, out);
+        }
+    }
+
+    pub(super) fn on_delete(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        if !self.delete {
+            self.delete = true;
+            self.stop(Cause::of(Reason::Deleted), now_ms, out);
+        }
+    }
+
+    /// Stops everything that runs and skips what never ran; the first reason stays.
+    fn stop(&mut self, cause: Cause, now_ms: u64, out: &mut Vec<Command>) {
+        self.dirty = true;
+        if self.stop.is_none() {
+            self.stop = Some(Box::new(cause));
+        }
+        self.carry_out_stop(now_ms, out);
+    }
+
+    /// The stop's sweep: over open gangs, and once over all nodes. While facts are read back, nodes stay as they are,
+    /// because a claim on them may still be found.
+    pub(super) fn carry_out_stop(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        let Some(cause) = self.stop.as_deref().cloned() else { return };
+        let open: Vec<NodeIx> = self.open.iter().copied().collect();
+        for node in open {
+            let attempt = self.nodes[node.at()].attempt;
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| gang.end(false, cause.clone(), cx));
+        }
+        if self.booting || self.over as usize + self.open.len() == self.nodes.len() {
+            return;
+        }
+        for at in self.dag.ids() {
+            if self.nodes[at.at()].phase == NodePhase::Pending {
+                self.nodes[at.at()].finished_at_ms = Some(now_ms);
+                self.settle(at, NodePhase::Skipped);
+            }
+        }
+    }
+
+    /// All nodes ended and no pod runs: the workflow ends.
+    fn end_workflow(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        if self.phase.is_over() || (self.over as usize) < self.nodes.len() || self.trailing.stopping() > 0 {
+            return;
+        }
+        self.phase = match (self.succeeded == self.over, self.cancel || self.delete) {
+            (true, _) => WorkflowPhase::Succeeded,
+            (false, true) => WorkflowPhase::Canceled,
+            (false, false) => WorkflowPhase::Failed,
+        };
+        self.finished_at_ms = Some(now_ms);
+        (self.dirty, self.urgent) = (true, true);
+        self.set_ttl();
+        out.push(Command::Announce(Milestone::WorkflowEnded));
+    }
+
+    /// Sets the deadline of an ended workflow that shall be deleted.
+    pub(super) fn set_ttl(&mut self) {
+        if let (Some(ttl_ms), Some(finished_at_ms)) = (self.config.ttl_ms, self.finished_at_ms) {
+            self.timers.set(finished_at_ms.saturating_add(ttl_ms), Wake::Ttl);
+        }
+    }
+}
