@@ -10,7 +10,14 @@
 
 pub mod command;
 pub mod config;
+pub mod cycle;
 pub mod engine;
 pub mod event;
+pub mod explain;
+#[cfg(test)]
+mod fixture;
 pub mod model;
+pub mod plugins;
 pub mod protocol;
+pub mod shape;
+pub mod snapshot;

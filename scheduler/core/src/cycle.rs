@@ -1,0 +1,106 @@
+//! One pod on its own: the best feasible node, or why there is none.
+
+use crate::explain::{Reason, Refusal, Seen};
+use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Verdict, best_of, verdict};
+use crate::snapshot::{Cluster, NodeId, Snapshot};
+use std::collections::BTreeMap;
+
+/// Finds a place for a pod of this shape. `O(changes since the shape was last looked at + buckets)`; a pod that names its
+/// nodes costs `O(named nodes)` and keeps no cache.
+///
+/// # Errors
+/// The refusal, when no node takes it.
+pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Refusal> {
+    let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else {
+        return Err(Refusal::Nodes(Seen::default()));
+    };
+    let total = snapshot.cluster().node_count();
+    if total == 0 {
+        return Err(Refusal::Nodes(Seen::default()));
+    }
+    if spec.unbound_claims {
+        return Err(Refusal::PreFilter { total, reason: Reason::UnboundClaims });
+    }
+    if let Some(named) = spec.pinned() {
+        if named.is_empty() {
+            return Err(Refusal::PreFilter { total, reason: Reason::AffinityConflict });
+        }
+        let nodes = named_nodes(&spec, snapshot.cluster());
+        return best_of(&nodes, &spec, snapshot.cluster()).ok_or_else(|| refuse_named(&nodes, &spec, snapshot.cluster()));
+    }
+    let best = snapshot.view(shape).and_then(|cache| cache.best(&spec));
+    match best.and_then(|index| snapshot.cluster().nodes.at(index)) {
+        Some((node, _)) => Ok(node),
+        None => Err(Refusal::Nodes(seen(snapshot, shape))),
+    }
+}
+
+/// Whether a pod of this shape would fit somewhere now; what is asked before a refused pod is tried again.
+#[must_use]
+pub fn fits_somewhere(snapshot: &mut Snapshot, shape: ShapeId) -> bool {
+    find(snapshot, shape).is_ok()
+}
+
+fn named_nodes(spec: &ShapeSpec, cluster: &Cluster) -> Vec<NodeId> {
+    let named = spec.pinned().unwrap_or_default();
+    let known = |id: &NodeId| cluster.node(*id).is_some_and(|n| !n.placeholder);
+    named.iter().filter_map(|name| cluster.find_node(name)).filter(known).collect()
+}
+
+fn refuse_named(nodes: &[NodeId], spec: &ShapeSpec, cluster: &Cluster) -> Refusal {
+    let total = cluster.node_count();
+    let mut seen = Seen { total, ..Seen::default() };
+    for node in nodes {
+        for reason in verdict(*node, spec, cluster).reasons(spec) {
+            seen.add(reason, 1);
+        }
+    }
+    seen.add(Reason::NotNamed, u32::try_from(total - nodes.len()).unwrap_or(u32::MAX));
+    Refusal::Nodes(seen)
+}
+
+/// The counted reasons of all nodes for a shape.
+pub(crate) fn seen(snapshot: &mut Snapshot, shape: ShapeId) -> Seen {
+    let total = snapshot.cluster().node_count();
+    let mut seen = Seen { total, ..Seen::default() };
+    if snapshot.view(shape).is_none() {
+        return seen;
+    }
+    if let Some((cache, shape)) = snapshot.shape(shape).and_then(|s: &Shape| Some((s.cache()?, s))) {
+        count(cache.histogram(), &shape.spec, &mut seen);
+    }
+    seen
+}
+
+/// Counts the reasons of a histogram.
+pub(crate) fn count(histogram: &BTreeMap<Verdict, u32>, spec: &ShapeSpec, seen: &mut Seen) {
+    for (verdict, nodes) in histogram {
+        for reason in verdict.reasons(spec) {
+            seen.add(reason, *nodes);
+        }
+    }
+}
+
+/// The counted reasons of all nodes for a shape, where nodes outside a domain count as that. `O(nodes)`.
+pub(crate) fn seen_within(
+    cache: &ShapeCache,
+    shape: &Shape,
+    cluster: &Cluster,
+    domain: flowforge_topology_core::DomainId,
+) -> Seen {
+    let mut seen = Seen { total: cluster.node_count(), ..Seen::default() };
+    let mut histogram = BTreeMap::new();
+    let mut outside = 0;
+    for (id, _) in cluster.nodes.iter().filter(|(_, n)| !n.placeholder) {
+        let verdict = cache.node(id.dense()).verdict;
+        let inside = cluster.leaf(id).is_some_and(|leaf| cluster.tree().contains(domain, leaf));
+        if inside || !verdict.is_feasible() {
+            *histogram.entry(verdict).or_default() += 1;
+        } else {
+            outside += 1;
+        }
+    }
+    count(&histogram, &shape.spec, &mut seen);
+    seen.add(Reason::OutsideDomain(cluster.tree().describe(domain)), outside);
+    seen
+}

@@ -1,0 +1,8 @@
+//! Why something waits: one closed vocabulary, from which the pod condition, the event, the metric label and the text for
+//! people are all derived.
+
+mod reason;
+mod refusal;
+
+pub use reason::Reason;
+pub use refusal::{GangContext, Refusal, Seen};

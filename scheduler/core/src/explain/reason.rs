@@ -1,0 +1,161 @@
+//! The closed list of reasons.
+
+use crate::plugins::{
+    Cures, node_affinity, node_name, node_ports, node_resources_fit, node_unschedulable, scheduling_gates, taint_toleration,
+    volume_binding,
+};
+use smol_str::SmolStr;
+use std::fmt;
+
+/// Plugin label of reasons that only gangs have.
+const GANG_PLUGIN: &str = "FlowForgeGang";
+
+/// Why a node, a pod or a gang was refused.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Reason {
+    /// The pod names another node.
+    NodeName,
+    /// The node is cordoned.
+    NodeUnschedulable,
+    /// The node has a taint that the pod does not tolerate.
+    UntoleratedTaint,
+    /// The node does not match the pod's selector or affinity.
+    NodeAffinity,
+    /// The pod's terms name nodes that contradict each other.
+    AffinityConflict,
+    /// The pod's terms name other nodes.
+    NotNamed,
+    /// A host port is taken.
+    NodePorts,
+    /// The node's pod count is reached.
+    TooManyPods,
+    /// The node has too little left of a resource.
+    Insufficient(SmolStr),
+    /// The pod has unbound claims.
+    UnboundClaims,
+    /// The cluster has no node.
+    NoNodes,
+    /// The node is outside the domain (`level/name`) that the gang is tied to.
+    OutsideDomain(String),
+    /// The gang asks for a topology level that is not configured; the configured ones.
+    UnknownLevel(SmolStr, String),
+    /// No domain of this level can hold the gang.
+    NoDomain(SmolStr),
+    /// Members bound already stand in several domains of the level that the gang requires.
+    SplitDomain(SmolStr),
+    /// The search gave up before it found a place or proved that there is none.
+    SearchLimit(u32),
+    /// Fewer members than needed exist (ungated): have, need, and how many exist but are gated.
+    Incomplete(u32, u32, u32),
+    /// All needed members exist; more are expected for a moment.
+    Settling,
+    /// Members contradict each other about the size.
+    SizeConflict(u32, u32),
+    /// The size is not a number of at least 1.
+    SizeInvalid(SmolStr),
+    /// No member says the size and no Gang object of that name exists.
+    SizeMissing,
+    /// The member's role is not one of the gang's.
+    UnknownRole(SmolStr),
+    /// More pods than the gang has replicas.
+    Surplus(u32),
+    /// The Gang that the pod was made for is unknown or another one has its name.
+    UnknownGang,
+    /// The gang ended.
+    GangEnded,
+    /// The API server refuses the binding; its words.
+    BindRefused(String),
+    /// The binding was undone; why.
+    Undone(String),
+}
+
+impl Reason {
+    /// The plugin that speaks, as the metric label; kube-scheduler's name where it has one.
+    #[must_use]
+    pub fn plugin(&self) -> &'static str {
+        match self {
+            Self::NodeName => node_name::NAME,
+            Self::NodeUnschedulable => node_unschedulable::NAME,
+            Self::UntoleratedTaint => taint_toleration::NAME,
+            Self::NodeAffinity | Self::AffinityConflict | Self::NotNamed => node_affinity::NAME,
+            Self::NodePorts => node_ports::NAME,
+            Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::NAME,
+            Self::UnboundClaims => volume_binding::NAME,
+            Self::NoNodes => "NoNodes",
+            Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => "FlowForgeTopology",
+            Self::SearchLimit(_) => "FlowForgeSearchLimit",
+            Self::BindRefused(_) | Self::Undone(_) => "FlowForgeBind",
+            _ => GANG_PLUGIN,
+        }
+    }
+
+    /// The events that can cure it.
+    #[must_use]
+    pub fn cures(&self) -> Cures {
+        match self {
+            Self::NodeName => node_name::CURED_BY,
+            Self::NodeUnschedulable => node_unschedulable::CURED_BY,
+            Self::UntoleratedTaint => taint_toleration::CURED_BY,
+            Self::NodeAffinity | Self::AffinityConflict => node_affinity::CURED_BY,
+            Self::NodePorts => node_ports::CURED_BY,
+            Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::CURED_BY,
+            Self::UnboundClaims => volume_binding::CURED_BY,
+            Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
+            Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
+            Self::SplitDomain(_) => Cures::POD_GONE.and(Cures::NODE_LABELS),
+            Self::SearchLimit(_) => Cures::NODE.and(Cures::POD_GONE).and(Cures::GANG_CHANGED),
+            Self::UnknownLevel(..)
+            | Self::Incomplete(..)
+            | Self::Settling
+            | Self::SizeConflict(..)
+            | Self::SizeInvalid(_)
+            | Self::SizeMissing
+            | Self::UnknownRole(_)
+            | Self::Surplus(_)
+            | Self::UnknownGang
+            | Self::GangEnded => Cures::GANG_CHANGED.and(scheduling_gates::CURED_BY),
+            Self::BindRefused(_) | Self::Undone(_) => Cures::POD_CHANGED,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeName => f.write_str(node_name::REASON),
+            Self::NodeUnschedulable => f.write_str(node_unschedulable::REASON),
+            Self::UntoleratedTaint => f.write_str(taint_toleration::REASON),
+            Self::NodeAffinity => f.write_str(node_affinity::REASON),
+            Self::AffinityConflict => f.write_str(node_affinity::REASON_CONFLICT),
+            Self::NotNamed => f.write_str(node_affinity::REASON_NOT_NAMED),
+            Self::NodePorts => f.write_str(node_ports::REASON),
+            Self::TooManyPods => f.write_str(node_resources_fit::TOO_MANY_PODS),
+            Self::Insufficient(name) => f.write_str(&node_resources_fit::reason(name)),
+            Self::UnboundClaims => f.write_str(volume_binding::REASON),
+            Self::NoNodes => f.write_str("no nodes available to schedule pods"),
+            Self::OutsideDomain(domain) => write!(f, "node(s) were outside {domain}"),
+            Self::UnknownLevel(level, known) => {
+                write!(f, "topology level \"{level}\" is not configured; the levels are {known}")
+            }
+            Self::NoDomain(level) => write!(f, "no {level} can hold it"),
+            Self::SplitDomain(level) => {
+                write!(f, "its bound members stand in several domains of level {level}, which must hold all of them")
+            }
+            Self::SearchLimit(steps) => write!(f, "the search for a place gave up after {steps} steps; it will be tried again"),
+            Self::Incomplete(have, need, 0) => write!(f, "{have} of {need} members exist"),
+            Self::Incomplete(have, need, gated) => write!(f, "{have} of {need} members are ready, {gated} more are gated"),
+            Self::Settling => f.write_str("waiting a moment for further members"),
+            Self::SizeConflict(a, b) => {
+                write!(f, "members contradict each other about the size ({a} and {b}); give all the same gang-size")
+            }
+            Self::SizeInvalid(text) => write!(f, "gang-size \"{text}\" is not a whole number of at least 1"),
+            Self::SizeMissing => f.write_str("no member has annotation flowforge.dev/gang-size and no Gang of this name exists"),
+            Self::UnknownRole(role) => write!(f, "role \"{role}\" is not one of the gang's roles"),
+            Self::Surplus(size) => write!(f, "the gang has its {size} members already; this one waits for a free place in it"),
+            Self::UnknownGang => f.write_str("the Gang that this pod was made for does not exist"),
+            Self::GangEnded => f.write_str("the gang has ended; its pods are no longer placed"),
+            Self::BindRefused(text) => write!(f, "the API server refuses the binding: {text}"),
+            Self::Undone(text) => write!(f, "the binding was undone: {text}"),
+        }
+    }
+}

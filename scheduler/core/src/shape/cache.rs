@@ -1,0 +1,295 @@
+//! What is known about every node for one shape, kept up to date by the change log.
+//!
+//! Slow facts are evaluated once per class, fast ones per changed node. Feasible nodes are bucketed by their raw scores:
+//! normalisation depends on the largest raw score of the feasible nodes, so a pick computes the total of each bucket,
+//! `O(buckets + log nodes)`, instead of that of each node. A sync costs `O(changed nodes · log nodes)`.
+
+use super::counters::DomainCounters;
+use super::{ShapeSpec, Verdict};
+use crate::plugins::{
+    node_affinity, node_ports, node_resources_balanced_allocation, node_resources_fit, node_unschedulable, normalize,
+    taint_toleration,
+};
+use crate::snapshot::{Cluster, Id, NodeId, NodeRecord};
+use flowforge_topology_core::DomainId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Raw scores of a node, before normalisation.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct RawScore {
+    /// Soft taints not tolerated; fewer is better.
+    pub taints: u32,
+    /// Weights of preferred terms that match.
+    pub affinity: i64,
+    /// Scores that need no normalisation: least allocated and balanced allocation.
+    pub resources: i64,
+}
+
+/// What is known about one node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NodeEval {
+    /// What the filters say.
+    pub verdict: Verdict,
+    /// Raw scores, when feasible.
+    pub raw: RawScore,
+    /// How many pods of the shape fit; kept only with counters.
+    pub slots: u32,
+}
+
+impl Default for NodeEval {
+    fn default() -> Self {
+        Self { verdict: Verdict::ABSENT, raw: RawScore::default(), slots: 0 }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SlowFacts {
+    verdict: Verdict,
+    taints: u32,
+    affinity: i64,
+}
+
+/// Everything that is known for one shape.
+#[derive(Clone, Debug, Default)]
+pub struct ShapeCache {
+    synced: Option<u64>,
+    classes: Vec<Option<(Id<crate::snapshot::NodeClass>, SlowFacts)>>,
+    nodes: Vec<NodeEval>,
+    histogram: BTreeMap<Verdict, u32>,
+    buckets: BTreeMap<RawScore, BTreeSet<u32>>,
+    counters: Option<DomainCounters>,
+    feasible: usize,
+}
+
+impl ShapeCache {
+    /// Brings the cache up to date with the cluster.
+    pub(crate) fn sync(&mut self, spec: &ShapeSpec, cluster: &Cluster, counted: bool) {
+        if counted && self.counters.is_none() {
+            self.counters = Some(DomainCounters::default());
+            self.synced = None;
+        }
+        self.nodes.resize(cluster.nodes.bound(), NodeEval::default());
+        let since = self.synced.and_then(|seq| cluster.changes.since(seq));
+        let recount = since.is_none() || self.counters.as_ref().is_some_and(|c| c.epoch() != Some(cluster.tree_epoch));
+        match since {
+            Some(changed) => changed.for_each(|node| self.refresh(node, spec, cluster, !recount)),
+            None => {
+                for node in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
+                    self.refresh(node, spec, cluster, false);
+                }
+            }
+        }
+        if recount && let Some(counters) = &mut self.counters {
+            counters.rebuild(cluster, &self.nodes);
+        }
+        self.synced = Some(cluster.changes.seq());
+    }
+
+    fn refresh(&mut self, index: u32, spec: &ShapeSpec, cluster: &Cluster, count: bool) {
+        let at = index as usize;
+        if at >= self.nodes.len() {
+            return;
+        }
+        let new = match cluster.nodes.at(index) {
+            Some((id, node)) if !node.placeholder => self.evaluate(id, node, spec, cluster),
+            _ => NodeEval::default(),
+        };
+        let old = std::mem::replace(&mut self.nodes[at], new);
+        if old == new {
+            return;
+        }
+        if count && old.slots != new.slots && let (Some(counters), Some(leaf)) = (&mut self.counters, cluster.tree.leaf(index)) {
+            counters.change(&cluster.tree, leaf, old.slots, new.slots);
+        }
+        self.count(old, new);
+        if old.verdict.is_feasible() && let Some(bucket) = self.buckets.get_mut(&old.raw) {
+            bucket.remove(&index);
+            if bucket.is_empty() {
+                self.buckets.remove(&old.raw);
+            }
+        }
+        if new.verdict.is_feasible() {
+            self.buckets.entry(new.raw).or_default().insert(index);
+        }
+    }
+
+    fn count(&mut self, old: NodeEval, new: NodeEval) {
+        self.feasible -= usize::from(old.verdict.is_feasible());
+        self.feasible += usize::from(new.verdict.is_feasible());
+        if let Some(n) = self.histogram.get_mut(&old.verdict) {
+            *n -= 1;
+            if *n == 0 {
+                self.histogram.remove(&old.verdict);
+            }
+        }
+        if new.verdict != Verdict::ABSENT {
+            *self.histogram.entry(new.verdict).or_default() += 1;
+        }
+    }
+
+    fn evaluate(&mut self, id: NodeId, node: &NodeRecord, spec: &ShapeSpec, cluster: &Cluster) -> NodeEval {
+        let slow = self.slow(node, spec);
+        if !slow.verdict.is_feasible() {
+            return NodeEval { verdict: slow.verdict, ..NodeEval::default() };
+        }
+        let verdict = fast(id, node, spec, cluster);
+        if !verdict.is_feasible() {
+            return NodeEval { verdict, ..NodeEval::default() };
+        }
+        let raw = RawScore { taints: slow.taints, affinity: slow.affinity, resources: resource_score(id, spec, cluster) };
+        let slots = if self.counters.is_some() { copies(id, spec, cluster) } else { 0 };
+        NodeEval { verdict, raw, slots }
+    }
+
+    fn slow(&mut self, node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
+        let Some(class) = node.class.filter(|_| !spec.looks_at_names()) else { return slow(node, spec) };
+        if self.classes.len() <= class.index() {
+            self.classes.resize(class.index() + 1, None);
+        }
+        match self.classes[class.index()] {
+            Some((known, facts)) if known == class => facts,
+            _ => {
+                let facts = slow(node, spec);
+                self.classes[class.index()] = Some((class, facts));
+                facts
+            }
+        }
+    }
+
+    /// Nodes where a pod of the shape may stand.
+    #[must_use]
+    pub fn feasible(&self) -> usize {
+        self.feasible
+    }
+
+    /// How many nodes have which verdict.
+    #[must_use]
+    pub fn histogram(&self) -> &BTreeMap<Verdict, u32> {
+        &self.histogram
+    }
+
+    /// What is known about a node.
+    #[must_use]
+    pub fn node(&self, index: u32) -> NodeEval {
+        self.nodes.get(index as usize).copied().unwrap_or_default()
+    }
+
+    /// Pods of the shape that fit below a domain.
+    #[must_use]
+    pub fn slots_in(&self, domain: DomainId) -> u64 {
+        self.counters.as_ref().map_or(0, |c| c.slots(domain))
+    }
+
+    /// The best node: highest weighted score as upstream normalises it over the feasible nodes, then the lowest index.
+    #[must_use]
+    pub fn best(&self, spec: &ShapeSpec) -> Option<u32> {
+        let taints = self.buckets.keys().map(|raw| i64::from(raw.taints)).max()?;
+        let affinity = self.buckets.keys().map(|raw| raw.affinity).max()?;
+        let mut best: Option<(i64, u32)> = None;
+        for (raw, nodes) in &self.buckets {
+            let total = total(*raw, taints, affinity, !spec.preferred.is_empty());
+            let Some(&first) = nodes.first() else { continue };
+            if best.is_none_or(|(score, node)| total > score || (total == score && first < node)) {
+                best = Some((total, first));
+            }
+        }
+        best.map(|(_, node)| node)
+    }
+
+    /// Rough size in bytes.
+    #[must_use]
+    pub(crate) fn weight(&self) -> usize {
+        let per_node = size_of::<NodeEval>() * self.nodes.len() + 12 * self.feasible;
+        per_node + 96 * self.buckets.len() + 32 * self.classes.len() + self.counters.as_ref().map_or(0, DomainCounters::weight)
+    }
+}
+
+/// Weighted sum of the normalised scores.
+fn total(raw: RawScore, max_taints: i64, max_affinity: i64, has_preferred: bool) -> i64 {
+    let taints = taint_toleration::WEIGHT * normalize(i64::from(raw.taints), max_taints, true);
+    let affinity = if has_preferred { node_affinity::WEIGHT * normalize(raw.affinity, max_affinity, false) } else { 0 };
+    taints + affinity + raw.resources
+}
+
+/// The filters on slow facts, in profile order.
+fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
+    let info = &node.info;
+    let verdict = if !node_unschedulable::fits(&spec.tolerations, info.unschedulable) {
+        Verdict::UNSCHEDULABLE
+    } else if !taint_toleration::fits(&spec.tolerations, &info.taints) {
+        Verdict::TAINT
+    } else if !node_affinity::fits(&spec.node_selector, spec.required.as_deref(), &info.name, &info.labels) {
+        Verdict::AFFINITY
+    } else {
+        Verdict::FEASIBLE
+    };
+    SlowFacts {
+        verdict,
+        taints: taint_toleration::score(&spec.tolerations, &info.taints),
+        affinity: node_affinity::score(&spec.preferred, &info.name, &info.labels),
+    }
+}
+
+/// The filters on fast facts, in profile order.
+fn fast(id: NodeId, node: &NodeRecord, spec: &ShapeSpec, cluster: &Cluster) -> Verdict {
+    if !node_ports::fits(&spec.footprint.ports, &node.ports) {
+        return Verdict::PORTS;
+    }
+    Verdict::fit(node_resources_fit::short(cluster.free_pods(id.index()), requests(id, spec, cluster)))
+}
+
+/// (wanted, free) of every request; a resource that no node has is free nowhere.
+fn requests<'a>(id: NodeId, spec: &'a ShapeSpec, cluster: &'a Cluster) -> impl Iterator<Item = (i64, i64)> + 'a {
+    spec.footprint.requests.iter().map(move |(name, wanted)| (*wanted, cluster.free(id, name).unwrap_or(0)))
+}
+
+fn copies(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> u32 {
+    let copies = node_resources_fit::copies(cluster.free_pods(id.index()), requests(id, spec, cluster));
+    if spec.footprint.ports.is_empty() { copies } else { copies.min(1) }
+}
+
+fn resource_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
+    let (allocatable, used, scored) = cluster.scoring_lanes(id.index());
+    let scoring = [spec.footprint.scoring.0, spec.footprint.scoring.1];
+    let least = node_resources_fit::WEIGHT * node_resources_fit::score(scored, scoring, allocatable);
+    let real = [spec.footprint.request(crate::model::CPU), spec.footprint.request(crate::model::MEMORY)];
+    if real == [0, 0] {
+        return least;
+    }
+    least + node_resources_balanced_allocation::WEIGHT * node_resources_balanced_allocation::score(used, real, allocatable)
+}
+
+/// The verdict on one node, evaluated from scratch.
+pub(crate) fn verdict(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> Verdict {
+    match cluster.node(id) {
+        Some(node) if !node.placeholder => {
+            let slow = slow(node, spec).verdict;
+            if slow.is_feasible() { fast(id, node, spec, cluster) } else { slow }
+        }
+        _ => Verdict::ABSENT,
+    }
+}
+
+/// Everything about one node, evaluated from scratch.
+pub(crate) fn evaluation(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> NodeEval {
+    let verdict = verdict(id, spec, cluster);
+    if !verdict.is_feasible() {
+        return NodeEval { verdict, ..NodeEval::default() };
+    }
+    let (taints, affinity) = cluster.node(id).map_or((0, 0), |node| {
+        let facts = slow(node, spec);
+        (facts.taints, facts.affinity)
+    });
+    let raw = RawScore { taints, affinity, resources: resource_score(id, spec, cluster) };
+    NodeEval { verdict, raw, slots: copies(id, spec, cluster) }
+}
+
+/// The best of a few nodes, evaluated from scratch.
+pub(crate) fn best_of(nodes: &[NodeId], spec: &ShapeSpec, cluster: &Cluster) -> Option<NodeId> {
+    let evaluated: Vec<(NodeId, NodeEval)> = nodes.iter().map(|&n| (n, evaluation(n, spec, cluster))).collect();
+    let feasible = || evaluated.iter().filter(|(_, e)| e.verdict.is_feasible());
+    let taints = feasible().map(|(_, e)| i64::from(e.raw.taints)).max()?;
+    let affinity = feasible().map(|(_, e)| e.raw.affinity).max()?;
+    let score = |e: &NodeEval| total(e.raw, taints, affinity, !spec.preferred.is_empty());
+    feasible().max_by_key(|(n, e)| (score(e), std::cmp::Reverse(*n))).map(|(n, _)| *n)
+}

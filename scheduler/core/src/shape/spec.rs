@@ -1,0 +1,71 @@
+//! The filter shape of a pod: everything that filters and scores can see of it, and nothing else, so that the pods of one
+//! template share it.
+
+use crate::model::{NodeSelectorTerm, PodInfo, Toleration};
+use crate::plugins::node_affinity;
+use crate::snapshot::Footprint;
+use flowforge_topology_core::HOSTNAME;
+use smol_str::SmolStr;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What filters and scores see of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ShapeSpec {
+    /// Requests and host ports.
+    pub footprint: Footprint,
+    /// Tolerations, sorted.
+    pub tolerations: Vec<Toleration>,
+    /// `nodeSelector`.
+    pub node_selector: BTreeMap<SmolStr, SmolStr>,
+    /// Required node affinity.
+    pub required: Option<Vec<NodeSelectorTerm>>,
+    /// Preferred node affinity.
+    pub preferred: Vec<(i32, NodeSelectorTerm)>,
+    /// Whether the pod has unbound claims, which no node cures.
+    pub unbound_claims: bool,
+}
+
+impl ShapeSpec {
+    /// The shape of a pod.
+    #[must_use]
+    pub fn of(pod: &PodInfo) -> Self {
+        let mut tolerations = pod.tolerations.clone();
+        tolerations.sort();
+        tolerations.dedup();
+        Self {
+            footprint: Footprint::of(pod),
+            tolerations,
+            node_selector: pod.node_selector.clone(),
+            required: pod.required_node_affinity.clone(),
+            preferred: pod.preferred_node_affinity.clone(),
+            unbound_claims: !pod.unbound_claims.is_empty(),
+        }
+    }
+
+    /// Label keys it looks at.
+    pub fn label_keys(&self) -> impl Iterator<Item = &SmolStr> {
+        node_affinity::keys(&self.node_selector, self.required.as_deref(), &self.preferred)
+    }
+
+    /// Whether it tells nodes of one class apart: by hostname label or by name.
+    #[must_use]
+    pub fn looks_at_names(&self) -> bool {
+        let fields = |t: &NodeSelectorTerm| !t.match_fields.is_empty();
+        self.label_keys().any(|k| k == HOSTNAME)
+            || self.required.as_deref().unwrap_or_default().iter().any(fields)
+            || self.preferred.iter().any(|(_, t)| fields(t))
+    }
+
+    /// The nodes that the required terms name, where that is all they allow.
+    #[must_use]
+    pub fn pinned(&self) -> Option<BTreeSet<SmolStr>> {
+        node_affinity::pinned(self.required.as_deref())
+    }
+
+    /// Rough size in bytes, for the budget.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let terms = self.required.as_ref().map_or(0, Vec::len) + self.preferred.len();
+        512 + 64 * (self.footprint.requests.len() + self.tolerations.len() + self.node_selector.len()) + 256 * terms
+    }
+}

@@ -1,0 +1,250 @@
+//! The snapshot: the whole cluster in memory, as it is known and as it is assumed, with what is derived from it.
+//!
+//! ```text
+//!   NodeUpsert, PodUpsert, … ──> Cluster (nodes, pods, lanes, classes, domains) ──change log──> shape caches
+//!                                   ^                                                              |
+//!                                   +── Txn: place, roll back, keep <── plans <── feasible, scores, counters
+//! ```
+//! Invariants: a lane's use is the sum over the pods on the node (`lanes_are_sums`); a transaction that is not kept leaves
+//! no trace (`rollback_is_identity`); a cache that is in sync equals evaluating every node anew (`cache_equals_naive`).
+
+mod changes;
+mod class;
+mod cluster;
+mod footprint;
+mod lanes;
+mod node;
+mod pod;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod txn;
+
+pub use class::Class as NodeClass;
+pub use cluster::Cluster;
+pub use footprint::{Footprint, FootprintId};
+pub use node::{DeviceTable, NodeId, NodeRecord};
+pub use pod::{Place, PodId, PodRecord};
+pub use slab::{Id, Slab};
+pub use txn::{End, Mark, Txn};
+
+use crate::config::Config;
+use crate::model::{NodeInfo, PodInfo};
+use crate::plugins::Cures;
+use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
+use flowforge_topology_core::Levels;
+use smol_str::SmolStr;
+use std::collections::BTreeSet;
+
+/// The cluster and the caches that follow it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) cluster: Cluster,
+    shapes: Shapes,
+}
+
+/// What a pod's news changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PodNews {
+    /// The pod.
+    pub id: PodId,
+    /// Where it stood before; None when it is new.
+    pub before: Option<Place>,
+    /// Where it stands now.
+    pub after: Place,
+    /// What that can cure for others.
+    pub cures: Cures,
+    /// Whether anything a filter sees of the pod itself changed.
+    pub shape_changed: bool,
+}
+
+impl Snapshot {
+    /// An empty cluster. Levels that cannot be used are left out; the shell checks them before it starts.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        let levels = Levels::new(config.topology.clone()).unwrap_or_default();
+        Self {
+            cluster: Cluster::new(levels, config.device_resources.clone()),
+            shapes: Shapes::new(config.shape_cache_bytes),
+        }
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Adds or updates a node.
+    pub fn upsert_node(&mut self, info: NodeInfo) -> Cures {
+        self.cluster.upsert_node(info).1
+    }
+
+    /// A node went away.
+    pub fn delete_node(&mut self, name: &str) {
+        self.cluster.delete_node(name);
+    }
+
+    /// A list of all nodes came: what it does not name is gone.
+    pub fn retain_nodes(&mut self, names: &BTreeSet<SmolStr>) -> Vec<SmolStr> {
+        let gone = self.cluster.nodes_absent_from(names);
+        for name in &gone {
+            self.cluster.delete_node(name);
+        }
+        gone
+    }
+
+    /// Pods that a list of all pods does not name.
+    #[must_use]
+    pub fn pods_absent_from(&self, uids: &BTreeSet<SmolStr>) -> Vec<PodId> {
+        self.cluster.pods_absent_from(uids)
+    }
+
+    /// Adds or updates a pod. A pod without nodeName that is assumed or bound here stays so. None: an ended pod that is
+    /// nobody's concern.
+    pub fn upsert_pod(&mut self, info: PodInfo) -> Option<PodNews> {
+        let known = self.cluster.find_pod(&info.key.uid);
+        let concern = info.ours && info.gang.is_some();
+        if info.phase.is_terminal() && known.is_none() && !concern {
+            return None;
+        }
+        let fresh = known.is_none();
+        let id = known.unwrap_or_else(|| self.cluster.insert_pod(info.key.clone(), Footprint::of(&info)));
+        let before = self.cluster.pod(id).map(|p| p.place)?;
+        let mut cures = Cures::NONE;
+        if !fresh && self.cluster.set_footprint(id, Footprint::of(&info)) && before.node().is_some() {
+            cures = Cures::POD_GONE;
+        }
+        let after = self.place_after(before, &info);
+        if after != before {
+            self.cluster.set_place(id, after);
+            if before.node().is_some() {
+                cures = Cures::POD_GONE;
+            }
+        }
+        if info.phase.is_terminal() && !concern {
+            self.delete_pod(id);
+            return Some(PodNews { id, before: Some(before), after, cures, shape_changed: false });
+        }
+        let shape_changed = self.set_info(id, info, after);
+        Some(PodNews { id, before: (!fresh).then_some(before), after, cures, shape_changed })
+    }
+
+    fn place_after(&mut self, before: Place, info: &PodInfo) -> Place {
+        if info.phase.is_terminal() || before == Place::Ended {
+            return Place::Ended;
+        }
+        match &info.node_name {
+            Some(name) => Place::Bound(self.cluster.node_or_placeholder(name)),
+            None => before,
+        }
+    }
+
+    fn set_info(&mut self, id: PodId, info: PodInfo, place: Place) -> bool {
+        if !info.ours {
+            return false;
+        }
+        let shape = (place == Place::Pending || matches!(place, Place::Assumed(_))).then(|| self.enter_shape(&info));
+        let Some(pod) = self.cluster.pods.get_mut(id) else { return false };
+        let old = std::mem::replace(&mut pod.shape, shape);
+        pod.info = Some(Box::new(info));
+        if let Some(old) = old {
+            self.shapes.release(old);
+        }
+        old != shape
+    }
+
+    fn enter_shape(&mut self, info: &PodInfo) -> ShapeId {
+        let (id, fresh) = self.shapes.intern(ShapeSpec::of(info));
+        if fresh
+            && let Some(shape) = self.shapes.get(id)
+            && self.cluster.classes.reference(shape.spec.label_keys())
+        {
+            self.cluster.project_again();
+        }
+        id
+    }
+
+    /// A pod object is gone: what it held is free.
+    pub fn delete_pod(&mut self, id: PodId) -> Option<PodRecord> {
+        let pod = self.cluster.remove_pod(id)?;
+        if let Some(shape) = pod.shape {
+            self.shapes.release(shape);
+        }
+        Some(pod)
+    }
+
+    /// A pod object is gone, but what it holds stays reserved until [`Self::delete_pod`].
+    pub fn vacate_pod(&mut self, id: PodId) {
+        if let Some(pod) = self.cluster.pods.get_mut(id) {
+            pod.vacant = true;
+        }
+    }
+
+    /// Plans a pending pod on a node.
+    pub fn assume(&mut self, id: PodId, node: NodeId) {
+        if self.cluster.pod(id).is_some_and(|p| matches!(p.place, Place::Pending | Place::Assumed(_))) {
+            self.cluster.set_place(id, Place::Assumed(node));
+        }
+    }
+
+    /// The assumption holds: the pod is on the node of this name.
+    pub fn confirm(&mut self, id: PodId, node: &SmolStr) {
+        if self.cluster.pod(id).is_some_and(|p| p.place != Place::Ended) {
+            let node = self.cluster.node_or_placeholder(node);
+            self.cluster.set_place(id, Place::Bound(node));
+        }
+    }
+
+    /// The assumption does not hold. Returns whether the pod was assumed.
+    pub fn forget(&mut self, id: PodId) -> bool {
+        let assumed = self.cluster.pod(id).is_some_and(|p| matches!(p.place, Place::Assumed(_)));
+        if assumed {
+            self.cluster.set_place(id, Place::Pending);
+        }
+        assumed
+    }
+
+    /// All assumed pods. `O(pods)`.
+    #[must_use]
+    pub fn assumed(&self) -> Vec<PodId> {
+        let assumed = self.cluster.pods.iter().filter(|(_, p)| matches!(p.place, Place::Assumed(_)));
+        assumed.map(|(id, _)| id).collect()
+    }
+
+    /// A shape.
+    #[must_use]
+    pub fn shape(&self, id: ShapeId) -> Option<&Shape> {
+        self.shapes.get(id)
+    }
+
+    /// The cache of a shape, brought up to date: `O(changes since)`. None when the shape ended.
+    pub fn view(&mut self, id: ShapeId) -> Option<&ShapeCache> {
+        self.shapes.view(id, &self.cluster, false)
+    }
+
+    /// The cache of a shape with its domain counters, brought up to date.
+    pub fn view_counted(&mut self, id: ShapeId) -> Option<&ShapeCache> {
+        self.shapes.view(id, &self.cluster, true)
+    }
+
+    /// The cache of a shape and the cluster it was derived from.
+    pub fn view_with_cluster(&mut self, id: ShapeId) -> Option<(&ShapeCache, &Shape, &Cluster)> {
+        self.shapes.view(id, &self.cluster, true)?;
+        let shape = self.shapes.get(id)?;
+        Some((shape.cache()?, shape, &self.cluster))
+    }
+
+    /// Drops what the budget does not allow for; label keys of ended shapes leave the projection.
+    pub fn trim(&mut self) {
+        for shape in self.shapes.trim() {
+            self.cluster.classes.unreference(shape.label_keys());
+        }
+    }
+
+    /// Shapes with a cache, and the bytes of all caches.
+    #[must_use]
+    pub fn cache_size(&self) -> (usize, usize) {
+        self.shapes.size()
+    }
+}

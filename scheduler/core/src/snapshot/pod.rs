@@ -1,0 +1,71 @@
+//! The record of a pod and where it stands.
+//!
+//! ```text
+//!                seen unbound              assume (plan)
+//!     (absent) ───────────────> Pending ──────────────────> Assumed(node)
+//!         │                        ^                          │      │
+//!         │                        └───── forget (undone) ────┘      │ confirm (Binding acknowledged, or seen bound)
+//!         │ seen bound                                               v
+//!         └────────────────────────────────────────────────────> Bound(node)
+//!                                                                    │
+//!              Ended <── seen Succeeded or Failed (from any state) ──┤
+//!                │                                                   │ deleted (from any state)
+//!                └────────────────> (absent) <───────────────────────┘
+//! ```
+//! Assumed and Bound pods hold their resources, deleting ones too; Pending and Ended ones hold nothing. A watch event
+//! without nodeName never takes a pod out of Assumed or Bound. Every assumption is confirmed or forgotten
+//! (`assumed_is_confirmed_or_forgotten`).
+
+use super::footprint::FootprintId;
+use super::node::NodeId;
+use super::slab::Id;
+use crate::model::{PodInfo, PodKey};
+use crate::shape::ShapeId;
+use flowforge_topology_core::DeviceTake;
+
+/// Id of a pod.
+pub type PodId = Id<PodRecord>;
+
+/// Where a pod stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On no node.
+    Pending,
+    /// Planned on a node, not confirmed.
+    Assumed(NodeId),
+    /// On a node.
+    Bound(NodeId),
+    /// Succeeded or Failed; holds nothing.
+    Ended,
+}
+
+impl Place {
+    /// The node whose resources it holds.
+    #[must_use]
+    pub fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Assumed(node) | Self::Bound(node) => Some(node),
+            Self::Pending | Self::Ended => None,
+        }
+    }
+}
+
+/// A pod, of ours or foreign.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodRecord {
+    /// Identity.
+    pub key: PodKey,
+    /// Everything that is known, for pods of ours only.
+    pub info: Option<Box<PodInfo>>,
+    /// Shape, for pods of ours that wait for a place.
+    pub shape: Option<ShapeId>,
+    /// Where it stands.
+    pub place: Place,
+    /// The object is gone, but its resources stay reserved for a replacement.
+    pub vacant: bool,
+    pub(crate) footprint: FootprintId,
+    /// Position in the node's list of pods.
+    pub(crate) slot: usize,
+    /// Devices taken, by device table of the node.
+    pub(crate) takes: Vec<DeviceTake>,
+}

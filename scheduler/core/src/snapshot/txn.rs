@@ -1,0 +1,93 @@
+//! Transactions: place pods on trial, look, and keep or undo all of it.
+//!
+//! ```text
+//!   transact(|txn| { txn.place(pod, node); let m = txn.mark(); …; txn.roll_back_to(m); End::Keep(x) | End::RollBack(x) })
+//! ```
+//! It cannot be left open: the closure ends it. What is undone leaves no trace in nodes, lanes, ports, devices and pods
+//! (`rollback_is_identity`); undoing is done in reverse order, so that the pod lists of nodes are as they were. Only the
+//! change log remembers, which keeps the caches right at every moment, inside the transaction too.
+
+use super::node::NodeId;
+use super::pod::{Place, PodId};
+use super::Snapshot;
+use crate::shape::{Shape, ShapeCache, ShapeId};
+
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End<R> {
+    /// What was placed stays assumed.
+    Keep(R),
+    /// Nothing happened.
+    RollBack(R),
+}
+
+/// A point to roll back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark(usize);
+
+/// An open transaction.
+#[derive(Debug)]
+pub struct Txn<'a> {
+    snapshot: &'a mut Snapshot,
+    placed: Vec<PodId>,
+}
+
+impl Snapshot {
+    /// Runs a transaction.
+    pub fn transact<R>(&mut self, body: impl FnOnce(&mut Txn<'_>) -> End<R>) -> R {
+        let mut txn = Txn { snapshot: self, placed: Vec::new() };
+        match body(&mut txn) {
+            End::Keep(result) => {
+                txn.placed.clear();
+                result
+            }
+            End::RollBack(result) => {
+                txn.roll_back_to(Mark(0));
+                result
+            }
+        }
+    }
+}
+
+impl Drop for Txn<'_> {
+    /// Also a body that unwinds leaves nothing behind.
+    fn drop(&mut self) {
+        self.roll_back_to(Mark(0));
+    }
+}
+
+impl Txn<'_> {
+    /// The state inside the transaction.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        self.snapshot
+    }
+
+    /// Places a pending pod on a node. The caller has checked that it fits.
+    pub fn place(&mut self, pod: PodId, node: NodeId) {
+        if self.snapshot.cluster.pod(pod).is_some_and(|p| p.place == Place::Pending) {
+            self.snapshot.cluster.set_place(pod, Place::Assumed(node));
+            self.placed.push(pod);
+        }
+    }
+
+    /// This point, to return to.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.placed.len())
+    }
+
+    /// Undoes everything since the mark, last first.
+    pub fn roll_back_to(&mut self, mark: Mark) {
+        while self.placed.len() > mark.0 {
+            if let Some(pod) = self.placed.pop() {
+                self.snapshot.cluster.set_place(pod, Place::Pending);
+            }
+        }
+    }
+
+    /// The cache of a shape as of now, with domain counters, and the cluster.
+    pub fn view(&mut self, shape: ShapeId) -> Option<(&ShapeCache, &Shape, &super::Cluster)> {
+        self.snapshot.view_with_cluster(shape)
+    }
+}
