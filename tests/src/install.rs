@@ -100,8 +100,16 @@ impl<'t> Installation<'t> {
     /// # Errors
     /// When the binary is not built or cannot be started.
     pub async fn start_scheduler(&self, name: &str, listen: SocketAddr) -> Result<u32> {
+        self.start_scheduler_from(name, listen, &program("flowforge-scheduler")?).await
+    }
+
+    /// The same from another build of the binary.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn start_scheduler_from(&self, name: &str, listen: SocketAddr, binary: &Path) -> Result<u32> {
         let kubeconfig = self.testbed.service_account_kubeconfig(NAMESPACE, SCHEDULER).await?;
-        let spec = ProcessSpec::new(name, program("flowforge-scheduler")?)
+        let spec = ProcessSpec::new(name, binary)
             .kubeconfig(&kubeconfig)
             .arg(format!("--listen={listen}"))
             .args(self.options.lease_args.clone())
