@@ -102,7 +102,7 @@ impl Module {
             return Ok(target);
         }
         fs::create_dir_all(&cache)?;
-        let lock = fs::File::create(cache.join(format!("{}.lock", self.name())))?;
+        let lock = fs::File::create(cache.join(format!("{}.lock", self.name().replace('/', "-"))))?;
         lock.lock()?;
         // Somebody else may have built it while we waited.
         if target.is_dir() {

@@ -12,11 +12,11 @@ import (
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
 
-// deviceID is stable over restarts, differs between nodes, and has the form
-// and length of a GPU's UUID (the kubelet takes 63 characters at most).
-func deviceID(node, resource string, index int) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", node, resource, index))
-	return fmt.Sprintf("GPU-%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+// deviceID is stable over restarts, differs between nodes, and has the form of
+// a GPU's UUID: PREFIX-8-4-4-4-12. The kubelet takes 63 characters at most.
+func deviceID(o options, index int) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", o.node, o.resource, index))
+	return fmt.Sprintf("%s-%x-%x-%x-%x-%x", o.prefix, sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
 // numaNode returns the NUMA node of a device: runs of equal length, the last
@@ -30,7 +30,7 @@ func numaNode(index, count, nodes int) int64 {
 func devices(o options, broken []int) []*api.Device {
 	all := make([]*api.Device, o.count)
 	for index := range all {
-		device := &api.Device{ID: deviceID(o.node, o.resource, index), Health: api.Healthy}
+		device := &api.Device{ID: deviceID(o, index), Health: api.Healthy}
 		if o.numaNodes > 0 {
 			node := &api.NUMANode{ID: numaNode(index, o.count, o.numaNodes)}
 			device.Topology = &api.TopologyInfo{Nodes: []*api.NUMANode{node}}

@@ -9,7 +9,7 @@ import (
 	api "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
 )
 
-var dgx = options{resource: "nvidia.com/gpu", node: "dgx-0", count: 8, numaNodes: 2}
+var dgx = options{resource: "nvidia.com/gpu", node: "dgx-0", prefix: "GPU", count: 8, numaNodes: 2}
 
 func TestDevicesAreHalvedOverNUMANodes(t *testing.T) {
 	for _, row := range []struct {
@@ -33,8 +33,10 @@ func TestDeviceIDsAreUniqueStableAndShort(t *testing.T) {
 	seen := map[string]bool{}
 	for _, node := range []string{"dgx-0", "dgx-1"} {
 		for index := range 8 {
-			id := deviceID(node, "nvidia.com/gpu", index)
-			if seen[id] || len(id) > 63 || id != deviceID(node, "nvidia.com/gpu", index) {
+			o := dgx
+			o.node = node
+			id := deviceID(o, index)
+			if seen[id] || len(id) != len("GPU-00000000-0000-0000-0000-000000000000") || id != deviceID(o, index) {
 				t.Errorf("bad id %q", id)
 			}
 			seen[id] = true
@@ -111,6 +113,7 @@ func TestBadOptionsAreRefused(t *testing.T) {
 		"no devices":    func(o *options) { o.count = 0 },
 		"a flood":       func(o *options) { o.count = 5000 },
 		"more NUMA":     func(o *options) { o.numaNodes = 9 },
+		"a long prefix": func(o *options) { o.prefix = "GPU-GPU-GPU-GPU-GPU-GPU-GPU" },
 		"negative NUMA": func(o *options) { o.numaNodes = -1 },
 	} {
 		bad := dgx

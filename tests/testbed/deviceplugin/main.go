@@ -29,6 +29,8 @@ func main() {
 	flag.StringVar(&options.dir, "dir", "/var/lib/kubelet/device-plugins", "the kubelet's folder of plugin sockets")
 	flag.StringVar(&options.resource, "resource", "nvidia.com/gpu", "name of the extended resource")
 	flag.StringVar(&options.node, "node", "", "name of the node; device ids are derived from it")
+	flag.StringVar(&options.prefix, "prefix", "GPU", "how device ids begin")
+	flag.StringVar(&options.variable, "env", "", "variable that lists a container's devices, as NVIDIA_VISIBLE_DEVICES does")
 	flag.IntVar(&options.count, "count", 8, "number of devices")
 	flag.IntVar(&options.numaNodes, "numa", 1, "number of NUMA nodes to spread them over, 0 for none reported")
 	flag.StringVar(&options.unhealthy, "unhealthy", "", "file that lists the indices of broken devices")

@@ -23,11 +23,11 @@ const (
 	pollInterval    = 200 * time.Millisecond
 	registerTimeout = 5 * time.Second
 	kubeletSocket   = "kubelet.sock"
-	visibleDevices  = "NVIDIA_VISIBLE_DEVICES"
 )
 
 type options struct {
 	dir, resource, node string
+	prefix, variable    string
 	count, numaNodes    int
 	unhealthy           string
 }
@@ -40,6 +40,8 @@ func (o options) validate() error {
 		return fmt.Errorf("-resource %q is not DOMAIN/NAME", o.resource)
 	case o.count < 1 || o.count > 4096:
 		return fmt.Errorf("-count %d is not in 1 to 4096", o.count)
+	case len(o.prefix) > 26:
+		return fmt.Errorf("-prefix %q makes device ids longer than 63 characters", o.prefix)
 	case o.numaNodes < 0 || o.numaNodes > o.count:
 		return fmt.Errorf("-numa %d is not in 0 to the number of devices", o.numaNodes)
 	}
@@ -182,7 +184,8 @@ func (p *plugin) GetPreferredAllocation(_ context.Context, request *api.Preferre
 	return response, nil
 }
 
-// Allocate tells containers their devices as NVIDIA's plugin does.
+// Allocate tells containers their devices, as NVIDIA's plugin does, in an
+// environment variable.
 func (p *plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api.AllocateResponse, error) {
 	broken, err := readBroken(p.options.unhealthy)
 	if err != nil {
@@ -199,9 +202,11 @@ func (p *plugin) Allocate(_ context.Context, request *api.AllocateRequest) (*api
 				return nil, status.Errorf(codes.FailedPrecondition, "device %s is broken or unknown", id)
 			}
 		}
-		response.ContainerResponses = append(response.ContainerResponses, &api.ContainerAllocateResponse{
-			Envs: map[string]string{visibleDevices: strings.Join(container.GetDevicesIds(), ",")},
-		})
+		allocated := &api.ContainerAllocateResponse{}
+		if p.options.variable != "" {
+			allocated.Envs = map[string]string{p.options.variable: strings.Join(container.GetDevicesIds(), ",")}
+		}
+		response.ContainerResponses = append(response.ContainerResponses, allocated)
 	}
 	return response, nil
 }

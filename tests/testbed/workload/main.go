@@ -42,6 +42,8 @@ type step struct {
 }
 
 var steps = map[string]step{
+	"connect":     {"connect HOST:PORT: open a TCP connection, trying for 30 s", runConnect},
+	"env":         {"env NAME: print an environment variable", runEnv},
 	"exit":        {"exit CODE: end with this exit code at once", runExit},
 	"ignore-term": {"ignore-term SECONDS: sleep, deaf to SIGTERM", runIgnoreTerm},
 	"oom":         {"oom MB: allocate and touch this much memory, then hold it", runOOM},

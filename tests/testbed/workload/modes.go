@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -11,7 +12,10 @@ import (
 	"time"
 )
 
-const pageBytes = 4096
+const (
+	pageBytes      = 4096
+	connectTimeout = 30 * time.Second
+)
 
 // one returns the only argument of a mode.
 func one(args []string, what string) (string, error) {
@@ -40,6 +44,39 @@ func runExit(_ environment, args []string) error {
 		return err
 	}
 	return &exitError{code: code}
+}
+
+func runEnv(env environment, args []string) error {
+	name, err := one(args, "NAME")
+	if err != nil {
+		return err
+	}
+	value, ok := env.lookup(name)
+	if !ok {
+		return fmt.Errorf("%s is not set", name)
+	}
+	fmt.Fprintf(env.stdout, "%s=%s\n", name, value)
+	return nil
+}
+
+func runConnect(env environment, args []string) error {
+	address, err := one(args, "HOST:PORT")
+	if err != nil {
+		return err
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return usageError("%v", err)
+	}
+	for deadline := time.Now().Add(connectTimeout); ; time.Sleep(retryInterval) {
+		connection, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			fmt.Fprintf(env.stdout, "connected to %s\n", address)
+			return connection.Close()
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 func seconds(args []string) (time.Duration, error) {

@@ -50,6 +50,18 @@ func TestAFileIsReadAsWritten(t *testing.T) {
 	}
 }
 
+func TestVariablesAndConnections(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	address := listener.Addr().String()
+	check(t, "env GPUS -- connect "+address, map[string]string{"GPUS": "a,b"}, 0, "GPUS=a,b\nconnected to "+address+"\n")
+	check(t, "env GPUS", nil, 1, "")
+	check(t, "connect nowhere", nil, 2, "")
+}
+
 func TestTheTerminationMessageIsWritten(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	env := environment{terminationLog: log}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// cgroups is one group of the same path in every hierarchy: one directory with
+// cgroup v2, one per controller with v1.
+type cgroups struct {
+	root, path string
+}
+
+// hierarchies are the roots in which the group exists.
+func (c cgroups) hierarchies() ([]string, error) {
+	if _, err := os.Stat(filepath.Join(c.root, "cgroup.controllers")); err == nil {
+		return []string{c.root}, nil
+	}
+	entries, err := os.ReadDir(c.root)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for _, entry := range entries {
+		folder := filepath.Join(c.root, entry.Name())
+		// Links (cpu -> cpu,cpuacct) lead to hierarchies that are listed anyway.
+		if _, err := os.Stat(filepath.Join(folder, "cgroup.procs")); err == nil && entry.IsDir() {
+			all = append(all, folder)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no cgroup hierarchy is mounted below %s", c.root)
+	}
+	return all, nil
+}
+
+// create makes the group, level by level: with v1 a fresh cpuset takes no
+// process before it has CPUs and memory nodes, with v2 a group has the
+// controllers that its parent hands down.
+func (c cgroups) create() error {
+	hierarchies, err := c.hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, folder := range hierarchies {
+		for name := range strings.SplitSeq(c.path, "/") {
+			parent := folder
+			folder = filepath.Join(folder, name)
+			if err := handDown(parent); err != nil {
+				return err
+			}
+			if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+				if err := inherit(parent, folder, file); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// handDown enables all controllers of a v2 group for its children.
+func handDown(parent string) error {
+	controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	control := filepath.Join(parent, "cgroup.subtree_control")
+	for controller := range strings.FieldsSeq(string(controllers)) {
+		if err := os.WriteFile(control, []byte("+"+controller), 0o644); err != nil {
+			return fmt.Errorf("%s: +%s: %w", control, controller, err)
+		}
+	}
+	return nil
+}
+
+// inherit copies a file of v1's cpuset that is empty in the child.
+func inherit(parent, child, name string) error {
+	if _, err := os.Stat(filepath.Join(parent, "cgroup.controllers")); err == nil {
+		return nil
+	}
+	value, err := os.ReadFile(filepath.Join(child, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || len(bytes.TrimSpace(value)) > 0 {
+		return err
+	}
+	if value, err = os.ReadFile(filepath.Join(parent, name)); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(child, name), value, 0o644)
+}
+
+// remove deletes the group with all below it, then the parents that have become
+// empty. Killed processes take a moment to leave, so it tries for a while.
+func (c cgroups) remove(patience time.Duration) error {
+	hierarchies, err := c.hierarchies()
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(patience)
+	for _, hierarchy := range hierarchies {
+		for {
+			err := removeTree(filepath.Join(hierarchy, c.path))
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				return err
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		for parent := filepath.Dir(c.path); parent != "."; parent = filepath.Dir(parent) {
+			if syscall.Rmdir(filepath.Join(hierarchy, parent)) != nil {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// removeTree removes a group and its children; the files of a group are no
+// obstacle, only its children and processes are.
+func removeTree(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if entry.IsDir() {
+			if err := removeTree(filepath.Join(folder, entry.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := syscall.Rmdir(folder); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("rmdir %s: %w", folder, err)
+	}
+	return nil
+}

@@ -1,0 +1,3 @@
+module flowforge.dev/testbed/node/runner
+
+go 1.26.8
