@@ -1,8 +1,9 @@
 //! [`Builder`]: what a testbed shall have, and its start.
 
 use std::{
+    collections::BTreeSet,
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -21,8 +22,8 @@ use crate::{
     pki::Pki,
     profile::Profile,
     real,
-    supervisor::{Launch, Supervisor},
-    testbed::keep_logs_of,
+    supervisor::Supervisor,
+    testbed::{Parts, keep_logs_of},
 };
 
 /// How long the API server may take to become ready.
@@ -115,9 +116,11 @@ impl Builder {
         self
     }
 
-    /// How long a node may be silent before it counts as lost. The default is
-    /// 16 s where there are real nodes and 5 minutes otherwise, because kwok
-    /// renews every node's lease four times in it.
+    /// How long a node may be silent before it counts as lost; kwok then renews
+    /// every fake node's lease four times in it. The default is 16 s where there
+    /// are real nodes. With fake nodes alone silence means nothing by default,
+    /// which saves the heartbeats of thousands of nodes; a fake machine is lost
+    /// by [`Testbed::lose_nodes`].
     #[must_use]
     pub fn node_grace(mut self, grace: Duration) -> Self {
         self.node_grace = Some(grace);
@@ -154,15 +157,17 @@ impl Builder {
         let (supervise, kubernetes) = tokio::task::spawn_blocking(build).await??;
         let supervisor = Supervisor::start(&supervise, &parent_dir())?;
         match self.bring_up(&supervisor, kubernetes).await {
-            Ok(up) => Ok(up.into_testbed(supervisor, &self).await?),
-            Err(error) => {
-                let kept = keep_logs_of(&supervisor);
-                Err(error.context(format!("the testbed did not start; its logs are in {}", kept.display())))
+            Ok(parts) => {
+                let testbed = Testbed::new(supervisor, parts);
+                let made = testbed.make_nodes(&self).await;
+                made.map_err(|error| explain(error, &testbed.keep_logs()))?;
+                Ok(testbed)
             }
+            Err(error) => Err(explain(error, &keep_logs_of(&supervisor))),
         }
     }
 
-    async fn bring_up(&self, supervisor: &Supervisor, program: PathBuf) -> Result<Up> {
+    async fn bring_up(&self, supervisor: &Supervisor, program: PathBuf) -> Result<Parts> {
         let begin = Instant::now();
         let dir = &supervisor.dir;
 
@@ -199,43 +204,13 @@ impl Builder {
         launches.extend(clients);
         await_service_accounts(supervisor, &client).await?;
         tracing::debug!(ms = begin.elapsed().as_millis(), "control plane ready");
-        Ok(Up { program, network, pki, launches, client, admin_kubeconfig })
+        let node_leases = settings.node_grace.is_some();
+        Ok(Parts { program, network, pki, launches, client, admin_kubeconfig, node_leases })
     }
 
     fn settings(&self) -> Settings {
-        let default = if self.real.is_empty() { 300 } else { 16 };
-        Settings { node_grace: self.node_grace.unwrap_or(Duration::from_secs(default)), ..self.settings.clone() }
-    }
-}
-
-/// A control plane that is up, without nodes.
-struct Up {
-    program: PathBuf,
-    network: Network,
-    pki: Pki,
-    launches: Vec<Launch>,
-    client: Client,
-    admin_kubeconfig: PathBuf,
-}
-
-impl Up {
-    async fn into_testbed(self, supervisor: Supervisor, builder: &Builder) -> Result<Testbed> {
-        let testbed = Testbed::new(
-            supervisor,
-            self.program,
-            self.network,
-            self.pki,
-            self.launches,
-            self.client,
-            self.admin_kubeconfig,
-        );
-        match testbed.make_nodes(builder).await {
-            Ok(()) => Ok(testbed),
-            Err(error) => {
-                let kept = testbed.keep_logs();
-                Err(error.context(format!("the testbed's nodes did not start; its logs are in {}", kept.display())))
-            }
-        }
+        let default = (!self.real.is_empty()).then_some(Duration::from_secs(16));
+        Settings { node_grace: self.node_grace.or(default), ..self.settings.clone() }
     }
 }
 
@@ -245,16 +220,17 @@ impl Testbed {
             let first = self.reserve_indices(profile, count);
             real::start(self, profile, first, count).await?;
         }
+        let mut names = BTreeSet::new();
         for &(profile, count) in &builder.fake {
             let first = self.reserve_indices(profile, count);
-            fake::create_nodes(self.client(), profile, first, count).await?;
+            names.extend(fake::create_nodes(self.client(), profile, first, count).await?);
         }
-        let fakes: usize = builder.fake.iter().map(|&(_, count)| count).sum();
-        if fakes > 0 {
-            fake::await_ready(self.client(), "fake", fakes, NODES_LIMIT).await?;
-        }
-        Ok(())
+        fake::await_ready(self.client(), names, NODES_LIMIT).await
     }
+}
+
+fn explain(error: anyhow::Error, logs: &Path) -> anyhow::Error {
+    error.context(format!("the testbed did not start; its logs are in {}", logs.display()))
 }
 
 /// Where testbed directories are made. Socket paths below it are limited to 107

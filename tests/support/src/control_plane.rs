@@ -45,8 +45,13 @@ pub(crate) struct Settings {
     pub(crate) controller_manager_flags: Vec<String>,
     /// `None`: no kube-scheduler. Null: its default configuration.
     pub(crate) scheduler_config: Option<Value>,
-    pub(crate) node_grace: Duration,
+    /// Silence after which a node is lost; `None`: silence means nothing, and
+    /// nobody has to send heartbeats.
+    pub(crate) node_grace: Option<Duration>,
 }
+
+/// A grace period that no testbed outlives.
+const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The files and flags of one control plane.
 pub(crate) struct ControlPlane<'a> {
@@ -155,6 +160,7 @@ impl ControlPlane<'_> {
         let pki = self.pki;
         let kubeconfig = self.kubeconfig_for("system:kube-controller-manager", None)?;
         let serving = pki.serving("controller-manager", "kube-controller-manager", &[self.network.address], &[])?;
+        let grace = self.settings.node_grace.unwrap_or(FOREVER);
         let mut flags = vec![
             flag("bind-address", self.network.address),
             flag("secure-port", port::CONTROLLER_MANAGER),
@@ -169,7 +175,7 @@ impl ControlPlane<'_> {
             flag("service-account-private-key-file", pki.service_account_key.display()),
             flag("service-cluster-ip-range", SERVICE_RANGE),
             flag("use-service-account-credentials", "true"),
-            flag("node-monitor-grace-period", format!("{}s", self.settings.node_grace.as_secs())),
+            flag("node-monitor-grace-period", format!("{}s", grace.as_secs())),
             // There is one, and it may not wait for a lease.
             flag("leader-elect", "false"),
             // The default of 20 a second would make 5,000 new nodes wait for

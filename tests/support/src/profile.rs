@@ -124,6 +124,10 @@ impl Profile {
         set("kubernetes.io/hostname", hostname);
         set("kubernetes.io/os", "linux");
         set("kubernetes.io/arch", machine.architecture);
+        // Kubelets still set the old keys; the controller manager adds them where
+        // they are missing, which is one more write per node.
+        set("beta.kubernetes.io/os", "linux");
+        set("beta.kubernetes.io/arch", machine.architecture);
         set("node.kubernetes.io/instance-type", machine.instance_type);
         set("topology.kubernetes.io/region", "testbed");
         set("topology.kubernetes.io/zone", &place.zone);

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::{Node, ServiceAccount},
@@ -53,6 +53,20 @@ pub struct Testbed {
     launches: Mutex<BTreeMap<String, Launch>>,
     /// The next free node index of each profile.
     indices: Mutex<BTreeMap<Profile, usize>>,
+    /// Whether kwok renews leases for its nodes.
+    node_leases: bool,
+    losing: tokio::sync::Mutex<()>,
+}
+
+/// A control plane that is up, without nodes: what the builder has made.
+pub(crate) struct Parts {
+    pub(crate) program: PathBuf,
+    pub(crate) network: Network,
+    pub(crate) pki: Pki,
+    pub(crate) launches: Vec<Launch>,
+    pub(crate) client: Client,
+    pub(crate) admin_kubeconfig: PathBuf,
+    pub(crate) node_leases: bool,
 }
 
 impl Testbed {
@@ -62,25 +76,19 @@ impl Testbed {
         Builder::default()
     }
 
-    pub(crate) fn new(
-        supervisor: Supervisor,
-        program: PathBuf,
-        network: Network,
-        pki: Pki,
-        launches: Vec<Launch>,
-        client: Client,
-        admin_kubeconfig: PathBuf,
-    ) -> Self {
-        let launches = launches.into_iter().map(|launch| (launch.name.clone(), launch)).collect();
+    pub(crate) fn new(supervisor: Supervisor, parts: Parts) -> Self {
+        let launches = parts.launches.into_iter().map(|launch| (launch.name.clone(), launch)).collect();
         Self {
             supervisor,
-            program,
-            network,
-            pki,
-            client,
-            admin_kubeconfig,
+            program: parts.program,
+            network: parts.network,
+            pki: parts.pki,
+            client: parts.client,
+            admin_kubeconfig: parts.admin_kubeconfig,
             launches: Mutex::new(launches),
             indices: Mutex::default(),
+            node_leases: parts.node_leases,
+            losing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -175,9 +183,7 @@ impl Testbed {
     /// Adds fake nodes and waits until they are ready; returns their names.
     pub async fn add_nodes(&self, profile: Profile, count: usize) -> Result<Vec<String>> {
         let names = self.create_nodes(profile, count).await?;
-        for name in &names {
-            self.await_node(name, NODES_LIMIT).await?;
-        }
+        self.await_nodes(&names, NODES_LIMIT).await?;
         Ok(names)
     }
 
@@ -195,27 +201,57 @@ impl Testbed {
         Ok(())
     }
 
-    /// A fake machine is lost, with all its pods: nothing answers for it any
-    /// more, and its `Ready` condition is Unknown from now on.
+    /// Fake machines are lost, with all their pods: nothing answers for them any
+    /// more, and their `Ready` condition is Unknown from now on. kwok is started
+    /// again for it, so that for a second no fake pod starts or ends; those on
+    /// other nodes still end at their instant, or right after.
+    pub async fn lose_nodes(&self, names: &[&str]) -> Result<()> {
+        let _one_at_a_time = self.losing.lock().await;
+        self.kill(component::KWOK)?;
+        for name in names {
+            fake::set_kind(&self.client, name, "lost").await?;
+            fake::mark_unreachable(&self.client, name).await?;
+        }
+        self.start_kwok_again().await
+    }
+
+    /// [`Testbed::lose_nodes`] for one.
     pub async fn lose_node(&self, name: &str) -> Result<()> {
-        fake::lose_node(&self.client, name).await
+        self.lose_nodes(&[name]).await
     }
 
-    /// A lost fake machine is back.
+    /// [`Testbed::recover_nodes`] for one.
     pub async fn recover_node(&self, name: &str) -> Result<()> {
-        fake::recover_node(&self.client, name).await
+        self.recover_nodes(&[name]).await
     }
 
-    /// Waits until a node is ready and has no taint of the node-lifecycle
-    /// controller.
-    pub async fn await_node(&self, name: &str, limit: Duration) -> Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let deadline = Instant::now() + limit;
-        while !nodes.get_opt(name).await?.as_ref().is_some_and(fake::is_schedulable) {
-            ensure!(Instant::now() < deadline, "node {name} is not ready");
-            sleep(Duration::from_millis(20)).await;
+    /// Lost fake machines are back, and their pods go on.
+    pub async fn recover_nodes(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            fake::set_kind(&self.client, name, "fake").await?;
         }
         Ok(())
+    }
+
+    /// Starts kwok after it has ended or was killed.
+    pub async fn start_kwok_again(&self) -> Result<()> {
+        if self.node_leases {
+            fake::forget_leases(&self.client).await?;
+        }
+        self.respawn(component::KWOK)?;
+        Ok(())
+    }
+
+    /// Waits until nodes are ready and have no taint of the node-lifecycle
+    /// controller.
+    pub async fn await_nodes<S: AsRef<str>>(&self, names: &[S], limit: Duration) -> Result<()> {
+        let names = names.iter().map(|name| name.as_ref().to_owned()).collect();
+        fake::await_ready(&self.client, names, limit).await
+    }
+
+    /// [`Testbed::await_nodes`] for one.
+    pub async fn await_node(&self, name: &str, limit: Duration) -> Result<()> {
+        self.await_nodes(&[name], limit).await
     }
 
     pub(crate) fn reserve_indices(&self, profile: Profile, count: usize) -> usize {

@@ -1,4 +1,5 @@
 //! The control plane: it comes up as in production, and it goes away.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
 
 use std::{
     collections::BTreeMap,

@@ -3,19 +3,24 @@
 //! What kwok does to nodes and pods is written down in `stages.yaml` beside this
 //! file. It watches the nodes with label [`NODE_KIND_LABEL`]`=fake` only, so that
 //! real nodes may stand beside them, and so that a fake machine is lost by
-//! changing its label: kwok then neither renews its lease nor touches its pods.
+//! changing its label and starting kwok again: it then knows neither the node nor
+//! what its pods would have done next.
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, pin::pin, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_openapi::{api::core::v1::Node, jiff::Timestamp};
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Node},
+    jiff::Timestamp,
+};
 use kube::{
-    Api, Client,
-    api::{ListParams, Patch, PatchParams, PostParams},
+    Api, Client, Error,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    runtime::{WatchStreamExt as _, watcher},
 };
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 use crate::{
     control_plane::{ControlPlane, component},
@@ -48,7 +53,7 @@ subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: kwok }]
 ";
 
 /// How to start kwok. Its node leases follow the node-lifecycle controller's
-/// grace period: kwok renews them four times in it.
+/// grace period: kwok renews them four times in it. Without one there are none.
 pub(crate) fn kwok(program: &Path, plane: &ControlPlane<'_>) -> Result<Launch> {
     let kubeconfig = plane.kubeconfig_for("kwok", None)?;
     let configuration = json!({
@@ -60,7 +65,7 @@ pub(crate) fn kwok(program: &Path, plane: &ControlPlane<'_>) -> Result<Launch> {
             "manageNodesWithLabelSelector": format!("{NODE_KIND_LABEL}=fake"),
             "cidr": "100.64.0.0/10",
             "nodeIP": "198.18.0.1",
-            "nodeLeaseDurationSeconds": plane.settings.node_grace.as_secs(),
+            "nodeLeaseDurationSeconds": plane.settings.node_grace.map_or(0, |grace| grace.as_secs()),
             "nodeLeaseParallelism": 8,
             "nodePlayStageParallelism": 8,
             "podPlayStageParallelism": 16,
@@ -101,23 +106,38 @@ pub(crate) async fn create_nodes(client: &Client, profile: Profile, first: usize
         .await
 }
 
-/// Waits until every node of the given kind is ready and has lost the taints
-/// that it was registered with.
-pub(crate) async fn await_ready(client: &Client, kind: &str, count: usize, limit: Duration) -> Result<()> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let selector = ListParams::default().labels(&format!("{NODE_KIND_LABEL}={kind}"));
-    // A list costs the API server about 10 µs a node.
-    let pause = Duration::from_millis(50 + count as u64 / 10);
-    let deadline = Instant::now() + limit;
-    loop {
-        let list = nodes.list(&selector).await?;
-        let ready = list.items.iter().filter(|node| is_schedulable(node)).count();
-        if ready >= count && ready == list.items.len() {
-            return Ok(());
-        }
-        ensure!(Instant::now() < deadline, "{ready} of {count} {kind} nodes are ready after {} s", limit.as_secs());
-        sleep(pause).await;
+/// Waits until every one of these nodes is ready and has lost the taints that it
+/// was registered with. One watch, because listing thousands of nodes over and
+/// over costs more than making them.
+pub(crate) async fn await_ready(client: &Client, mut names: BTreeSet<String>, limit: Duration) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
     }
+    let nodes: Api<Node> = Api::all(client.clone());
+    let changes = watcher(nodes, watcher::Config::default().any_semantic())
+        .default_backoff()
+        .applied_objects();
+    let mut changes = pin!(changes);
+    let wanted = names.len();
+    let all_ready = async {
+        while !names.is_empty() {
+            // The watcher starts again by itself after an error.
+            if let Some(Ok(node)) = changes.next().await
+                && is_schedulable(&node)
+            {
+                names.remove(node.metadata.name.as_deref().unwrap_or_default());
+            }
+        }
+    };
+    if timeout(limit, all_ready).await.is_err() {
+        let examples: Vec<_> = names.iter().take(3).collect();
+        bail!(
+            "{} of {wanted} nodes are not ready after {} s: {examples:?}",
+            names.len(),
+            limit.as_secs()
+        );
+    }
+    Ok(())
 }
 
 /// Ready, and no taint of the node-lifecycle controller on it.
@@ -134,11 +154,9 @@ pub(crate) fn is_schedulable(node: &Node) -> bool {
     ready && !tainted
 }
 
-/// The machine is lost: kwok lets go of it, and its `Ready` condition becomes
-/// Unknown at once, as the node-lifecycle controller would set it after the
-/// grace period.
-pub(crate) async fn lose_node(client: &Client, name: &str) -> Result<()> {
-    set_kind(client, name, "lost").await?;
+/// What a lost machine looks like: its `Ready` condition is Unknown at once, as
+/// the node-lifecycle controller would set it after the grace period.
+pub(crate) async fn mark_unreachable(client: &Client, name: &str) -> Result<()> {
     let now = Timestamp::now();
     let conditions: Vec<_> = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"]
         .map(|type_| {
@@ -152,23 +170,38 @@ pub(crate) async fn lose_node(client: &Client, name: &str) -> Result<()> {
             })
         })
         .to_vec();
-    patch_status(client, name, json!({ "status": { "conditions": conditions } })).await
+    let patch = json!({ "status": { "conditions": conditions } });
+    let nodes: Api<Node> = Api::all(client.clone());
+    nodes
+        .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
+        .await?;
+    Ok(())
 }
 
-/// The machine is back; kwok makes it ready and plays its pods again.
-pub(crate) async fn recover_node(client: &Client, name: &str) -> Result<()> {
-    set_kind(client, name, "fake").await
-}
-
-async fn set_kind(client: &Client, name: &str, kind: &str) -> Result<()> {
+/// Says who plays the kubelet of a node: `fake` or `lost`.
+pub(crate) async fn set_kind(client: &Client, name: &str, kind: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let patch = json!({ "metadata": { "labels": { NODE_KIND_LABEL: kind } } });
     nodes.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     Ok(())
 }
 
-async fn patch_status(client: &Client, name: &str, patch: serde_json::Value) -> Result<()> {
+/// Deletes the leases of all fake nodes: a kwok that is started again is another
+/// holder, and would wait until those of its predecessor have expired.
+pub(crate) async fn forget_leases(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
-    nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
+    let fakes = nodes
+        .list_metadata(&ListParams::default().labels(&format!("{NODE_KIND_LABEL}=fake")))
+        .await?;
+    for node in fakes {
+        let name = node.metadata.name.unwrap_or_default();
+        match leases.delete(&name, &DeleteParams::default()).await {
+            Err(Error::Api(refusal)) if refusal.code == 404 => {}
+            outcome => {
+                outcome?;
+            }
+        }
+    }
     Ok(())
 }
