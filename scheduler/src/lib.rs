@@ -1,1 +1,21 @@
-//! The FlowForge scheduler: watches, cache, dispatch.
+//! The scheduler's shell: watches in, commands out. The decisions are `flowforge-scheduler-core`'s.
+//!
+//! ```text
+//!   API server ──watch──> convert ──> bounded channel ──> writer (owns the Engine) ──> dispatch ──> API server
+//!                                          ^                                              |
+//!                                          └──────────── outcome of every command ────────┘
+//! ```
+//! Invariants: only [`dispatch`] writes to the API server, and only under the lease; only [`convert`] knows Kubernetes
+//! types; everything between two terms of leadership is thrown away.
+
+mod clock;
+pub mod config;
+pub mod convert;
+mod dispatch;
+mod input;
+pub mod metrics;
+mod term;
+mod watch;
+mod writer;
+
+pub use term::Scheduler;

@@ -1,0 +1,260 @@
+//! The only place that knows Kubernetes types: API objects in, the core's plain facts out.
+
+pub mod quantity;
+pub mod requests;
+pub mod types;
+
+use flowforge_api::gang::GangPhase;
+use flowforge_api::names::{annotation, label};
+use flowforge_scheduler_core::model::{
+    GangInfo, GangMembership, GangRoleInfo, HostPort, NodeInfo, NodeOperator, NodeRequirement, NodeSelectorTerm, Owner,
+    PodInfo, PodKey, PodPhase, Taint, TaintEffect, Toleration,
+};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+
+/// The role of a member that names none.
+const DEFAULT_ROLE: SmolStr = SmolStr::new_static("worker");
+
+/// Identity of a pod.
+#[must_use]
+pub fn pod_key(meta: &types::Meta) -> PodKey {
+    PodKey { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() }
+}
+
+/// Converts a pod. `ours` says whether a scheduler name is served by this process.
+#[must_use]
+pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
+    let (requests, scoring_requests) = requests::pod_requests(pod);
+    let spec = &pod.spec;
+    let created_at_ms = pod.metadata.creation_timestamp.map_or(0, |at| at.as_millisecond());
+    PodInfo {
+        key: pod_key(&pod.metadata),
+        resource_version: pod.metadata.resource_version.clone(),
+        ours: ours(&spec.scheduler_name),
+        scheduler_name: spec.scheduler_name.clone(),
+        priority: spec.priority,
+        created_at_ms: u64::try_from(created_at_ms).unwrap_or_default(),
+        node_name: some(&spec.node_name),
+        phase: phase(&pod.status.phase),
+        deleting: pod.metadata.deletion_timestamp,
+        gated: !spec.scheduling_gates.is_empty(),
+        labels: pod.metadata.labels.clone(),
+        requests,
+        scoring_requests,
+        node_selector: spec.node_selector.clone(),
+        required_node_affinity: spec.affinity.node_affinity.required.as_ref().map(|required| {
+            required.node_selector_terms.iter().map(term).collect()
+        }),
+        preferred_node_affinity: spec
+            .affinity
+            .node_affinity
+            .preferred
+            .iter()
+            .map(|preferred| (preferred.weight, term(&preferred.preference)))
+            .collect(),
+        tolerations: spec.tolerations.iter().map(toleration).collect(),
+        host_ports: host_ports(spec),
+        gang: membership(&pod.metadata),
+        owner: owner(&pod.metadata),
+        intent: own_annotation(&pod.metadata, annotation::INTENT),
+        fence: own_annotation(&pod.metadata, annotation::FENCE),
+        scheduled_condition: scheduled_condition(&pod.status),
+        unbound_claims: Vec::new(),
+    }
+}
+
+/// Names of the claims that a pod mounts: those it names, and those made for its ephemeral volumes.
+#[must_use]
+pub fn claims(pod: &types::Pod) -> Vec<SmolStr> {
+    let claim = |volume: &types::Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(smol_str::format_smolstr!("{}-{}", pod.metadata.name, volume.name)),
+        (None, None) => None,
+    };
+    pod.spec.volumes.iter().filter_map(claim).collect()
+}
+
+/// Converts a node.
+#[must_use]
+pub fn node(node: &types::Node) -> NodeInfo {
+    NodeInfo {
+        name: node.metadata.name.clone(),
+        uid: node.metadata.uid.clone(),
+        labels: node.metadata.labels.clone(),
+        taints: node.spec.taints.iter().filter_map(taint).collect(),
+        unschedulable: node.spec.unschedulable,
+        allocatable: requests::to_resources(&node.status.allocatable),
+    }
+}
+
+/// Converts a gang; None for one that another controller manages, which is not ours to schedule.
+#[must_use]
+pub fn gang(gang: &types::Gang) -> Option<GangInfo> {
+    let spec = &gang.spec;
+    if spec.managed_by.is_some() {
+        return None;
+    }
+    let count = |value: i32| u32::try_from(value).unwrap_or_default();
+    let role = |role: &flowforge_api::gang::GangRole| GangRoleInfo {
+        name: role.name.as_str().into(),
+        replicas: count(role.replicas),
+        min: count(role.min.unwrap_or(role.replicas)),
+    };
+    let ended = matches!(gang.status.phase, Some(GangPhase::Succeeded | GangPhase::Failed));
+    let topology = spec.topology.clone().unwrap_or_default();
+    Some(GangInfo {
+        namespace: gang.metadata.namespace.clone(),
+        name: gang.metadata.name.clone(),
+        uid: gang.metadata.uid.clone(),
+        min_member: count(spec.min_member),
+        roles: spec.roles.iter().map(role).collect(),
+        topology_required: topology.required.map(SmolStr::from),
+        topology_preferred: topology.preferred.into_iter().map(SmolStr::from).collect(),
+        closed: ended || gang.metadata.deletion_timestamp,
+        replaces: spec.replaces.as_deref().map(SmolStr::from),
+        hold_ms: u64::from(count(spec.hold_seconds.unwrap_or_default())) * 1_000,
+    })
+}
+
+fn some(text: &SmolStr) -> Option<SmolStr> {
+    (!text.is_empty()).then(|| text.clone())
+}
+
+fn phase(phase: &str) -> PodPhase {
+    match phase {
+        "Running" => PodPhase::Running,
+        "Succeeded" => PodPhase::Succeeded,
+        "Failed" => PodPhase::Failed,
+        "Unknown" => PodPhase::Unknown,
+        _ => PodPhase::Pending,
+    }
+}
+
+fn term(term: &types::SelectorTerm) -> NodeSelectorTerm {
+    NodeSelectorTerm {
+        match_expressions: term.match_expressions.iter().map(requirement).collect(),
+        match_fields: term.match_fields.iter().map(requirement).collect(),
+    }
+}
+
+/// An operator that this build does not know matches nothing: it becomes `In` with no values.
+fn requirement(requirement: &types::Requirement) -> NodeRequirement {
+    let operator = match requirement.operator.as_str() {
+        "In" => Some(NodeOperator::In),
+        "NotIn" => Some(NodeOperator::NotIn),
+        "Exists" => Some(NodeOperator::Exists),
+        "DoesNotExist" => Some(NodeOperator::DoesNotExist),
+        "Gt" => Some(NodeOperator::Gt),
+        "Lt" => Some(NodeOperator::Lt),
+        _ => None,
+    };
+    NodeRequirement {
+        key: requirement.key.clone(),
+        operator: operator.unwrap_or(NodeOperator::In),
+        values: operator.map(|_| requirement.values.clone()).unwrap_or_default(),
+    }
+}
+
+fn effect(effect: &str) -> Option<TaintEffect> {
+    match effect {
+        "NoSchedule" => Some(TaintEffect::NoSchedule),
+        "PreferNoSchedule" => Some(TaintEffect::PreferNoSchedule),
+        "NoExecute" => Some(TaintEffect::NoExecute),
+        _ => None,
+    }
+}
+
+fn taint(taint: &types::Taint) -> Option<Taint> {
+    effect(&taint.effect).map(|effect| Taint { key: taint.key.clone(), value: taint.value.clone(), effect })
+}
+
+fn toleration(toleration: &types::Toleration) -> Toleration {
+    Toleration {
+        key: toleration.key.clone(),
+        exists: toleration.operator == "Exists",
+        value: toleration.value.clone(),
+        effect: effect(&toleration.effect),
+    }
+}
+
+/// Host ports of containers and sidecars; other init containers have ended before they could collide.
+fn host_ports(spec: &types::PodSpec) -> Vec<HostPort> {
+    let sidecars = spec.init_containers.iter().filter(|container| container.restart_policy == "Always");
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
+    let used = ports.filter(|port| port.host_port != 0);
+    used.map(|port| HostPort { ip: port.host_ip.clone(), protocol: port.protocol.clone(), port: port.host_port }).collect()
+}
+
+fn membership(meta: &types::Meta) -> Option<GangMembership> {
+    let name = some(meta.labels.get(label::GANG)?)?;
+    let size = meta.annotations.get(annotation::GANG_SIZE).map(|text| match text.trim().parse::<u32>() {
+        Ok(size) if size >= 1 => Ok(size),
+        _ => Err(text.chars().take(63).collect::<SmolStr>()),
+    });
+    let preferred = meta.annotations.get(annotation::TOPOLOGY_PREFERRED).map(String::as_str).unwrap_or_default();
+    Some(GangMembership {
+        name,
+        uid: own_annotation(meta, annotation::GANG_UID),
+        size,
+        role: meta.labels.get(label::ROLE).and_then(some).unwrap_or(DEFAULT_ROLE),
+        rank: meta.labels.get(label::RANK).and_then(|rank| rank.parse().ok()),
+        topology_required: own_annotation(meta, annotation::TOPOLOGY_REQUIRED),
+        topology_preferred: preferred.split(',').map(str::trim).filter(|l| !l.is_empty()).map(SmolStr::from).collect(),
+    })
+}
+
+fn own_annotation(meta: &types::Meta, key: &str) -> Option<SmolStr> {
+    meta.annotations.get(key).map(|value| SmolStr::from(value.trim())).filter(|value| !value.is_empty())
+}
+
+fn owner(meta: &types::Meta) -> Option<Owner> {
+    let owner = meta.owner_references.iter().find(|owner| owner.controller)?;
+    Some(Owner {
+        api_version: owner.api_version.clone(),
+        kind: owner.kind.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+    })
+}
+
+fn scheduled_condition(status: &types::PodStatus) -> Option<(SmolStr, String)> {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
+    (condition.status == "False").then(|| (condition.reason.clone(), condition.message.clone()))
+}
+
+/// Which claims are bound, as the claim watch says; pods wait for a named claim until it is.
+#[derive(Debug, Default)]
+pub struct ClaimIndex {
+    bound: BTreeMap<SmolStr, BTreeMap<SmolStr, bool>>,
+}
+
+impl ClaimIndex {
+    /// Notes a claim; true when it became bound or unbound by that.
+    pub fn note(&mut self, claim: &types::Claim) -> bool {
+        let bound = claim.status.phase == "Bound" && !claim.metadata.deletion_timestamp;
+        let claims = self.bound.entry(claim.metadata.namespace.clone()).or_default();
+        claims.insert(claim.metadata.name.clone(), bound) != Some(bound)
+    }
+
+    /// Forgets a claim; true when it was known.
+    pub fn forget(&mut self, namespace: &str, name: &str) -> bool {
+        self.bound.get_mut(namespace).is_some_and(|claims| claims.remove(name).is_some())
+    }
+
+    /// Every claim known, as (namespace, name).
+    pub fn names(&self) -> impl Iterator<Item = (&SmolStr, &SmolStr)> {
+        self.bound.iter().flat_map(|(namespace, claims)| claims.keys().map(move |name| (namespace, name)))
+    }
+
+    /// Which of these claims are missing or not bound.
+    #[must_use]
+    pub fn unbound(&self, namespace: &str, claims: &[SmolStr]) -> Vec<SmolStr> {
+        let known = self.bound.get(namespace);
+        let is_bound = |name: &SmolStr| known.and_then(|known| known.get(name)).copied().unwrap_or_default();
+        claims.iter().filter(|name| !is_bound(name)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

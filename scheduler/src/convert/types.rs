@@ -1,0 +1,393 @@
+//! Pods, nodes, gangs and claims as the API server sends them, trimmed to the fields that scheduling uses.
+//!
+//! Decoding is the largest cost of a big cluster's watch: whatever is not named here is skipped by the parser without
+//! being stored (managed fields above all). Annotations keep only our own.
+
+use super::quantity::QuantityMap;
+use flowforge_api::gang::{GangPhase, GangSpec};
+use jiff::Timestamp;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Prefix of the annotations that are kept.
+const OUR_PREFIX: &str = "flowforge.dev/";
+
+/// Metadata.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// Name.
+    pub name: SmolStr,
+    /// Namespace; empty for cluster-scoped objects.
+    pub namespace: SmolStr,
+    /// UID.
+    pub uid: SmolStr,
+    /// resourceVersion.
+    pub resource_version: SmolStr,
+    /// Generation.
+    pub generation: i64,
+    /// Labels.
+    pub labels: BTreeMap<SmolStr, SmolStr>,
+    /// Annotations of ours.
+    #[serde(deserialize_with = "our_annotations")]
+    pub annotations: BTreeMap<SmolStr, String>,
+    /// Creation.
+    pub creation_timestamp: Option<Timestamp>,
+    /// Whether a deletion timestamp is set.
+    #[serde(deserialize_with = "is_present")]
+    pub deletion_timestamp: bool,
+    /// Owners.
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// An owner.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    /// `apiVersion`.
+    pub api_version: SmolStr,
+    /// `kind`.
+    pub kind: SmolStr,
+    /// `name`.
+    pub name: SmolStr,
+    /// `uid`.
+    pub uid: SmolStr,
+    /// Whether it is the controller.
+    pub controller: bool,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: PodSpec,
+    /// Status.
+    pub status: PodStatus,
+}
+
+/// Spec of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// Node.
+    pub node_name: SmolStr,
+    /// Scheduler.
+    pub scheduler_name: SmolStr,
+    /// Priority.
+    pub priority: i32,
+    /// Gates; only their number counts.
+    pub scheduling_gates: Vec<IgnoredAny>,
+    /// Containers.
+    pub containers: Vec<Container>,
+    /// Init containers and sidecars.
+    pub init_containers: Vec<Container>,
+    /// Pod-level resources.
+    pub resources: ResourceRequirements,
+    /// Overhead of the runtime class.
+    pub overhead: QuantityMap,
+    /// Node selector.
+    pub node_selector: BTreeMap<SmolStr, SmolStr>,
+    /// Affinity.
+    pub affinity: Affinity,
+    /// Tolerations.
+    pub tolerations: Vec<Toleration>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+}
+
+/// A container or init container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// Name.
+    pub name: SmolStr,
+    /// Requests.
+    pub resources: ResourceRequirements,
+    /// Ports.
+    pub ports: Vec<ContainerPort>,
+    /// `Always` makes an init container a sidecar.
+    pub restart_policy: SmolStr,
+}
+
+/// Requests of a container or pod; None where the API has no map at all.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ResourceRequirements {
+    /// Requests.
+    pub requests: Option<QuantityMap>,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ContainerPort {
+    /// Port on the host; 0 for none.
+    #[serde(rename = "hostPort")]
+    pub host_port: u16,
+    /// Address on the host.
+    #[serde(rename = "hostIP")]
+    pub host_ip: SmolStr,
+    /// Protocol.
+    pub protocol: SmolStr,
+}
+
+/// Affinity; only that to nodes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Affinity {
+    /// Affinity to nodes.
+    pub node_affinity: NodeAffinity,
+}
+
+/// Affinity to nodes.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeAffinity {
+    /// Required terms.
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Option<NodeSelector>,
+    /// Preferred terms.
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Vec<PreferredTerm>,
+}
+
+/// ORed terms.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSelector {
+    /// The terms.
+    pub node_selector_terms: Vec<SelectorTerm>,
+}
+
+/// A weighted term.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PreferredTerm {
+    /// Weight.
+    pub weight: i32,
+    /// Term.
+    pub preference: SelectorTerm,
+}
+
+/// ANDed requirements.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SelectorTerm {
+    /// On labels.
+    pub match_expressions: Vec<Requirement>,
+    /// On fields.
+    pub match_fields: Vec<Requirement>,
+}
+
+/// A requirement.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Requirement {
+    /// Key.
+    pub key: SmolStr,
+    /// Operator.
+    pub operator: SmolStr,
+    /// Values.
+    pub values: Vec<SmolStr>,
+}
+
+/// A toleration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Toleration {
+    /// Key.
+    pub key: SmolStr,
+    /// Operator; empty means `Equal`.
+    pub operator: SmolStr,
+    /// Value.
+    pub value: SmolStr,
+    /// Effect; empty means all.
+    pub effect: SmolStr,
+}
+
+/// A volume; only what names a claim.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// Name.
+    pub name: SmolStr,
+    /// A claim by name.
+    pub persistent_volume_claim: Option<ClaimSource>,
+    /// A claim made for the pod, named `POD-VOLUME`.
+    pub ephemeral: Option<IgnoredAny>,
+}
+
+/// A claim by name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSource {
+    /// Its name.
+    pub claim_name: SmolStr,
+}
+
+/// Status of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// Phase.
+    pub phase: SmolStr,
+    /// Conditions.
+    pub conditions: Vec<PodCondition>,
+    /// Containers.
+    pub container_statuses: Vec<ContainerStatus>,
+    /// Init containers.
+    pub init_container_statuses: Vec<ContainerStatus>,
+    /// Pod-level allocation.
+    pub allocated_resources: Option<QuantityMap>,
+    /// Pod-level actual resources.
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// A condition of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodCondition {
+    /// Type.
+    #[serde(rename = "type")]
+    pub type_: SmolStr,
+    /// Status.
+    pub status: SmolStr,
+    /// Reason.
+    pub reason: SmolStr,
+    /// Message.
+    pub message: String,
+}
+
+/// Resources of a container as its node reports them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    /// Name.
+    pub name: SmolStr,
+    /// What the kubelet admitted.
+    pub allocated_resources: Option<QuantityMap>,
+    /// What the runtime enforces.
+    pub resources: Option<ResourceRequirements>,
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: NodeSpec,
+    /// Status.
+    pub status: NodeStatus,
+}
+
+/// Spec of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeSpec {
+    /// Cordoned.
+    pub unschedulable: bool,
+    /// Taints.
+    pub taints: Vec<Taint>,
+}
+
+/// A taint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Taint {
+    /// Key.
+    pub key: SmolStr,
+    /// Value.
+    pub value: SmolStr,
+    /// Effect.
+    pub effect: SmolStr,
+}
+
+/// Status of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NodeStatus {
+    /// Allocatable.
+    pub allocatable: QuantityMap,
+}
+
+/// A gang.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Gang {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: GangSpec,
+    /// Status.
+    pub status: GangStatus,
+}
+
+/// Status of a gang.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GangStatus {
+    /// Phase.
+    pub phase: Option<GangPhase>,
+}
+
+/// A PersistentVolumeClaim.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Claim {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Status.
+    pub status: ClaimStatus,
+}
+
+/// Status of a claim.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ClaimStatus {
+    /// `Bound` or not.
+    pub phase: SmolStr,
+}
+
+/// True when the field is there and not null; its value is skipped.
+fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::<IgnoredAny>::deserialize(deserializer).map(|value| value.is_some())
+}
+
+/// Keeps our own annotations; the values of all others are skipped without being stored.
+fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SmolStr, String>, D::Error> {
+    struct Ours;
+
+    impl<'de> Visitor<'de> for Ours {
+        type Value = BTreeMap<SmolStr, String>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("annotations")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut kept = BTreeMap::new();
+            while let Some(key) = map.next_key::<SmolStr>()? {
+                if key.starts_with(OUR_PREFIX) {
+                    kept.insert(key, map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(kept)
+        }
+    }
+
+    deserializer.deserialize_any(Ours)
+}

@@ -1,0 +1,182 @@
+//! One request to the API server under a lease: when it may start, how long it may take, and what its answer means.
+//!
+//! Invariants: nothing is sent when less of the lease remains than the request may take; only a 429, which the server
+//! sends instead of doing anything, is repeated here; whatever else fails is reported as what is known about it.
+
+use flowforge_runtime::{Leadership, Pressure};
+use http::{Method, Request};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::time::{Duration, Instant};
+
+/// Longest wait between two looks at the lease and the pressure.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// First pause after a 429 without a known Retry-After; doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What is known about a request that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// 409: a precondition did not hold; nothing was done.
+    Conflict(String),
+    /// 404.
+    NotFound(String),
+    /// 400, 403, 405, 413, 415, 422: it will not get better by itself.
+    Refused(String),
+    /// It may or may not have happened.
+    Unknown(String),
+    /// The leadership ended before it was sent.
+    Lost,
+}
+
+/// The way to the API server for one term.
+#[derive(Clone)]
+pub(super) struct Gate {
+    client: kube::Client,
+    leadership: Leadership,
+    pressure: Pressure,
+    timeout: Duration,
+}
+
+impl Gate {
+    pub(super) fn new(
+        client: kube::Client,
+        leadership: Leadership,
+        pressure: Pressure,
+        timeout: Duration,
+    ) -> Self {
+        Self { client, leadership, pressure, timeout }
+    }
+
+    /// Sends a request with a JSON body and decodes the answer. `queued` is when the command was given: one that could
+    /// not start within twice the timeout is given up, so that its outcome is known in time.
+    pub(super) async fn send<T: DeserializeOwned>(&self, call: Call, queued: Instant) -> Result<T, Failure> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.admit(queued).await?;
+            let request = call.request()?;
+            match tokio::time::timeout(self.timeout, self.client.request::<T>(request)).await {
+                Err(_) => return Err(Failure::Unknown(format!("no answer within {:?}", self.timeout))),
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) if is_throttled(&error) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                Ok(Err(error)) => return Err(classify(&error)),
+            }
+        }
+    }
+
+    /// Waits until the server's last Retry-After has passed and the lease permits another request.
+    async fn admit(&self, queued: Instant) -> Result<(), Failure> {
+        loop {
+            if self.leadership.remaining().is_zero() {
+                return Err(Failure::Lost);
+            }
+            if queued.elapsed() > self.timeout * 2 {
+                return Err(Failure::Unknown(format!("not sent within {:?}", self.timeout * 2)));
+            }
+            let pause = self.pressure.pause();
+            if pause.is_zero() && self.leadership.permits(self.timeout) {
+                return Ok(());
+            }
+            tokio::time::sleep(pause.clamp(Duration::from_millis(5), LOOK_AGAIN)).await;
+        }
+    }
+}
+
+/// A request that can be sent more than once.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    method: Method,
+    path: String,
+    content_type: &'static str,
+    body: Vec<u8>,
+}
+
+impl Call {
+    pub(super) fn get(path: String) -> Self {
+        Self { method: Method::GET, path, content_type: "application/json", body: Vec::new() }
+    }
+
+    pub(super) fn post(path: String, body: &impl Serialize) -> Self {
+        Self { method: Method::POST, path, content_type: "application/json", body: json(body) }
+    }
+
+    pub(super) fn put(path: String, body: &impl Serialize) -> Self {
+        Self { method: Method::PUT, path, content_type: "application/json", body: json(body) }
+    }
+
+    pub(super) fn delete(path: String, body: &impl Serialize) -> Self {
+        Self { method: Method::DELETE, path, content_type: "application/json", body: json(body) }
+    }
+
+    /// A JSON merge patch.
+    pub(super) fn merge(path: String, body: &impl Serialize) -> Self {
+        Self { method: Method::PATCH, path, content_type: "application/merge-patch+json", body: json(body) }
+    }
+
+    /// A strategic merge patch: lists of conditions merge by type.
+    pub(super) fn strategic(path: String, body: &impl Serialize) -> Self {
+        Self { method: Method::PATCH, path, content_type: "application/strategic-merge-patch+json", body: json(body) }
+    }
+
+    /// A server-side apply; JSON is YAML.
+    pub(super) fn apply(path: String, body: &impl Serialize) -> Self {
+        Self { method: Method::PATCH, path, content_type: "application/apply-patch+yaml", body: json(body) }
+    }
+
+    fn request(&self) -> Result<Request<Vec<u8>>, Failure> {
+        Request::builder()
+            .method(self.method.clone())
+            .uri(&self.path)
+            .header(http::header::CONTENT_TYPE, self.content_type)
+            .body(self.body.clone())
+            .map_err(|error| Failure::Refused(error.to_string()))
+    }
+}
+
+fn json(body: &impl Serialize) -> Vec<u8> {
+    // Our own types with string keys: this cannot fail, and an empty body would be refused by the server.
+    serde_json::to_vec(body).unwrap_or_default()
+}
+
+fn is_throttled(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 429)
+}
+
+/// What an error says about whether the request was carried out.
+fn classify(error: &kube::Error) -> Failure {
+    let kube::Error::Api(status) = error else { return Failure::Unknown(error.to_string()) };
+    let message = status.message.clone();
+    match status.code {
+        409 => Failure::Conflict(message),
+        404 => Failure::NotFound(message),
+        400 | 403 | 405 | 413 | 415 | 422 => Failure::Refused(message),
+        _ => Failure::Unknown(format!("{} {message}", status.code)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    fn answered(code: u16) -> kube::Error {
+        kube::Error::Api(Status { code, message: "why".to_owned(), ..Status::default() }.boxed())
+    }
+
+    #[test]
+    fn every_answer_says_what_is_known_about_the_request() {
+        assert_eq!(classify(&answered(409)), Failure::Conflict("why".to_owned()));
+        assert_eq!(classify(&answered(404)), Failure::NotFound("why".to_owned()));
+        for code in [400, 403, 422] {
+            assert_eq!(classify(&answered(code)), Failure::Refused("why".to_owned()), "{code}");
+        }
+        for code in [401, 500, 503, 504] {
+            assert_eq!(classify(&answered(code)), Failure::Unknown(format!("{code} why")), "{code}");
+        }
+        assert!(matches!(classify(&kube::Error::TlsRequired), Failure::Unknown(_)));
+        assert!(is_throttled(&answered(429)) && !is_throttled(&answered(503)));
+    }
+}

@@ -1,0 +1,112 @@
+//! The placement journal's slots: fixed objects in our own namespace, made when they are absent.
+
+use super::gate::{Call, Failure, Gate};
+use super::pods::write_outcome;
+use flowforge_api::{PlacementJournal, PlacementJournalSpec};
+use flowforge_scheduler_core::command::Command;
+use flowforge_scheduler_core::event::{JournalReadResult, JournalSlotRead, Outcome};
+use kube::api::ObjectMeta;
+use smol_str::SmolStr;
+use std::time::Instant;
+
+/// Where the journal is and who writes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    /// Namespace of the slots.
+    pub(crate) namespace: String,
+    /// Identity of this process, for people.
+    pub(crate) holder: String,
+}
+
+impl Journal {
+    fn collection(&self) -> String {
+        format!("/apis/flowforge.dev/v1alpha1/namespaces/{}/placementjournals", self.namespace)
+    }
+
+    fn path(&self, slot: u32) -> String {
+        format!("{}/{}", self.collection(), name(slot))
+    }
+
+    /// Carries out a journal command; None when the leadership was lost first or the command is none of these.
+    pub(super) async fn execute(&self, gate: &Gate, command: &Command, queued: Instant) -> Option<Outcome> {
+        match command {
+            Command::WriteJournal { op, slot, resource_version, epoch, open, payload } => {
+                let spec = PlacementJournalSpec {
+                    epoch: i64::try_from(*epoch).unwrap_or(i64::MAX),
+                    holder: self.holder.clone(),
+                    open: i32::try_from(*open).unwrap_or(i32::MAX),
+                    payload: payload.clone(),
+                };
+                let call = Call::put(self.path(*slot), &self.object(*slot, Some(resource_version), spec));
+                let written = gate.send::<PlacementJournal>(call, queued).await;
+                Some(Outcome::Journal { op: *op, result: write_outcome(written.map(|slot| version(&slot)))? })
+            }
+            Command::ReadJournal { op, slot } => {
+                let result = match self.read(gate, *slot, queued).await {
+                    Ok((_, read)) => JournalReadResult::Found {
+                        resource_version: read.resource_version,
+                        payload: read.payload,
+                    },
+                    Err(Failure::Lost) => return None,
+                    Err(failure) => JournalReadResult::Unknown(format!("{failure:?}")),
+                };
+                Some(Outcome::JournalRead { op: *op, result })
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads a slot without a cache, makes it when it is absent, and answers its epoch too.
+    pub(super) async fn read(&self, gate: &Gate, slot: u32, queued: Instant) -> Result<(i64, JournalSlotRead), Failure> {
+        let found = match gate.send::<PlacementJournal>(Call::get(self.path(slot)), queued).await {
+            Err(Failure::NotFound(_)) => self.create(gate, slot, queued).await,
+            answer => answer,
+        }?;
+        let resource_version = version(&found);
+        Ok((found.spec.epoch, JournalSlotRead { slot, resource_version, payload: found.spec.payload }))
+    }
+
+    async fn create(&self, gate: &Gate, slot: u32, queued: Instant) -> Result<PlacementJournal, Failure> {
+        let spec = PlacementJournalSpec { holder: self.holder.clone(), ..PlacementJournalSpec::default() };
+        let call = Call::post(self.collection(), &self.object(slot, None, spec));
+        match gate.send(call, queued).await {
+            // Someone else made it in between.
+            Err(Failure::Conflict(_)) => gate.send(Call::get(self.path(slot)), queued).await,
+            answer => answer,
+        }
+    }
+
+    fn object(&self, slot: u32, resource_version: Option<&SmolStr>, spec: PlacementJournalSpec) -> PlacementJournal {
+        PlacementJournal {
+            metadata: ObjectMeta {
+                name: Some(name(slot)),
+                namespace: Some(self.namespace.clone()),
+                resource_version: resource_version.map(ToString::to_string),
+                ..ObjectMeta::default()
+            },
+            spec,
+        }
+    }
+}
+
+fn name(slot: u32) -> String {
+    format!("placement-{slot}")
+}
+
+fn version(slot: &PlacementJournal) -> SmolStr {
+    slot.metadata.resource_version.as_deref().map(SmolStr::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_fixed_objects_and_writes_carry_the_version_they_replace() {
+        let journal = Journal { namespace: "sys".to_owned(), holder: "me".to_owned() };
+        assert_eq!(journal.path(3), "/apis/flowforge.dev/v1alpha1/namespaces/sys/placementjournals/placement-3");
+        let object = journal.object(3, Some(&"42".into()), PlacementJournalSpec::default());
+        assert_eq!((version(&object).as_str(), object.metadata.name.as_deref()), ("42", Some("placement-3")));
+        assert_eq!(journal.object(3, None, PlacementJournalSpec::default()).metadata.resource_version, None);
+    }
+}

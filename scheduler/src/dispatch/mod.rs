@@ -1,0 +1,311 @@
+//! Dispatch: the only code that writes to the API server.
+//!
+//! ```text
+//!   engine's thread ──Outbox──> journal lane ──┐
+//!                        ├────> pod lane ──────┼──Gate (lease, timeout, 429)──> API server ──outcome──> engine
+//!                        └────> reports (latest per object wins) ──────────────> API server
+//! ```
+//! Invariants: every lane is bounded, and what finds no room stays in the outbox, during which the engine plans nothing;
+//! journal writes never wait behind bindings; no report about a pod overtakes its Binding.
+
+mod events;
+mod gate;
+mod journal;
+mod latest;
+mod pods;
+mod reports;
+
+use crate::convert::types;
+use crate::input::Input;
+use crate::metrics::Metrics;
+use flowforge_runtime::{Leadership, Pressure};
+use flowforge_scheduler_core::command::{Command, OpId};
+use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
+use flowforge_scheduler_core::model::PodKey;
+use gate::{Failure, Gate};
+pub(crate) use journal::Journal;
+use reports::{ConditionWrite, GangWrite, Reports};
+use smol_str::SmolStr;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Commands that each lane holds besides those in flight.
+const LANE_CAPACITY: usize = 16_384;
+/// Journal requests in flight at once: one for each slot of the default journal.
+const JOURNAL_PARALLEL: usize = 8;
+
+/// What dispatch needs for one term.
+pub(crate) struct Settings {
+    /// The client.
+    pub(crate) client: kube::Client,
+    /// The right to write.
+    pub(crate) leadership: Leadership,
+    /// The server's load.
+    pub(crate) pressure: Pressure,
+    /// Longest time for one request.
+    pub(crate) request_timeout: Duration,
+    /// Protocol requests in flight at once.
+    pub(crate) parallel_requests: usize,
+    /// Reports in flight at once.
+    pub(crate) parallel_reports: usize,
+    /// The journal.
+    pub(crate) journal: Journal,
+    /// Metrics.
+    pub(crate) metrics: Metrics,
+}
+
+/// What became of a command, before conversion.
+pub(crate) enum Report {
+    /// An outcome as the engine takes it.
+    Outcome(Outcome),
+    /// A pod that was read.
+    PodRead {
+        /// The command.
+        op: OpId,
+        /// The pod.
+        pod: Box<types::Pod>,
+    },
+}
+
+struct Job {
+    command: Command,
+    queued: Instant,
+}
+
+/// Facts about a pod that its condition and Events need.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodFacts {
+    /// `metadata.generation`.
+    pub(crate) generation: i64,
+    /// Whether its `PodScheduled` condition is False already.
+    pub(crate) conditioned: bool,
+    /// Its `schedulerName`.
+    pub(crate) profile: SmolStr,
+}
+
+/// The engine's side of dispatch. Never blocks.
+pub(crate) struct Outbox {
+    journal: mpsc::Sender<Job>,
+    pods: mpsc::Sender<Job>,
+    reports: Arc<Reports>,
+    backlog: VecDeque<Job>,
+    metrics: Metrics,
+}
+
+/// Dispatch of one term; dropping it aborts what is in flight.
+pub(crate) struct Dispatch {
+    lanes: JoinSet<()>,
+}
+
+struct Worker {
+    gate: Gate,
+    journal: Journal,
+    reports: Arc<Reports>,
+    input: mpsc::Sender<Input>,
+    metrics: Metrics,
+}
+
+impl Dispatch {
+    /// Starts the lanes of a term.
+    pub(crate) fn start(settings: Settings, input: mpsc::Sender<Input>) -> (Self, Outbox) {
+        let Settings { client, leadership, pressure, request_timeout, journal, metrics, .. } = settings;
+        let gate = Gate::new(client, leadership, pressure, request_timeout);
+        let reports = Arc::new(Reports::new(metrics.clone(), journal.holder.clone()));
+        let worker = Arc::new(Worker { gate, journal, reports: reports.clone(), input, metrics: metrics.clone() });
+        let (journal_sender, journal_jobs) = mpsc::channel(LANE_CAPACITY);
+        let (pod_sender, pod_jobs) = mpsc::channel(LANE_CAPACITY);
+        let mut lanes = JoinSet::new();
+        lanes.spawn(lane("journal", journal_jobs, JOURNAL_PARALLEL, worker.clone()));
+        lanes.spawn(lane("pods", pod_jobs, settings.parallel_requests, worker.clone()));
+        for _ in 0..settings.parallel_reports {
+            let worker = worker.clone();
+            lanes.spawn(async move {
+                loop {
+                    let write = worker.reports.next().await;
+                    worker.reports.write(&worker.gate, write).await;
+                }
+            });
+        }
+        let backlog = VecDeque::new();
+        (Self { lanes }, Outbox { journal: journal_sender, pods: pod_sender, reports, backlog, metrics })
+    }
+
+    /// Stops everything and waits until nothing is in flight.
+    pub(crate) async fn stop(mut self) {
+        self.lanes.shutdown().await;
+    }
+}
+
+impl Outbox {
+    /// Takes a command; `facts` are of the pod that it is about, `now_ms` is the engine's clock.
+    pub(crate) fn push(&mut self, command: Command, facts: &PodFacts, now_ms: u64) {
+        match command {
+            Command::PodCondition { pod, reason, message } => {
+                let PodFacts { generation, conditioned, .. } = *facts;
+                self.reports.condition(ConditionWrite { pod, reason, message, generation, transitioned: conditioned });
+            }
+            Command::PodEvent { pod, kind, note } => {
+                self.reports.event(pod, kind, note, facts.profile.clone(), now_ms);
+            }
+            Command::GangStatus { namespace, name, uid, status } => {
+                self.reports.gang(GangWrite { namespace, name, uid, status });
+            }
+            Command::Observe(_) => {}
+            command => {
+                if let Command::Bind { pod, .. } = &command {
+                    self.reports.forget_condition(&pod.uid);
+                }
+                self.send(Job { command, queued: Instant::now() });
+            }
+        }
+    }
+
+    /// Moves on what found no room before; true when nothing is left.
+    pub(crate) fn flush(&mut self) -> bool {
+        for job in std::mem::take(&mut self.backlog) {
+            self.send(job);
+        }
+        self.backlog.is_empty()
+    }
+
+    /// A gang object is gone.
+    pub(crate) fn forget_gang(&self, uid: &SmolStr) {
+        self.reports.forget_gang(uid);
+    }
+
+    fn send(&mut self, job: Job) {
+        let (lane, name) = match job.command {
+            Command::WriteJournal { .. } | Command::ReadJournal { .. } => (&self.journal, "journal"),
+            _ => (&self.pods, "pods"),
+        };
+        match lane.try_send(job) {
+            Ok(()) => self.metrics.queue_items.with_label_values(&[name, "in"]).inc(),
+            // The lanes end with the term; what is left then is no longer ours to do.
+            Err(mpsc::error::TrySendError::Closed(_)) => {
+                self.metrics.queue_items.with_label_values(&[name, "dropped"]).inc();
+            }
+            Err(mpsc::error::TrySendError::Full(job)) => self.backlog.push_back(job),
+        }
+    }
+}
+
+/// Works on the jobs of a lane, at most `limit` at once, in the order they came.
+async fn lane(name: &'static str, mut jobs: mpsc::Receiver<Job>, limit: usize, worker: Arc<Worker>) {
+    let mut tasks = JoinSet::new();
+    while let Some(job) = jobs.recv().await {
+        while tasks.len() >= limit {
+            tasks.join_next().await;
+        }
+        while tasks.try_join_next().is_some() {}
+        let depth = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
+        worker.metrics.queue_depth.with_label_values(&[name]).set(depth);
+        let worker = worker.clone();
+        tasks.spawn(async move {
+            worker.run(job).await;
+            worker.metrics.queue_items.with_label_values(&[name, "out"]).inc();
+        });
+    }
+}
+
+impl Worker {
+    async fn run(&self, job: Job) {
+        if let Command::Bind { pod, .. } = &job.command {
+            self.reports.condition_settled(&pod.uid).await;
+        }
+        let started = Instant::now();
+        let report = match &job.command {
+            command @ (Command::WriteJournal { .. } | Command::ReadJournal { .. }) => {
+                self.journal.execute(&self.gate, command, job.queued).await.map(Report::Outcome)
+            }
+            command => pods::execute(&self.gate, command, job.queued).await,
+        };
+        let Some(report) = report else { return };
+        let labels = [command_label(&job.command), outcome_label(&report)];
+        self.metrics.requests.with_label_values(&labels).observe(started.elapsed().as_secs_f64());
+        // A closed channel means that the term is over.
+        let _ = self.input.send(Input::Report(report)).await;
+    }
+}
+
+/// Reads every slot of the journal, making absent ones; answers them and the highest epoch found.
+pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(i64, Vec<JournalSlotRead>), String> {
+    let gate = Gate::new(
+        settings.client.clone(),
+        settings.leadership.clone(),
+        settings.pressure.clone(),
+        settings.request_timeout,
+    );
+    let mut epoch = 0;
+    let mut read = Vec::new();
+    for slot in 0..slots {
+        let (slot_epoch, slot) = settings.journal.read(&gate, slot, Instant::now()).await.map_err(|failure| {
+            let why = match failure {
+                Failure::Conflict(why) | Failure::NotFound(why) | Failure::Refused(why) | Failure::Unknown(why) => why,
+                Failure::Lost => "the leadership was lost".to_owned(),
+            };
+            format!("cannot read slot {slot} of the placement journal in {}: {why}", settings.journal.namespace)
+        })?;
+        epoch = epoch.max(slot_epoch);
+        read.push(slot);
+    }
+    Ok((epoch, read))
+}
+
+/// The pod that a command is about.
+pub(crate) fn subject(command: &Command) -> Option<&PodKey> {
+    match command {
+        Command::PodCondition { pod, .. } | Command::PodEvent { pod, .. } => Some(pod),
+        _ => None,
+    }
+}
+
+fn command_label(command: &Command) -> &'static str {
+    match command {
+        Command::WriteJournal { .. } => "write_journal",
+        Command::ReadJournal { .. } => "read_journal",
+        Command::Bind { .. } => "bind",
+        Command::ReadPod { .. } => "read_pod",
+        Command::FencePod { .. } => "fence_pod",
+        Command::MarkRollback { .. } => "mark_rollback",
+        Command::DeletePod { .. } => "delete_pod",
+        Command::PodCondition { .. } => "pod_condition",
+        Command::PodEvent { .. } => "pod_event",
+        Command::GangStatus { .. } => "gang_status",
+        Command::Observe(_) => "observe",
+    }
+}
+
+fn outcome_label(report: &Report) -> &'static str {
+    use flowforge_scheduler_core::event::{BindResult, JournalReadResult, ReadResult, WriteResult};
+    let write = |result: &WriteResult| match result {
+        WriteResult::Ok(_) => "ok",
+        WriteResult::Conflict => "conflict",
+        WriteResult::NotFound => "not_found",
+        WriteResult::Refused(_) => "refused",
+        WriteResult::Unknown(_) => "unknown",
+    };
+    match report {
+        Report::PodRead { .. } => "ok",
+        Report::Outcome(outcome) => match outcome {
+            Outcome::Journal { result, .. }
+            | Outcome::Fence { result, .. }
+            | Outcome::Mark { result, .. }
+            | Outcome::Delete { result, .. } => write(result),
+            Outcome::JournalRead { result: JournalReadResult::Found { .. }, .. } => "ok",
+            Outcome::JournalRead { result: JournalReadResult::Unknown(_), .. } => "unknown",
+            Outcome::Read { result: ReadResult::Found(_), .. } => "ok",
+            Outcome::Read { result: ReadResult::NotFound, .. } => "not_found",
+            Outcome::Read { result: ReadResult::Unknown(_), .. } => "unknown",
+            Outcome::Bind { result, .. } => match result {
+                BindResult::Ok => "ok",
+                BindResult::Conflict(_) => "conflict",
+                BindResult::NotFound => "not_found",
+                BindResult::Refused(_) => "refused",
+                BindResult::Unknown(_) => "unknown",
+            },
+        },
+    }
+}

@@ -1,0 +1,80 @@
+//! `flowforge-scheduler`: schedules pods and gangs that ask for one of its scheduler names.
+
+use anyhow::{Context, anyhow};
+use clap::Parser;
+use flowforge_api::names::SCHEDULER_LEASE;
+use flowforge_runtime::admin::Probe;
+use flowforge_runtime::{Admin, Elector, Health, Metrics, Pressure, RuntimeArgs, client, shutdown, telemetry};
+use flowforge_scheduler::Scheduler;
+use flowforge_scheduler::config::Config;
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio_util::sync::CancellationToken;
+
+/// Where /livez, /readyz and /metrics are served unless --listen says otherwise.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9290);
+
+/// Schedules pods and gangs on a Kubernetes cluster.
+#[derive(Parser)]
+#[command(name = "flowforge-scheduler", version)]
+struct Cli {
+    #[command(flatten)]
+    runtime: RuntimeArgs,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let log = telemetry::init(&cli.runtime.log_level, cli.runtime.log_format).map_err(|why| anyhow!(why))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(cli.runtime, log));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    ended
+}
+
+async fn run(args: RuntimeArgs, log: telemetry::LogHandle) -> anyhow::Result<()> {
+    let config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
+    let timing = args.lease_timing().map_err(|why| anyhow!(why))?;
+    let stop = shutdown::on_signals()?;
+    let registry = Metrics::new("scheduler", env!("CARGO_PKG_VERSION"))?;
+    let metrics = flowforge_scheduler::metrics::Metrics::new(&registry)?;
+    let pressure = Pressure::new(&registry)?;
+    let agent = concat!("flowforge-scheduler/", env!("CARGO_PKG_VERSION"));
+    let connect = || client::connect(args.kubeconfig.as_deref(), agent, &pressure);
+    let client = connect().await.context("cannot configure the API client")?;
+    // The lease has its own connections: a queue of requests must not delay its renewal.
+    let lease_client = connect().await.context("cannot configure the API client")?;
+    let elector = Elector::new(lease_client, &args.namespace, SCHEDULER_LEASE, timing, &registry)?;
+    let holder = elector.identity().to_owned();
+    tracing::info!(names = ?config.scheduler_names, namespace = %args.namespace, identity = %holder, "starting");
+    let scheduler = Scheduler::new(client, pressure.clone(), config, timing, args.namespace.clone(), holder, metrics);
+    let admin_stop = CancellationToken::new();
+    serve_admin(&scheduler, &registry, log, args.listen.unwrap_or(DEFAULT_LISTEN), &admin_stop).await?;
+    let mut terms = elector.start(stop);
+    while let Some(leadership) = terms.next().await {
+        scheduler.serve(&leadership).await;
+        leadership.finish();
+    }
+    terms.closed().await;
+    admin_stop.cancel();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn serve_admin(
+    scheduler: &Scheduler,
+    registry: &Metrics,
+    log: telemetry::LogHandle,
+    listen: SocketAddr,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let health = Health::default();
+    let (ready, alive, inspected) = (scheduler.clone(), scheduler.clone(), scheduler.clone());
+    health.add(Probe::Ready, "term", move || ready.ready());
+    health.add(Probe::Live, "engine", move || alive.alive());
+    let debug = move || {
+        let scheduler = inspected.clone();
+        async move { scheduler.inspect().await }
+    };
+    let admin = Admin::new(registry.clone(), health, log, debug);
+    admin.serve(listen, stop.clone()).await.with_context(|| format!("cannot listen on {listen}"))?;
+    Ok(())
+}

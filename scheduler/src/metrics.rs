@@ -1,0 +1,376 @@
+//! Every metric of the scheduler: name, labels and buckets, each in one place.
+//!
+//! Names that begin with `scheduler_` are kube-scheduler's and mean the same there, so that existing dashboards work;
+//! those that begin with `flowforge_` are our own. Label values come from enums, never from debug output.
+
+use flowforge_runtime::metrics::{Metrics as Registry, doubling_buckets, register};
+use flowforge_scheduler_core::command::{AttemptResult, Observation};
+use flowforge_scheduler_core::engine::Stats;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Result,
+};
+use std::time::Duration;
+
+/// 1 ms × 2^15, as kube-scheduler: from a cached decision to half a minute.
+fn latency_buckets() -> Vec<f64> {
+    doubling_buckets(0.001, 16)
+}
+
+/// 10 ms × 2^20, as kube-scheduler: a pod may wait for hours.
+fn sli_buckets() -> Vec<f64> {
+    doubling_buckets(0.01, 20)
+}
+
+/// 1 ms × 2^24: a gang's queueing may take hours, its binding milliseconds.
+fn gang_buckets() -> Vec<f64> {
+    doubling_buckets(0.001, 24)
+}
+
+/// The queues of `scheduler_pending_pods`.
+const QUEUES: [&str; 6] = ["active", "backoff", "unschedulable", "gated", "incomplete", "pending"];
+
+/// All metrics; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    attempts: IntCounterVec,
+    algorithm: Histogram,
+    attempt: HistogramVec,
+    sli: HistogramVec,
+    pod_attempts: Histogram,
+    pending: IntGaugeVec,
+    unschedulable: IntGaugeVec,
+    cache: IntGaugeVec,
+    gang_total: Histogram,
+    gang_queue: Histogram,
+    gang_plan: Histogram,
+    gang_prepare: Histogram,
+    gang_bind: Histogram,
+    gang_members: Histogram,
+    repairs: IntCounter,
+    rollbacks: IntCounter,
+    foreign_binds: IntCounter,
+    search_limits: IntCounter,
+    open_intents: IntGauge,
+    held_partial: IntGauge,
+    run: Histogram,
+    /// Items that went into, came out of and were dropped by each bounded queue.
+    pub queue_items: IntCounterVec,
+    /// Items in each bounded queue now.
+    pub queue_depth: IntGaugeVec,
+    /// Time of each kind of request, by outcome.
+    pub requests: HistogramVec,
+    /// Lists of each watched kind: one at start, more after a watch was too old.
+    pub relists: IntCounterVec,
+    /// Failed lists and watches.
+    pub watch_failures: IntCounterVec,
+    /// Objects that could not be decoded.
+    pub undecodable: IntCounterVec,
+    /// Time from a watch event's arrival to its place in the snapshot.
+    pub event_lag: Histogram,
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> Result<Histogram> {
+    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: Vec<f64>) -> Result<HistogramVec> {
+    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)?)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec> {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter> {
+    register(registry, IntCounter::new(name, help)?)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec> {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge> {
+    register(registry, IntGauge::new(name, help)?)
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// When it was done before with this registry.
+    #[allow(clippy::too_many_lines, reason = "a table: one metric a line or two")]
+    pub fn new(r: &Registry) -> Result<Self> {
+        let latency = latency_buckets;
+        Ok(Self {
+            attempts: counters(
+                r,
+                "scheduler_schedule_attempts_total",
+                "Attempts to schedule pods, by result and profile (schedulerName).",
+                &["result", "profile"],
+            )?,
+            algorithm: histogram(
+                r,
+                "scheduler_scheduling_algorithm_duration_seconds",
+                "Time to find a place for one pod; a gang's time is spread over its members.",
+                latency(),
+            )?,
+            attempt: histograms(
+                r,
+                "scheduler_scheduling_attempt_duration_seconds",
+                "Time of one attempt by result and profile: the search, and for scheduled pods its share of the run that placed them.",
+                &["result", "profile"],
+                latency(),
+            )?,
+            sli: histograms(
+                r,
+                "scheduler_pod_scheduling_sli_duration_seconds",
+                "From a pod first seen ungated to its Binding acknowledged, by attempts.",
+                &["attempts"],
+                sli_buckets(),
+            )?,
+            pod_attempts: histogram(
+                r,
+                "scheduler_pod_scheduling_attempts",
+                "Attempts that it took to schedule a pod.",
+                doubling_buckets(1.0, 5),
+            )?,
+            pending: gauges(
+                r,
+                "scheduler_pending_pods",
+                "Pending pods by queue: active, backoff, unschedulable, gated, incomplete (gang) and pending (being bound).",
+                &["queue"],
+            )?,
+            unschedulable: gauges(
+                r,
+                "scheduler_unschedulable_pods",
+                "Unschedulable pods by the plugin that refused nodes for them; a pod counts for each of its plugins.",
+                &["plugin", "profile"],
+            )?,
+            cache: gauges(r, "scheduler_cache_size", "Objects in the snapshot, by type.", &["type"])?,
+            gang_total: histogram(
+                r,
+                "flowforge_gang_placement_duration_seconds",
+                "From the last needed member of a gang seen ungated to the last Binding acknowledged, repairs included.",
+                gang_buckets(),
+            )?,
+            gang_queue: histogram(
+                r,
+                "flowforge_gang_queue_duration_seconds",
+                "From the last needed member of a gang seen ungated to its plan.",
+                gang_buckets(),
+            )?,
+            gang_plan: histogram(
+                r,
+                "flowforge_gang_plan_duration_seconds",
+                "Planning time of the run that placed a gang, shared evenly by the gangs that the run placed.",
+                latency(),
+            )?,
+            gang_prepare: histogram(
+                r,
+                "flowforge_gang_prepare_duration_seconds",
+                "From a gang's plan to its first Binding: the journal write and the preparation.",
+                latency(),
+            )?,
+            gang_bind: histogram(
+                r,
+                "flowforge_gang_bind_duration_seconds",
+                "From the first Binding of a gang sent to the last one acknowledged, repairs included.",
+                latency(),
+            )?,
+            gang_members: histogram(
+                r,
+                "flowforge_gang_members",
+                "Members of placed gangs.",
+                doubling_buckets(1.0, 14),
+            )?,
+            repairs: counter(r, "flowforge_gang_repairs_total", "Repairs of gangs begun.")?,
+            rollbacks: counter(r, "flowforge_gang_rollbacks_total", "Rollbacks of gangs begun.")?,
+            foreign_binds: counter(
+                r,
+                "flowforge_foreign_binds_total",
+                "Pods of ours that another scheduler bound elsewhere than planned.",
+            )?,
+            search_limits: counter(r, "flowforge_search_limits_total", "Searches given up at their limit.")?,
+            open_intents: gauge(r, "flowforge_open_intents", "Gangs being bound, repaired or rolled back.")?,
+            held_partial: gauge(
+                r,
+                "flowforge_gangs_held_partial",
+                "Gangs partly live whose owner does not tolerate a rollback and that could not be completed yet.",
+            )?,
+            run: histogram(r, "flowforge_engine_run_duration_seconds", "Time of one planning run.", latency())?,
+            queue_items: counters(
+                r,
+                "flowforge_queue_items_total",
+                "Items through each bounded queue, by direction: in, out, merged or dropped.",
+                &["queue", "direction"],
+            )?,
+            queue_depth: gauges(r, "flowforge_queue_depth", "Items in each bounded queue.", &["queue"])?,
+            requests: histograms(
+                r,
+                "flowforge_dispatch_duration_seconds",
+                "Time of each command's request including waits for the lease and the server's Retry-After, by outcome.",
+                &["command", "outcome"],
+                latency(),
+            )?,
+            relists: counters(r, "flowforge_relists_total", "Completed lists of each watched kind.", &["kind"])?,
+            watch_failures: counters(r, "flowforge_watch_failures_total", "Failed lists and watches.", &["kind"])?,
+            undecodable: counters(
+                r,
+                "flowforge_undecodable_objects_total",
+                "Objects skipped because they could not be decoded.",
+                &["kind"],
+            )?,
+            event_lag: histogram(
+                r,
+                "flowforge_event_lag_seconds",
+                "From the arrival of a watch event to its place in the snapshot.",
+                latency(),
+            )?,
+        })
+    }
+
+    /// Takes in what the engine observed in a run of `run_share` per attempt.
+    pub fn observe(&self, observation: &Observation, run_share: Duration) {
+        match observation {
+            Observation::Attempt { profile, result } => {
+                let labels = [result_label(*result), profile.as_str()];
+                self.attempts.with_label_values(&labels).inc();
+                self.attempt.with_label_values(&labels).observe(run_share.as_secs_f64());
+                self.algorithm.observe(run_share.as_secs_f64());
+            }
+            Observation::PodScheduled { attempts, sli_ms } => {
+                self.sli.with_label_values(&[&attempts_label(*attempts)]).observe(seconds(*sli_ms));
+                self.pod_attempts.observe(f64::from(*attempts));
+            }
+            Observation::GangPlaced { members, queue_ms, plan_ms: _, prepare_ms, bind_ms, total_ms } => {
+                self.gang_members.observe(f64::from(*members));
+                self.gang_queue.observe(seconds(*queue_ms));
+                self.gang_prepare.observe(seconds(*prepare_ms));
+                self.gang_bind.observe(seconds(*bind_ms));
+                self.gang_total.observe(seconds(*total_ms));
+            }
+            Observation::Repair => self.repairs.inc(),
+            Observation::Rollback => self.rollbacks.inc(),
+            Observation::ForeignBind => self.foreign_binds.inc(),
+            Observation::SearchLimit => self.search_limits.inc(),
+        }
+    }
+
+    /// Takes in one planning run that placed `gangs`.
+    pub fn ran(&self, took: Duration, gangs: u32) {
+        self.run.observe(took.as_secs_f64());
+        for _ in 0..gangs {
+            self.gang_plan.observe(took.as_secs_f64() / f64::from(gangs));
+        }
+    }
+
+    /// Sets the gauges; `profile` is the first scheduler name.
+    pub fn set_gauges(&self, stats: &Stats, profile: &str) {
+        let depths = [
+            stats.active,
+            stats.backoff,
+            stats.unschedulable,
+            stats.gated,
+            stats.incomplete,
+            stats.pending,
+        ];
+        for (queue, depth) in QUEUES.iter().zip(depths) {
+            self.pending.with_label_values(&[queue]).set(integer(depth));
+        }
+        self.unschedulable.reset();
+        for (plugin, pods) in &stats.unschedulable_by_plugin {
+            self.unschedulable.with_label_values(&[*plugin, profile]).set(integer(*pods));
+        }
+        let sizes = [
+            ("nodes", stats.nodes),
+            ("pods", stats.pods),
+            ("assumed_pods", stats.assumed),
+            ("gangs", stats.gangs),
+            ("node_classes", stats.classes),
+            ("pod_shapes", stats.shapes),
+            ("pod_shape_bytes", stats.shape_bytes),
+        ];
+        for (kind, size) in sizes {
+            self.cache.with_label_values(&[kind]).set(integer(size));
+        }
+        self.open_intents.set(integer(stats.open_intents));
+        self.held_partial.set(integer(stats.gangs_held_partial));
+    }
+
+    /// A follower has nothing pending.
+    pub fn clear_gauges(&self) {
+        self.set_gauges(&Stats::default(), "");
+    }
+}
+
+fn result_label(result: AttemptResult) -> &'static str {
+    match result {
+        AttemptResult::Scheduled => "scheduled",
+        AttemptResult::Unschedulable => "unschedulable",
+        AttemptResult::Error => "error",
+    }
+}
+
+/// kube-scheduler's label: exact up to 14, then `15+`.
+fn attempts_label(attempts: u32) -> String {
+    if attempts >= 15 { "15+".to_owned() } else { attempts.to_string() }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "milliseconds of a process's life fit into 52 bits")]
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1_000.0
+}
+
+fn integer(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> (Registry, Metrics) {
+        let registry = Registry::new("test", "1").expect("registry");
+        let metrics = Metrics::new(&registry).expect("names are unique and valid");
+        (registry, metrics)
+    }
+
+    #[test]
+    fn attempts_and_placements_reach_their_series() {
+        let (registry, metrics) = metrics();
+        let attempt = Observation::Attempt { profile: "flowforge".into(), result: AttemptResult::Unschedulable };
+        metrics.observe(&attempt, Duration::from_millis(3));
+        metrics.observe(&Observation::PodScheduled { attempts: 20, sli_ms: 1_500 }, Duration::ZERO);
+        let placed =
+            Observation::GangPlaced { members: 4, queue_ms: 1, plan_ms: 0, prepare_ms: 2, bind_ms: 3, total_ms: 6 };
+        metrics.observe(&placed, Duration::ZERO);
+        metrics.ran(Duration::from_millis(8), 2);
+        let text = registry.encode().expect("encodes");
+        for line in [
+            "scheduler_schedule_attempts_total{profile=\"flowforge\",result=\"unschedulable\"} 1",
+            "scheduler_pod_scheduling_sli_duration_seconds_sum{attempts=\"15+\"} 1.5",
+            "flowforge_gang_placement_duration_seconds_bucket{le=\"0.008\"} 1",
+            "flowforge_gang_placement_duration_seconds_bucket{le=\"0.004\"} 0",
+            "flowforge_gang_plan_duration_seconds_count 2",
+            "flowforge_gang_plan_duration_seconds_sum 0.008",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn gauges_follow_the_engine_and_forget_plugins_that_refuse_nothing_any_more() {
+        let (registry, metrics) = metrics();
+        let mut stats = Stats { unschedulable: 3, open_intents: 2, ..Stats::default() };
+        stats.unschedulable_by_plugin.insert("NodeResourcesFit", 3);
+        metrics.set_gauges(&stats, "flowforge");
+        let text = registry.encode().expect("encodes");
+        assert!(text.contains("scheduler_pending_pods{queue=\"unschedulable\"} 3"), "{text}");
+        assert!(text.contains("scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"flowforge\"} 3"));
+        assert!(text.contains("flowforge_open_intents 2"));
+        metrics.clear_gauges();
+        let text = registry.encode().expect("encodes");
+        assert!(!text.contains("NodeResourcesFit"), "{text}");
+        assert!(text.contains("scheduler_pending_pods{queue=\"unschedulable\"} 0"), "{text}");
+    }
+}

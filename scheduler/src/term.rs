@@ -1,0 +1,293 @@
+//! One term of leadership, from consistent reads to the last command.
+//!
+//! ```text
+//!   journal (consistent) ──> lists (consistent) ──> Begin ──> plan and bind ──> lost or shutdown ──> all of it stops
+//! ```
+//! Invariants: a term begins with an empty engine and ends with nothing in flight, so that nothing of one term reaches
+//! the next; the journal is read before the lists, so that every intent in it is older than what the lists show.
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
+use crate::input::{CAPACITY, Input};
+use crate::metrics::Metrics;
+use crate::watch::{Claims, Gangs, Nodes, Ours, Pods, Watched, Watcher};
+use crate::writer::{Pulse, Writer};
+use flowforge_runtime::{Leadership, LeaseTiming, Pressure};
+use flowforge_scheduler_core::engine::Engine;
+use flowforge_scheduler_core::event::JournalSlotRead;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// Pause between tries to read the journal.
+const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
+/// A thread that did not go round for so long is stuck.
+const STUCK_MS: u64 = 60_000;
+/// How long `/debug/state` waits for the engine's thread.
+const INSPECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// What every term needs.
+#[derive(Clone)]
+pub struct Scheduler {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    client: kube::Client,
+    pressure: Pressure,
+    config: Config,
+    timing: LeaseTiming,
+    namespace: String,
+    holder: String,
+    metrics: Metrics,
+    clock: Clock,
+    pulse: Arc<Pulse>,
+    progress: Mutex<Progress>,
+}
+
+/// Where a term stands, for `/readyz` and `/debug/state`.
+#[derive(Clone, Default)]
+enum Progress {
+    /// Another process leads, or nobody yet.
+    #[default]
+    Follower,
+    /// Something must happen before planning begins.
+    Starting(String),
+    /// Planning.
+    Leading(mpsc::Sender<Input>),
+}
+
+impl Scheduler {
+    /// A scheduler that waits for its first term.
+    #[must_use]
+    pub fn new(
+        client: kube::Client,
+        pressure: Pressure,
+        config: Config,
+        timing: LeaseTiming,
+        namespace: String,
+        holder: String,
+        metrics: Metrics,
+    ) -> Self {
+        let inner = Inner {
+            client,
+            pressure,
+            config,
+            timing,
+            namespace,
+            holder,
+            metrics,
+            clock: Clock::start(),
+            pulse: Arc::default(),
+            progress: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Works until the leadership is lost or the process shuts down, then stops everything.
+    pub async fn serve(&self, leadership: &Leadership) {
+        let inner = &self.inner;
+        let ours = Ours(Arc::new(inner.config.scheduler_names.iter().cloned().collect()));
+        let Some(slots) = self.read_journal(leadership).await else { return self.followed() };
+        let (input, inputs) = mpsc::channel(CAPACITY);
+        let (dispatch, outbox) = Dispatch::start(self.settings(leadership), input.clone());
+        let engine = Engine::new(self.core_config());
+        let writer = Writer::new(
+            engine,
+            outbox,
+            inputs,
+            inner.clock,
+            inner.metrics.clone(),
+            inner.pulse.clone(),
+            ours.clone(),
+        );
+        let stop = leadership.lost_token();
+        let runtime = Handle::current();
+        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || writer.run(&runtime, &stop));
+        let thread = match thread {
+            Ok(thread) => thread,
+            Err(error) => {
+                tracing::error!(%error, "cannot start the engine's thread");
+                return self.followed();
+            }
+        };
+        let mut watches = JoinSet::new();
+        let lists = self.start_watches(&mut watches, &input, ours);
+        tokio::select! {
+            () = leadership.lost() => {}
+            () = self.begin(lists, &input, leadership, slots) => leadership.lost().await,
+        }
+        self.followed();
+        watches.shutdown().await;
+        dispatch.stop().await;
+        drop(input);
+        if !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(()))) {
+            tracing::error!("the engine's thread panicked");
+        }
+    }
+
+    fn core_config(&self) -> flowforge_scheduler_core::config::Config {
+        self.inner.config.core()
+    }
+
+    fn request_timeout(&self) -> Duration {
+        let wanted = Duration::from_millis(self.inner.config.binding.request_timeout_ms);
+        self.inner.timing.request_timeout(wanted)
+    }
+
+    fn settings(&self, leadership: &Leadership) -> Settings {
+        let inner = &self.inner;
+        Settings {
+            client: inner.client.clone(),
+            leadership: leadership.clone(),
+            pressure: inner.pressure.clone(),
+            request_timeout: self.request_timeout(),
+            parallel_requests: inner.config.binding.parallel_requests,
+            parallel_reports: inner.config.binding.parallel_reports,
+            journal: Journal { namespace: inner.namespace.clone(), holder: inner.holder.clone() },
+            metrics: inner.metrics.clone(),
+        }
+    }
+
+    /// Reads the journal until it answers; None when the leadership ended first. Raises the epoch where the journal knows
+    /// a higher one than the Lease, which then was deleted and made again.
+    async fn read_journal(&self, leadership: &Leadership) -> Option<Vec<JournalSlotRead>> {
+        let settings = self.settings(leadership);
+        loop {
+            self.starting("the placement journal is not read yet");
+            match read_journal(&settings, self.inner.config.binding.journal_slots).await {
+                Ok((found, slots)) => {
+                    if found >= leadership.epoch() {
+                        leadership.raise_epoch(found.saturating_add(1));
+                    }
+                    return Some(slots);
+                }
+                Err(why) => {
+                    tracing::warn!(why, "waiting for the journal");
+                    self.starting(&why);
+                }
+            }
+            tokio::select! {
+                () = leadership.lost() => return None,
+                () = tokio::time::sleep(JOURNAL_PAUSE) => {}
+            }
+        }
+    }
+
+    fn start_watches(
+        &self,
+        tasks: &mut JoinSet<()>,
+        input: &mpsc::Sender<Input>,
+        ours: Ours,
+    ) -> Vec<(&'static str, watch::Receiver<bool>)> {
+        vec![
+            self.start_watch(tasks, Claims, input),
+            self.start_watch(tasks, Nodes, input),
+            self.start_watch(tasks, Gangs, input),
+            self.start_watch(tasks, Pods(ours), input),
+        ]
+    }
+
+    fn start_watch<W: Watched>(
+        &self,
+        tasks: &mut JoinSet<()>,
+        kind: W,
+        input: &mpsc::Sender<Input>,
+    ) -> (&'static str, watch::Receiver<bool>) {
+        let inner = &self.inner;
+        let (watcher, listed) =
+            Watcher::new(kind, inner.client.clone(), input.clone(), inner.clock, inner.metrics.clone());
+        tasks.spawn(watcher.run());
+        (W::KIND, listed)
+    }
+
+    /// Waits for the first lists, then lets the engine begin.
+    async fn begin(
+        &self,
+        lists: Vec<(&'static str, watch::Receiver<bool>)>,
+        input: &mpsc::Sender<Input>,
+        leadership: &Leadership,
+        slots: Vec<JournalSlotRead>,
+    ) {
+        for (kind, mut listed) in lists {
+            self.starting(&format!("{kind} are not listed yet"));
+            if listed.wait_for(|listed| *listed).await.is_err() {
+                tracing::error!(kind, "the watch ended");
+                return;
+            }
+        }
+        let epoch = u64::try_from(leadership.epoch()).unwrap_or_default();
+        if input.send(Input::Begin { epoch, slots }).await.is_ok() {
+            tracing::info!(epoch, "everything is listed: planning begins");
+            *self.inner.progress.lock() = Progress::Leading(input.clone());
+        }
+    }
+
+    fn starting(&self, why: &str) {
+        *self.inner.progress.lock() = Progress::Starting(why.to_owned());
+    }
+
+    fn followed(&self) {
+        *self.inner.progress.lock() = Progress::Follower;
+    }
+
+    /// Whether this process can do its work now: a follower can always take over.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self) -> Result<(), String> {
+        match &*self.inner.progress.lock() {
+            Progress::Follower => Ok(()),
+            Progress::Starting(why) => Err(why.clone()),
+            Progress::Leading(_) if self.inner.pulse.begun.load(Ordering::Acquire) => Ok(()),
+            Progress::Leading(_) => Err("the engine has not begun yet".to_owned()),
+        }
+    }
+
+    /// Whether the engine's thread goes round.
+    ///
+    /// # Errors
+    /// For how long it has not.
+    pub fn alive(&self) -> Result<(), String> {
+        let beat_ms = self.inner.pulse.beat_ms.load(Ordering::Acquire);
+        let silent_ms = self.inner.clock.now_ms().saturating_sub(beat_ms);
+        if beat_ms != 0 && silent_ms > STUCK_MS {
+            return Err(format!("the engine has not gone round for {silent_ms} ms"));
+        }
+        Ok(())
+    }
+
+    /// A look inside, for people.
+    pub async fn inspect(&self) -> Value {
+        let progress = self.inner.progress.lock().clone();
+        let mut state = match progress {
+            Progress::Follower => json!({"role": "follower"}),
+            Progress::Starting(why) => json!({"role": "leader", "waitingFor": why}),
+            Progress::Leading(input) => match ask(&input).await {
+                Some(mut state) => {
+                    state["role"] = Value::from("leader");
+                    state
+                }
+                None => json!({"role": "leader", "waitingFor": "the engine's thread did not answer"}),
+            },
+        };
+        state["identity"] = Value::from(self.inner.holder.as_str());
+        state["schedulerNames"] = json!(self.inner.config.scheduler_names);
+        state
+    }
+}
+
+async fn ask(input: &mpsc::Sender<Input>) -> Option<Value> {
+    let (question, answer) = oneshot::channel();
+    let asked = async {
+        input.send(Input::Inspect(question)).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(INSPECT_LIMIT, asked).await.ok().flatten()
+}

@@ -1,0 +1,309 @@
+//! The one thread that owns the engine: takes inputs in batches, lets the engine decide, and hands commands to dispatch.
+//!
+//! Invariants: nothing here waits for anything but the next input or the engine's next wakeup; while dispatch has no room,
+//! facts and outcomes are still taken in, but nothing new is planned.
+
+use crate::clock::Clock;
+use crate::convert::ClaimIndex;
+use crate::dispatch::{Outbox, PodFacts, Report, subject};
+use crate::input::{Fact, Input, PodFact};
+use crate::metrics::Metrics;
+use crate::watch::{Ours, pod_fact};
+use flowforge_scheduler_core::command::{Command, Observation};
+use flowforge_scheduler_core::engine::{Engine, Waiting};
+use flowforge_scheduler_core::event::{Event, Outcome, ReadResult, RelistedKind};
+use flowforge_scheduler_core::model::PodInfo;
+use serde_json::{Value, json};
+use smol_str::SmolStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+/// Inputs taken in before the engine plans.
+const BATCH: usize = 2_048;
+/// Longest sleep, so that gauges and the heartbeat stay fresh.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// Gauges are set at most this often.
+const GAUGE_PERIOD: Duration = Duration::from_millis(200);
+/// Waiting entities shown by `/debug/state`.
+const INSPECTED: usize = 1_000;
+
+/// What others see of the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    /// When it last went round, on the engine's clock; 0 while it does not run.
+    pub(crate) beat_ms: AtomicU64,
+    /// Whether the engine was told to begin.
+    pub(crate) begun: AtomicBool,
+}
+
+/// The thread's state.
+pub(crate) struct Writer {
+    engine: Engine,
+    outbox: Outbox,
+    input: mpsc::Receiver<Input>,
+    clock: Clock,
+    metrics: Metrics,
+    pulse: Arc<Pulse>,
+    profile: SmolStr,
+    ours: Ours,
+    facts: BTreeMap<SmolStr, PodFacts>,
+    claims: ClaimIndex,
+    /// Unbound pods of ours that mount claims, with their names, by UID.
+    claimants: BTreeMap<SmolStr, (PodInfo, Vec<SmolStr>)>,
+    commands: Vec<Command>,
+    gauges_at: Option<Instant>,
+}
+
+impl Writer {
+    /// A writer that has not begun.
+    pub(crate) fn new(
+        engine: Engine,
+        outbox: Outbox,
+        input: mpsc::Receiver<Input>,
+        clock: Clock,
+        metrics: Metrics,
+        pulse: Arc<Pulse>,
+        ours: Ours,
+    ) -> Self {
+        let profile = ours.0.first().cloned().unwrap_or_default();
+        Self {
+            engine,
+            outbox,
+            input,
+            clock,
+            metrics,
+            pulse,
+            profile,
+            ours,
+            facts: BTreeMap::new(),
+            claims: ClaimIndex::default(),
+            claimants: BTreeMap::new(),
+            commands: Vec::new(),
+            gauges_at: None,
+        }
+    }
+
+    /// Works until `stop` is cancelled. Runs on a thread of its own.
+    pub(crate) fn run(mut self, runtime: &Handle, stop: &CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while !stop.is_cancelled() {
+            let sleep = self.sleep();
+            let input = &mut self.input;
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(sleep) => {}
+                    _ = input.recv_many(&mut batch, BATCH) => {}
+                }
+            });
+            self.turn(&mut batch);
+        }
+        self.pulse.begun.store(false, Ordering::Release);
+        self.pulse.beat_ms.store(0, Ordering::Release);
+        self.metrics.clear_gauges();
+    }
+
+    /// Takes in a batch, plans, and hands on the commands.
+    fn turn(&mut self, batch: &mut Vec<Input>) {
+        self.metrics.queue_items.with_label_values(&["input", "out"]).inc_by(batch.len() as u64);
+        self.metrics.queue_depth.with_label_values(&["input"]).set(i64::try_from(self.input.len()).unwrap_or(i64::MAX));
+        for input in batch.drain(..) {
+            self.take(input);
+        }
+        self.hand_on(Duration::ZERO);
+        if self.outbox.flush() {
+            self.plan();
+        }
+        self.set_gauges();
+        self.pulse.beat_ms.store(self.clock.now_ms(), Ordering::Release);
+    }
+
+    fn sleep(&self) -> Duration {
+        let Some(at_ms) = self.engine.next_wakeup() else { return LONGEST_SLEEP };
+        Duration::from_millis(at_ms.saturating_sub(self.clock.now_ms())).min(LONGEST_SLEEP)
+    }
+
+    fn plan(&mut self) {
+        let open_before = self.engine.stats().open_intents;
+        let started = Instant::now();
+        self.engine.run(self.clock.now_ms(), &mut self.commands);
+        let took = started.elapsed();
+        let opened = self.engine.stats().open_intents.saturating_sub(open_before);
+        self.metrics.ran(took, u32::try_from(opened).unwrap_or(u32::MAX));
+        self.hand_on(took);
+    }
+
+    /// Counts observations, which are spread over the attempts of a run that took so long, and hands on the rest.
+    fn hand_on(&mut self, took: Duration) {
+        let is_attempt = |command: &&Command| matches!(command, Command::Observe(Observation::Attempt { .. }));
+        let attempts = self.commands.iter().filter(is_attempt).count();
+        let share = took / u32::try_from(attempts.max(1)).unwrap_or(u32::MAX);
+        let now_ms = self.clock.now_ms();
+        let unknown = PodFacts { profile: self.profile.clone(), ..PodFacts::default() };
+        for command in self.commands.drain(..) {
+            if let Command::Observe(observation) = &command {
+                self.metrics.observe(observation, share);
+                continue;
+            }
+            let facts = subject(&command).and_then(|pod| self.facts.get(&pod.uid)).unwrap_or(&unknown);
+            self.outbox.push(command, facts, now_ms);
+        }
+    }
+
+    fn set_gauges(&mut self) {
+        if self.gauges_at.is_none_or(|at| at.elapsed() >= GAUGE_PERIOD) {
+            self.metrics.set_gauges(&self.engine.stats(), &self.profile);
+            self.gauges_at = Some(Instant::now());
+        }
+    }
+
+    fn apply(&mut self, event: Event, at_ms: u64) {
+        self.engine.apply(event, at_ms, &mut self.commands);
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Fact { fact, at_ms } => {
+                let lag = Duration::from_millis(self.clock.now_ms().saturating_sub(at_ms));
+                self.metrics.event_lag.observe(lag.as_secs_f64());
+                self.take_fact(fact, at_ms);
+            }
+            Input::Report(Report::Outcome(outcome)) => {
+                let now_ms = self.clock.now_ms();
+                self.apply(Event::Outcome(outcome), now_ms);
+            }
+            Input::Report(Report::PodRead { op, pod }) => {
+                let fact = pod_fact(&pod, &self.ours);
+                let info = self.with_claims(fact);
+                let now_ms = self.clock.now_ms();
+                let result = ReadResult::Found(Box::new(info));
+                self.apply(Event::Outcome(Outcome::Read { op, result }), now_ms);
+            }
+            Input::Begin { epoch, slots } => {
+                let now_ms = self.clock.now_ms();
+                self.apply(Event::Synced, now_ms);
+                self.apply(Event::Lead { epoch, slots }, now_ms);
+                self.pulse.begun.store(true, Ordering::Release);
+            }
+            Input::Inspect(answer) => {
+                // Whoever asked may have left.
+                let _ = answer.send(self.inspect());
+            }
+        }
+    }
+
+    fn take_fact(&mut self, fact: Fact, at_ms: u64) {
+        let event = match fact {
+            Fact::Pod(fact) => Event::PodUpsert(Box::new(self.with_claims(*fact))),
+            Fact::PodGone(key) => {
+                self.facts.remove(&key.uid);
+                self.claimants.remove(&key.uid);
+                Event::PodDelete(key)
+            }
+            Fact::PodsListed(uids) => {
+                let listed: BTreeSet<&SmolStr> = uids.iter().collect();
+                self.facts.retain(|uid, _| listed.contains(uid));
+                self.claimants.retain(|uid, _| listed.contains(uid));
+                Event::Relisted(RelistedKind::Pods(uids))
+            }
+            Fact::Node(node) => Event::NodeUpsert(node),
+            Fact::NodeGone(name) => Event::NodeDelete { name },
+            Fact::NodesListed(names) => Event::Relisted(RelistedKind::Nodes(names)),
+            Fact::Gang(gang) => Event::GangUpsert(gang),
+            Fact::GangGone { namespace, name, uid } => {
+                self.outbox.forget_gang(&uid);
+                Event::GangDelete { namespace, name, uid }
+            }
+            Fact::GangsListed(uids) => Event::Relisted(RelistedKind::Gangs(uids)),
+            Fact::Claim(claim) => {
+                if self.claims.note(&claim) {
+                    self.claims_changed(at_ms);
+                }
+                return;
+            }
+            Fact::ClaimGone { namespace, name } => {
+                if self.claims.forget(&namespace, &name) {
+                    self.claims_changed(at_ms);
+                }
+                return;
+            }
+            Fact::ClaimsListed(names) => return self.claims_listed(&names, at_ms),
+        };
+        self.apply(event, at_ms);
+    }
+
+    /// Fills in which claims of a pod are not bound, and remembers what the shell needs of it.
+    fn with_claims(&mut self, fact: PodFact) -> PodInfo {
+        let PodFact { mut info, claims, facts } = fact;
+        let uid = info.key.uid.clone();
+        let waits = info.ours && info.node_name.is_none() && !info.phase.is_terminal();
+        if info.ours && !info.phase.is_terminal() {
+            self.facts.insert(uid.clone(), facts);
+        } else {
+            self.facts.remove(&uid);
+        }
+        if waits && !claims.is_empty() {
+            info.unbound_claims = self.claims.unbound(&info.key.namespace, &claims);
+            self.claimants.insert(uid, (info.clone(), claims));
+        } else {
+            self.claimants.remove(&uid);
+        }
+        info
+    }
+
+    fn claims_listed(&mut self, names: &[(SmolStr, SmolStr)], at_ms: u64) {
+        let listed: BTreeSet<&(SmolStr, SmolStr)> = names.iter().collect();
+        let known: Vec<(SmolStr, SmolStr)> = self.claims.names().map(|(ns, name)| (ns.clone(), name.clone())).collect();
+        let gone: Vec<_> = known.into_iter().filter(|name| !listed.contains(name)).collect();
+        for (namespace, name) in &gone {
+            self.claims.forget(namespace, name);
+        }
+        if !gone.is_empty() {
+            self.claims_changed(at_ms);
+        }
+    }
+
+    /// Tells the engine about the pods whose unbound claims are others than before.
+    fn claims_changed(&mut self, at_ms: u64) {
+        let mut changed = Vec::new();
+        for (info, claims) in self.claimants.values_mut() {
+            let unbound = self.claims.unbound(&info.key.namespace, claims);
+            if unbound != info.unbound_claims {
+                info.unbound_claims = unbound;
+                changed.push(info.clone());
+            }
+        }
+        for info in changed {
+            self.apply(Event::PodUpsert(Box::new(info)), at_ms);
+        }
+    }
+
+    fn inspect(&self) -> Value {
+        let stats = self.engine.stats();
+        let waiting = |entry: Waiting| {
+            json!({
+                "namespace": entry.namespace, "name": entry.name, "gang": entry.gang,
+                "queue": entry.queue, "message": entry.message,
+            })
+        };
+        json!({
+            "queues": {
+                "active": stats.active, "backoff": stats.backoff, "unschedulable": stats.unschedulable,
+                "gated": stats.gated, "incomplete": stats.incomplete, "pending": stats.pending,
+            },
+            "unschedulableByPlugin": stats.unschedulable_by_plugin,
+            "openIntents": stats.open_intents,
+            "gangsHeldPartial": stats.gangs_held_partial,
+            "snapshot": {
+                "nodes": stats.nodes, "pods": stats.pods, "assumed": stats.assumed, "gangs": stats.gangs,
+                "nodeClasses": stats.classes, "podShapes": stats.shapes, "podShapeBytes": stats.shape_bytes,
+            },
+            "waiting": self.engine.waiting(INSPECTED).into_iter().map(waiting).collect::<Vec<_>>(),
+        })
+    }
+}
