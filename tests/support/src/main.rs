@@ -62,6 +62,9 @@ struct Up {
     /// The Kubernetes version.
     #[arg(long, value_enum, default_value_t = Kubernetes::V1_37)]
     k8s: Kubernetes,
+    /// Stay, and take the testbed down when this process ends, however it ends.
+    #[arg(long)]
+    foreground: bool,
     /// A name for `down`, to have several.
     #[arg(long, default_value = "default")]
     name: String,
@@ -95,7 +98,9 @@ struct Running {
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube_client=off".into()),
+        )
         .init();
     let outcome = match Cli::parse().command {
         Verb::Up(arguments) => up(arguments).await,
@@ -125,10 +130,6 @@ async fn up(arguments: Up) -> Result<()> {
         builder = builder.real_nodes(arguments.profile, arguments.real);
     }
     let testbed = builder.start().await?;
-    let kubeconfig = testbed.admin_kubeconfig().to_owned();
-    let kubectl = testbed.kubectl().get_program().to_owned();
-    let link = testbed.dir().join("kubectl");
-    std::os::unix::fs::symlink(&kubectl, &link)?;
     eprintln!(
         "{} real and {} fake {} nodes on {} after {:.1} s",
         arguments.real,
@@ -137,12 +138,25 @@ async fn up(arguments: Up) -> Result<()> {
         testbed.apiserver_url(),
         begin.elapsed().as_secs_f64(),
     );
-    eprintln!("  export KUBECONFIG={}", kubeconfig.display());
-    eprintln!("  {} get nodes", link.display());
-    eprintln!("logs: {}", testbed.dir().join("logs").display());
+    explain_access(&testbed)?;
+    println!("{}", testbed.admin_kubeconfig().display());
+    if arguments.foreground {
+        tokio::signal::ctrl_c().await?;
+        return testbed.stop();
+    }
     let running = Running { dir: testbed.dir().to_owned(), supervisor: testbed.detach()? };
     fs::write(&state, serde_json::to_vec(&running)?)?;
-    println!("{}", kubeconfig.display());
+    Ok(())
+}
+
+/// Says how to reach the testbed. The binary that has everything in it is
+/// kubectl when it is called so.
+fn explain_access(testbed: &Testbed) -> Result<()> {
+    let kubectl = testbed.dir().join("kubectl");
+    std::os::unix::fs::symlink(testbed.kubectl().get_program(), &kubectl)?;
+    eprintln!("  export KUBECONFIG={}", testbed.admin_kubeconfig().display());
+    eprintln!("  {} get nodes", kubectl.display());
+    eprintln!("logs: {}", testbed.dir().join("logs").display());
     Ok(())
 }
 

@@ -17,10 +17,8 @@ use serde_json::json;
 /// A pod with one container and the given annotations (`testbed.flowforge.dev/` is
 /// put in front), for a scheduler that does not exist.
 fn pod(name: &str, restart_policy: &str, annotations: &[(&str, &str)]) -> Pod {
-    let annotations: BTreeMap<String, String> = annotations
-        .iter()
-        .map(|(key, value)| (format!("testbed.flowforge.dev/{key}"), (*value).to_owned()))
-        .collect();
+    let annotations: BTreeMap<String, String> =
+        annotations.iter().map(|(key, value)| (format!("testbed.flowforge.dev/{key}"), (*value).to_owned())).collect();
     serde_json::from_value(json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -51,9 +49,8 @@ async fn run(testbed: &Testbed, pod: &Pod, node: &str) {
             ..ObjectReference::default()
         },
     };
-    let bound: Result<serde_json::Value, _> = pods
-        .create_subresource("binding", &name, &PostParams::default(), &binding)
-        .await;
+    let bound: Result<serde_json::Value, _> =
+        pods.create_subresource("binding", &name, &PostParams::default(), &binding).await;
     bound.unwrap();
 }
 

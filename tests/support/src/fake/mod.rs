@@ -114,9 +114,7 @@ pub(crate) async fn await_ready(client: &Client, mut names: BTreeSet<String>, li
         return Ok(());
     }
     let nodes: Api<Node> = Api::all(client.clone());
-    let changes = watcher(nodes, watcher::Config::default().any_semantic())
-        .default_backoff()
-        .applied_objects();
+    let changes = watcher(nodes, watcher::Config::default().any_semantic()).default_backoff().applied_objects();
     let mut changes = pin!(changes);
     let wanted = names.len();
     let all_ready = async {
@@ -131,11 +129,7 @@ pub(crate) async fn await_ready(client: &Client, mut names: BTreeSet<String>, li
     };
     if timeout(limit, all_ready).await.is_err() {
         let examples: Vec<_> = names.iter().take(3).collect();
-        bail!(
-            "{} of {wanted} nodes are not ready after {} s: {examples:?}",
-            names.len(),
-            limit.as_secs()
-        );
+        bail!("{} of {wanted} nodes are not ready after {} s: {examples:?}", names.len(), limit.as_secs());
     }
     Ok(())
 }
@@ -172,9 +166,7 @@ pub(crate) async fn mark_unreachable(client: &Client, name: &str) -> Result<()> 
         .to_vec();
     let patch = json!({ "status": { "conditions": conditions } });
     let nodes: Api<Node> = Api::all(client.clone());
-    nodes
-        .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
-        .await?;
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;
     Ok(())
 }
 
@@ -191,9 +183,7 @@ pub(crate) async fn set_kind(client: &Client, name: &str, kind: &str) -> Result<
 pub(crate) async fn forget_leases(client: &Client) -> Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let leases: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
-    let fakes = nodes
-        .list_metadata(&ListParams::default().labels(&format!("{NODE_KIND_LABEL}=fake")))
-        .await?;
+    let fakes = nodes.list_metadata(&ListParams::default().labels(&format!("{NODE_KIND_LABEL}=fake"))).await?;
     for node in fakes {
         let name = node.metadata.name.unwrap_or_default();
         match leases.delete(&name, &DeleteParams::default()).await {
