@@ -42,10 +42,6 @@ pub struct Dag {
     order: Vec<NodeIx>,
 }
 
-fn index(at: usize) -> Option<NodeIx> {
-    u32::try_from(at).ok().map(NodeIx)
-}
-
 /// Why nodes and edges are no [`Dag`].
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum DagError {
@@ -78,7 +74,7 @@ impl Dag {
         }
         edges.sort_unstable();
         edges.dedup();
-        if let Some(cycle) = find_cycle(count, &edges) {
+        if let Some(cycle) = cycles(count, &edges, 1).pop() {
             return Err(DagError::Cycle(cycle));
         }
         let mut down_start = vec![0u32; count + 1];
@@ -211,9 +207,9 @@ impl Dag {
     }
 }
 
-/// The shortest cycle through the lowest node that lies on one; linear, and without recursion (petgraph's Kosaraju, not
-/// its Tarjan). `edges` sorted.
-fn find_cycle(count: usize, edges: &[(NodeIx, NodeIx)]) -> Option<Vec<NodeIx>> {
+/// For each group of nodes that wait for each other (at most `limit`, in the order of their lowest node), the shortest
+/// cycle through its lowest node. Linear, and without recursion (petgraph's Kosaraju, not its Tarjan). `edges` sorted.
+pub(crate) fn cycles(count: usize, edges: &[(NodeIx, NodeIx)], limit: usize) -> Vec<Vec<NodeIx>> {
     let mut graph: DiGraph<(), (), u32> = DiGraph::with_capacity(count, edges.len());
     for _ in 0..count {
         graph.add_node(());
@@ -221,41 +217,49 @@ fn find_cycle(count: usize, edges: &[(NodeIx, NodeIx)]) -> Option<Vec<NodeIx>> {
     for (up, down) in edges {
         graph.add_edge(up.0.into(), down.0.into(), ());
     }
-    let component = kosaraju_scc(&graph)
+    let mut groups: Vec<Vec<usize>> = kosaraju_scc(&graph)
         .into_iter()
-        .filter(|scc| scc.len() > 1 || scc.iter().any(|n| graph.contains_edge(*n, *n)))
-        .min_by_key(|scc| scc.iter().min().copied())?;
-    let start = component.iter().min()?.index();
-    shortest_way_back(count, edges, start, &component.iter().map(|n| n.index()).collect::<Vec<_>>())
+        .filter(|group| group.len() > 1 || group.iter().any(|n| graph.contains_edge(*n, *n)))
+        .map(|group| group.into_iter().map(|n| n.index()).collect())
+        .collect();
+    groups.sort_by_key(|group| group.iter().min().copied());
+    let mut came_from = vec![None; count];
+    let mut group_of = vec![usize::MAX; count];
+    for (number, group) in groups.iter().enumerate() {
+        for &node in group {
+            group_of[node] = number;
+        }
+    }
+    let starts = groups.iter().filter_map(|group| group.iter().min().copied());
+    starts.take(limit).map(|start| shortest_way_back(edges, start, &group_of, &mut came_from)).collect()
 }
 
-/// Breadth first inside a strongly connected component, from `start` back to itself.
+/// Breadth first inside one strongly connected group, from `start` back to itself.
 fn shortest_way_back(
-    count: usize,
     edges: &[(NodeIx, NodeIx)],
     start: usize,
-    component: &[usize],
-) -> Option<Vec<NodeIx>> {
-    let mut inside = vec![false; count];
-    for &node in component {
-        inside[node] = true;
-    }
-    let mut came_from = vec![None::<usize>; count];
+    group_of: &[usize],
+    came_from: &mut [Option<usize>],
+) -> Vec<NodeIx> {
     let mut queue = VecDeque::from([start]);
     while let Some(at) = queue.pop_front() {
         let first = edges.partition_point(|(up, _)| up.at() < at);
         for (_, down) in edges[first..].iter().take_while(|(up, _)| up.at() == at) {
             if down.at() == start {
-                let mut cycle: Vec<NodeIx> =
-                    std::iter::successors(Some(at), |n| came_from[*n]).filter_map(index).collect();
+                let back = std::iter::successors(Some(at), |n| came_from[*n]);
+                let mut cycle: Vec<NodeIx> = back.filter_map(index).collect();
                 cycle.reverse();
-                return Some(cycle);
+                return cycle;
             }
-            if inside[down.at()] && came_from[down.at()].is_none() {
+            if group_of[down.at()] == group_of[start] && came_from[down.at()].is_none() {
                 came_from[down.at()] = Some(at);
                 queue.push_back(down.at());
             }
         }
     }
-    None
+    Vec::new()
+}
+
+fn index(at: usize) -> Option<NodeIx> {
+    u32::try_from(at).ok().map(NodeIx)
 }

@@ -17,6 +17,7 @@ pub mod command;
 pub mod dag;
 pub mod engine;
 pub mod event;
+pub mod frontend;
 pub mod ids;
 pub mod names;
 pub mod ranks;

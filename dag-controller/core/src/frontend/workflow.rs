@@ -1,0 +1,345 @@
+//! The front end of our own `Workflow`, and of its short form.
+//!
+//! ```text
+//!   apiVersion: flowforge.dev/v1alpha1        workflow:
+//!   kind: Workflow                              name: example
+//!   metadata: {name: example}                   storage: {claimRef: nas}
+//!   spec: {storage: [...], nodes: [...]}        nodes: [...]
+//! ```
+
+use super::errors::{Errors, FieldError, Path, echo};
+use super::graph::{self, Draft};
+use super::schema::{self, get};
+use super::storage::{self, Taken};
+use super::{MAX_NODES, MAX_REPLICAS, Options, pod_template, syntax};
+use crate::dag::{Dag, MemberLost, NodeSpec};
+use crate::names;
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+
+const API_VERSION: &str = "flowforge.dev/v1alpha1";
+const KIND: &str = "Workflow";
+/// Letters that the API server adds to `generateName`.
+const GENERATED_LEN: usize = 5;
+
+/// What a good document compiles to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Compiled {
+    /// The workflow's name; absent when the API server is to generate one.
+    pub name: Option<SmolStr>,
+    /// The graph.
+    pub dag: Dag,
+}
+
+/// Whether a document is the short form.
+#[must_use]
+pub fn is_bare(document: &Value) -> bool {
+    document.as_object().is_some_and(|o| o.contains_key("workflow") && !o.contains_key("kind"))
+}
+
+/// The manifest that a short form stands for; `None` when it is none. Mistakes in it stay mistakes.
+#[must_use]
+pub fn to_manifest(document: &Value) -> Option<Value> {
+    if !is_bare(document) {
+        return None;
+    }
+    let mut spec = document.get("workflow")?.as_object()?.clone();
+    let name = spec.remove("name").unwrap_or_default();
+    if let Some(storage) = spec.get_mut("storage")
+        && storage.is_object()
+    {
+        *storage = json!([storage.take()]);
+    }
+    Some(json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}))
+}
+
+/// See [`super::compile`].
+pub(super) fn compile(document: &Value, options: Options<'_>) -> Result<Compiled, Vec<FieldError>> {
+    let mut errors = Errors::default();
+    let compiled = check_document(document, options, &mut errors);
+    match compiled {
+        Some(compiled) if errors.is_empty() => Ok(compiled),
+        _ => {
+            if errors.is_empty() {
+                errors.push("", "the graph cannot be built", "check ids and dependsOn");
+            }
+            Err(errors.into_list())
+        }
+    }
+}
+
+fn check_document(document: &Value, options: Options<'_>, errors: &mut Errors) -> Option<Compiled> {
+    let root = Path::root("");
+    let object = schema::object(&root, document, errors)?;
+    if is_bare(document) {
+        if options.strict {
+            schema::unknown_fields(object, &root, || ["workflow"].into_iter(), errors);
+        }
+        let path = root.field("workflow");
+        let workflow = schema::object(&path, object.get("workflow")?, errors)?;
+        let name = check_name(&path, get(workflow, "name"), None, errors);
+        return check_spec(&path, workflow, name, &[("name", schema::Kind::Special)], options, errors);
+    }
+    check_kind(&root, object, errors);
+    if options.strict {
+        let known = || ["apiVersion", "kind", "metadata", "spec", "status"].into_iter();
+        schema::unknown_fields(object, &root, known, errors);
+    }
+    let path = root.field("metadata");
+    let metadata = match get(object, "metadata") {
+        Some(metadata) => schema::object(&path, metadata, errors),
+        None => None,
+    };
+    let field = |key| metadata.and_then(|m| get(m, key));
+    let name = check_name(&path, field("name"), field("generateName"), errors);
+    let Some(spec) = get(object, "spec") else {
+        errors.push(root, "has no spec", "add spec with a list of nodes");
+        return None;
+    };
+    let path = root.field("spec");
+    check_spec(&path, schema::object(&path, spec, errors)?, name, &[], options, errors)
+}
+
+fn check_kind(root: &Path, object: &Map<String, Value>, errors: &mut Errors) {
+    for (key, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        match get(object, key) {
+            None => errors.push(root, format!("has no {key}"), format!("add {key}: {wanted}")),
+            Some(value) if value.as_str() != Some(wanted) => {
+                let shown = value.as_str().map_or_else(|| schema::type_of(value).to_owned(), echo);
+                errors.push(root.field(key), format!("is {shown}"), format!("write {wanted}"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A workflow's name as far as it is known: its text, and the length it will have.
+#[derive(Clone, Debug)]
+struct Name<'a> {
+    path: Path,
+    text: Option<&'a str>,
+    len: usize,
+    starts_with_letter: bool,
+}
+
+fn check_name<'a>(
+    path: &Path,
+    name: Option<&'a Value>,
+    generate: Option<&'a Value>,
+    errors: &mut Errors,
+) -> Option<Name<'a>> {
+    let (path, value, is_final) = match (name, generate) {
+        (Some(name), _) if name.as_str() != Some("") => (path.field("name"), name, true),
+        (_, Some(prefix)) => (path.field("generateName"), prefix, false),
+        _ => {
+            errors.push(path.field("name"), "is missing", "give the workflow a name");
+            return None;
+        }
+    };
+    let text = schema::text(&path, value, errors)?;
+    let good = if is_final { syntax::is_label(text) } else { syntax::is_label_of_any_length(&format!("{text}0")) };
+    if !good {
+        let fix = "use lower-case letters, digits and '-', at most 63, the first and last no '-'";
+        errors.push(&path, format!("{} is no name for a workflow", echo(text)), fix);
+        return None;
+    }
+    let len = text.len() + if is_final { 0 } else { GENERATED_LEN };
+    let starts_with_letter = text.starts_with(|c: char| c.is_ascii_lowercase());
+    Some(Name { path, text: is_final.then_some(text), len, starts_with_letter })
+}
+
+fn check_spec(
+    path: &Path,
+    spec: &Map<String, Value>,
+    name: Option<Name<'_>>,
+    further: &[schema::Field],
+    options: Options<'_>,
+    errors: &mut Errors,
+) -> Option<Compiled> {
+    schema::check(spec, path, &[schema::SPEC, further], options, errors);
+    let storage = get(spec, "storage");
+    let short = !further.is_empty();
+    let mut taken =
+        storage.map(|s| storage::check(&path.field("storage"), s, short, options, errors)).unwrap_or_default();
+    if let Some(defaults) = get(spec, "defaults") {
+        let path = path.field("defaults");
+        if let Some(defaults) = schema::object(&path, defaults, errors) {
+            schema::check(defaults, &path, &[schema::DEFAULTS], options, errors);
+            taken.take_shm(&path, defaults, errors);
+            // A node may mount something else at the path of a default, so that only the claims stay taken.
+            taken.clone().take_mounts(&path, defaults, errors);
+        }
+    }
+    let path = path.field("nodes");
+    let Some(nodes) = get(spec, "nodes") else {
+        errors.push(&path, "is missing", "add at least one node: {id: …, image: …}");
+        return None;
+    };
+    let nodes = schema::list(&path, nodes, errors)?;
+    if nodes.is_empty() || nodes.len() > MAX_NODES {
+        let (problem, fix) = match nodes.len() {
+            0 => ("is empty".to_owned(), "add at least one node: {id: …, image: …}"),
+            n => (format!("has {n} nodes, at most {MAX_NODES} are possible"), "split the workflow"),
+        };
+        errors.push(&path, problem, fix);
+        return None;
+    }
+    check_nodes(&path, nodes, name, &taken, options, errors)
+}
+
+fn check_nodes(
+    path: &Path,
+    nodes: &[Value],
+    name: Option<Name<'_>>,
+    taken: &Taken,
+    options: Options<'_>,
+    errors: &mut Errors,
+) -> Option<Compiled> {
+    let mut ids = std::collections::BTreeSet::new();
+    let mut drafts = Vec::with_capacity(nodes.len());
+    let mut specs = Vec::with_capacity(nodes.len());
+    for (at, node) in nodes.iter().enumerate() {
+        let path = path.at(at);
+        let mut draft = Draft { id: None, path: path.clone(), depends_on: Vec::new() };
+        if let Some(node) = schema::object(&path, node, errors) {
+            schema::check(node, &path, &[schema::NODE, schema::DEFAULTS], options, errors);
+            let replicas = check_replicas(&path, node, errors);
+            draft.id = check_id(&path, node, name.as_ref(), replicas, errors);
+            draft.depends_on = check_depends_on(&path, node, errors);
+            check_work(&path, node, &mut taken.clone(), options, errors);
+            check_topology(&path, node, options, errors);
+            if let Some(id) = draft.id
+                && !ids.insert(id)
+            {
+                errors.push(path.field("id"), format!("{} is there twice", echo(id)), "rename one of the two");
+            }
+            specs.push(NodeSpec {
+                id: draft.id.unwrap_or_default().into(),
+                replicas: replicas.unwrap_or(1),
+                member_lost: member_lost(node),
+            });
+        }
+        drafts.push(draft);
+    }
+    if let Some(name) = &name
+        && !name.starts_with_letter
+        && specs.iter().any(|n| n.replicas > 1)
+    {
+        let problem = "must start with a letter, because a gang of two or more gets a Service named after it";
+        errors.push(&name.path, problem, "put a letter in front");
+    }
+    let edges = graph::edges(&drafts, errors);
+    let name = name.and_then(|n| n.text).map(SmolStr::from);
+    if !errors.is_empty() {
+        return None;
+    }
+    Dag::new(specs, edges).ok().map(|dag| Compiled { name, dag })
+}
+
+fn check_id<'a>(
+    path: &Path,
+    node: &'a Map<String, Value>,
+    name: Option<&Name<'_>>,
+    replicas: Option<u32>,
+    errors: &mut Errors,
+) -> Option<&'a str> {
+    let Some(id) = get(node, "id") else {
+        errors.push(path, "has no id", "add an id, unique in the workflow");
+        return None;
+    };
+    let path = path.field("id");
+    let id = schema::text(&path, id, errors)?;
+    if !syntax::is_label(id) {
+        let fix = "use lower-case letters, digits and '-', the first and last no '-'";
+        errors.push(&path, format!("{} is no id of a node", echo(id)), fix);
+        return None;
+    }
+    if let (Some(name), Some(replicas)) = (name, replicas) {
+        let len = names::longest_hostname(name.len, id.len(), replicas);
+        if len > names::MAX_LABEL_LEN {
+            let over = len - names::MAX_LABEL_LEN;
+            let problem =
+                format!("its last member's host name <workflow>-{id}-<attempt>-<rank> would have {len} characters");
+            errors.push(&path, problem, format!("shorten the id or the workflow's name by {over}"));
+        }
+    }
+    Some(id)
+}
+
+fn check_replicas(path: &Path, node: &Map<String, Value>, errors: &mut Errors) -> Option<u32> {
+    match get(node, "replicas") {
+        None => Some(1),
+        Some(value) => schema::whole(&path.field("replicas"), value, 1, MAX_REPLICAS, errors)
+            .and_then(|replicas| u32::try_from(replicas).ok()),
+    }
+}
+
+fn check_depends_on<'a>(path: &Path, node: &'a Map<String, Value>, errors: &mut Errors) -> Vec<(usize, &'a str)> {
+    let Some(value) = get(node, "dependsOn") else { return Vec::new() };
+    let path = path.field("dependsOn");
+    if value.is_string() {
+        errors.push(path, "must be a list of ids, is a text", format!("write [{value}]"));
+        return Vec::new();
+    }
+    let entries = schema::list(&path, value, errors).into_iter().flatten().enumerate();
+    entries.filter_map(|(at, entry)| schema::text(&path.at(at), entry, errors).map(|id| (at, id))).collect()
+}
+
+/// Image, template and mounts.
+fn check_work(path: &Path, node: &Map<String, Value>, taken: &mut Taken, options: Options<'_>, errors: &mut Errors) {
+    taken.take_shm(path, node, errors);
+    taken.take_mounts(path, node, errors);
+    let template = get(node, "podTemplate")
+        .map(|t| pod_template::check(&path.field("podTemplate"), t, taken, options, errors))
+        .unwrap_or_default();
+    match get(node, "image") {
+        Some(image) => {
+            let path = path.field("image");
+            if let Some(image) = schema::text(&path, image, errors)
+                && (image.is_empty() || image.contains(char::is_whitespace))
+            {
+                errors.push(
+                    path,
+                    format!("{} is no image", echo(image)),
+                    "write an image reference, like repo/name:tag",
+                );
+            }
+        }
+        None if template.has_image => {}
+        None => errors.push(path, "has no image", "add image, or a podTemplate whose main container has one"),
+    }
+}
+
+fn check_topology(path: &Path, node: &Map<String, Value>, options: Options<'_>, errors: &mut Errors) {
+    let Some(value) = get(node, "topology") else { return };
+    let path = path.field("topology");
+    let Some(topology) = schema::object(&path, value, errors) else { return };
+    schema::check(topology, &path, &[schema::TOPOLOGY], options, errors);
+    if let Some(level) = get(topology, "required") {
+        check_level(&path.field("required"), level, options, errors);
+    }
+    if let Some(levels) = get(topology, "preferred") {
+        let path = path.field("preferred");
+        for (at, level) in schema::list(&path, levels, errors).into_iter().flatten().enumerate() {
+            check_level(&path.at(at), level, options, errors);
+        }
+    }
+}
+
+fn check_level(path: &Path, value: &Value, options: Options<'_>, errors: &mut Errors) {
+    let Some(level) = schema::text(path, value, errors) else { return };
+    if !options.levels.contains(&level) {
+        let fix = errors.look_alike(level, options.levels.iter().copied()).map_or_else(
+            || format!("write one of {}", options.levels.join(", ")),
+            |near| format!("did you mean {near}?"),
+        );
+        errors.push(path, format!("{} is no topology level", echo(level)), fix);
+    }
+}
+
+fn member_lost(node: &Map<String, Value>) -> MemberLost {
+    match get(node, "memberLostPolicy").and_then(Value::as_str) {
+        Some("ReplaceMember") => MemberLost::Replace,
+        _ => MemberLost::Fail,
+    }
+}
