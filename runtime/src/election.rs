@@ -128,6 +128,7 @@ pub struct Election {
     renew_deadline_ms: u64,
     observed: Option<(Record, u64)>,
     held: Option<Held>,
+    terms: u64,
 }
 
 impl Election {
@@ -135,7 +136,7 @@ impl Election {
     #[must_use]
     pub fn new(identity: String, timing: &LeaseTiming) -> Self {
         let renew_deadline_ms = u64::try_from(timing.renew_deadline.as_millis()).unwrap_or(u64::MAX);
-        Self { identity, renew_deadline_ms, observed: None, held: None }
+        Self { identity, renew_deadline_ms, observed: None, held: None, terms: 0 }
     }
 
     /// What to do now: a leader renews what it last wrote without reading it first, all others read.
@@ -182,6 +183,7 @@ impl Election {
     /// A claim was acknowledged; `started_ms` is when its request was started.
     pub fn on_written(&mut self, claim: &Claim, record: Record, resource_version: String, started_ms: u64) {
         self.observed = Some((record, started_ms));
+        self.terms += u64::from(claim.begins);
         let raised = self.held.as_ref().filter(|_| !claim.begins).map_or(claim.epoch, |held| held.epoch);
         self.held = Some(Held {
             epoch: claim.epoch.max(raised),
@@ -196,6 +198,12 @@ impl Election {
         if let Some(held) = &mut self.held {
             held.resource_version = None;
         }
+    }
+
+    /// How many terms have begun: a renewal keeps this, taking the Lease again does not.
+    #[must_use]
+    pub fn terms(&self) -> u64 {
+        self.terms
     }
 
     /// Epoch of the term, while leading.
@@ -358,6 +366,8 @@ mod tests {
         a.on_write_failed();
         assert_eq!(a.on_read(None, 10), Action::Create(begins(1)));
         assert_eq!(a.epoch(), None);
+        a.on_written(&begins(1), record("a", 1, "t2"), "30".to_owned(), 20);
+        assert_eq!(a.terms(), 2, "made again, it is another term");
     }
 
     #[test]

@@ -261,13 +261,15 @@ impl Elector {
         if !election.leads(elapsed_ms(clock)) {
             return false;
         }
+        let term = election.terms();
         election.raise_epoch(leadership.epoch());
         let deadline_ms = election.deadline_ms().unwrap_or_default();
         let left = Duration::from_millis(deadline_ms.saturating_sub(elapsed_ms(clock)));
         if tokio::time::timeout(left, self.step(election, clock)).await.is_err() {
             election.on_write_failed();
         }
-        if !election.leads(elapsed_ms(clock)) || election.epoch().is_none_or(|epoch| epoch > leadership.epoch()) {
+        // A Lease that was deleted and made again begins another term, also when we made it.
+        if !election.leads(elapsed_ms(clock)) || election.terms() != term {
             return false;
         }
         if let Some(deadline_ms) = election.deadline_ms() {

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use tokio_util::sync::CancellationToken;
 
 /// Where /livez, /readyz and /metrics are served unless --listen says otherwise.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9290);
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
 /// Schedules pods and gangs on a Kubernetes cluster.
 #[derive(Parser)]
