@@ -4,9 +4,9 @@
 // A machine with 2 cores cannot be a DGX, and several nodes on it would each
 // claim all of it. So the kubelet gets another answer to one question, "what is
 // this machine?": cores, memory, NUMA nodes and identity are as described, and
-// with them capacity, allocatable, admission and the topology, CPU and memory
-// managers. All else is what the machine really has; a described core that is
-// really used is shared with all others.
+// with them capacity, allocatable, admission and the topology manager. All else
+// is what the machine really has, and all nodes share it. The CPU manager's static
+// policy, which gives away single cores, has too few of them to work.
 package node
 
 import (
@@ -61,18 +61,22 @@ func (m Machine) describe(found cadvisorapi.MachineInfo) *cadvisorapi.MachineInf
 	found.MemoryCapacity = m.MemoryBytes
 	found.SwapCapacity = 0
 	found.HugePages = nil
-	found.Topology = m.topology()
+	found.Topology = m.topology(found.Topology)
 	sum := sha256.Sum256([]byte(m.Name))
 	found.MachineID = hex.EncodeToString(sum[:16])
 	found.SystemUUID = fmt.Sprintf("%x-%x-%x-%x-%x", sum[16:20], sum[20:22], sum[22:24], sum[24:26], sum[26:32])
 	return &found
 }
 
-// topology numbers CPUs as Linux does: first one thread of every core, node by
-// node, then the second threads in the same order.
-func (m Machine) topology() []cadvisorapi.Node {
-	cores := m.CPUs / threadsPerCore
-	coresPerNode := cores / m.NUMANodes
+// topology deals the cores that were found out to the NUMA nodes, in runs of
+// equal length. It has to name real CPUs, because the kubelet confines pods to
+// them; the described ones beyond are a number. A node may stay without cores:
+// devices and memory are on it all the same.
+func (m Machine) topology(found []cadvisorapi.Node) []cadvisorapi.Node {
+	var cores []cadvisorapi.Core
+	for _, node := range found {
+		cores = append(cores, node.Cores...)
+	}
 	nodes := make([]cadvisorapi.Node, m.NUMANodes)
 	for id := range nodes {
 		node := &nodes[id]
@@ -85,8 +89,9 @@ func (m Machine) topology() []cadvisorapi.Node {
 			}
 			node.Distances = append(node.Distances, distance)
 		}
-		for core := id * coresPerNode; core < (id+1)*coresPerNode; core++ {
-			node.Cores = append(node.Cores, cadvisorapi.Core{Id: core, SocketID: id, Threads: []int{core, core + cores}})
+		for _, core := range cores[id*len(cores)/m.NUMANodes : (id+1)*len(cores)/m.NUMANodes] {
+			core.SocketID = id
+			node.Cores = append(node.Cores, core)
 		}
 	}
 	return nodes

@@ -8,26 +8,41 @@ import (
 
 var dgx = Machine{CPUs: 224, MemoryBytes: 2 << 40, NUMANodes: 2, Name: "dgx-0"}
 
-func TestEveryCPUAndByteIsOnOneNUMANode(t *testing.T) {
-	for _, machine := range []Machine{dgx, {CPUs: 144, MemoryBytes: 1 << 40, NUMANodes: 2, Name: "gb"}, {CPUs: 2, MemoryBytes: 1, NUMANodes: 1, Name: "cpu"}} {
-		info := machine.describe(cadvisorapi.MachineInfo{NumCores: 2, MemoryCapacity: 1, SwapCapacity: 5})
-		threads, memory := map[int]bool{}, uint64(0)
-		for _, node := range info.Topology {
+// found is a machine with this many single-threaded cores on one NUMA node.
+func found(cores int) cadvisorapi.MachineInfo {
+	info := cadvisorapi.MachineInfo{NumCores: cores, MemoryCapacity: 1, SwapCapacity: 5, Topology: make([]cadvisorapi.Node, 1)}
+	for id := range cores {
+		info.Topology[0].Cores = append(info.Topology[0].Cores, cadvisorapi.Core{Id: id, Threads: []int{id}})
+	}
+	return info
+}
+
+func TestCapacityIsAsDescribed(t *testing.T) {
+	info := dgx.describe(found(2))
+	if info.NumCores != dgx.CPUs || info.MemoryCapacity != dgx.MemoryBytes || info.SwapCapacity != 0 {
+		t.Errorf("%+v", info)
+	}
+}
+
+func TestEveryRealCoreIsOnOneNUMANodeAndNoOtherIs(t *testing.T) {
+	for _, row := range []struct{ cores, nodes, most int }{{1, 2, 1}, {2, 2, 1}, {3, 2, 2}, {16, 2, 8}, {16, 1, 16}} {
+		machine := dgx
+		machine.NUMANodes = row.nodes
+		seen, memory := map[int]bool{}, uint64(0)
+		for _, node := range machine.describe(found(row.cores)).Topology {
 			memory += node.Memory
-			if len(node.Distances) != machine.NUMANodes || node.Distances[node.Id] != distanceLocal {
-				t.Errorf("%+v: distances %v", machine, node.Distances)
+			if len(node.Distances) != row.nodes || node.Distances[node.Id] != distanceLocal || len(node.Cores) > row.most {
+				t.Errorf("%+v: %+v", row, node)
 			}
 			for _, core := range node.Cores {
-				for _, thread := range core.Threads {
-					threads[thread] = true
+				if seen[core.Id] || core.SocketID != node.Id || core.Threads[0] >= row.cores {
+					t.Errorf("%+v: core %+v", row, core)
 				}
+				seen[core.Id] = true
 			}
 		}
-		if len(threads) != machine.CPUs || memory != machine.MemoryBytes {
-			t.Errorf("%+v: %d threads, %d bytes", machine, len(threads), memory)
-		}
-		if info.NumCores != machine.CPUs || info.MemoryCapacity != machine.MemoryBytes || info.SwapCapacity != 0 {
-			t.Errorf("%+v: %+v", machine, info)
+		if len(seen) != row.cores || memory != machine.MemoryBytes {
+			t.Errorf("%+v: %d cores, %d bytes", row, len(seen), memory)
 		}
 	}
 }

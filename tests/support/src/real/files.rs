@@ -68,7 +68,7 @@ impl Kubelet<'_> {
             "kubeReserved": reserved,
             // The disk is shared with everything else on the machine, and how
             // full it is says nothing about the node.
-            "evictionHard": { "memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%" },
+            "evictionHard": { "memory.available": "0%", "nodefs.available": "0%", "imagefs.available": "0%" },
             "imageGCHighThresholdPercent": 100,
             // Renewed every 2 s, several times in the shortest grace period after
             // which a node is seen to be lost.
