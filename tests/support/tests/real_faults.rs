@@ -1,10 +1,18 @@
 //! Real nodes fail as machines do, and leave nothing behind.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
 
 mod common;
 
-use std::{fs, path::Path, process::Command, time::{Duration, Instant}};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use common::{LIMIT, allocatable, await_phase, create, eventually, log, namespace, pod, readiness, skipped, with_limits};
+use common::{
+    LIMIT, allocatable, await_phase, create, eventually, log, namespace, pod, readiness, skipped, with_limits,
+};
 use flowforge_testbed::{
     Profile, Testbed,
     real::{RealNodeOptions, TopologyPolicy},
@@ -41,12 +49,19 @@ async fn a_kubelet_a_machine_and_a_device_fail_and_recover() {
 
     // A device breaks.
     testbed.break_devices(&names[0], "gpu", &[1, 5]).unwrap();
-    eventually("6 GPUs are left", async || (allocatable(client, &names[0], "nvidia.com/gpu").await == "6").then_some(())).await;
-    create(&pods, with_limits(pod("rest", &names[0], "env NVIDIA_VISIBLE_DEVICES"), json!({ "nvidia.com/gpu": "6" }))).await;
+    eventually("6 GPUs are left", async || {
+        (allocatable(client, &names[0], "nvidia.com/gpu").await == "6").then_some(())
+    })
+    .await;
+    create(&pods, with_limits(pod("rest", &names[0], "env NVIDIA_VISIBLE_DEVICES"), &json!({ "nvidia.com/gpu": "6" })))
+        .await;
     await_phase(&pods, "rest", "Succeeded").await;
     assert_eq!(log(&pods, "rest").await.split(',').count(), 6);
     testbed.break_devices(&names[0], "gpu", &[]).unwrap();
-    eventually("all GPUs are back", async || (allocatable(client, &names[0], "nvidia.com/gpu").await == "8").then_some(())).await;
+    eventually("all GPUs are back", async || {
+        (allocatable(client, &names[0], "nvidia.com/gpu").await == "8").then_some(())
+    })
+    .await;
 
     // A machine loses power: its containers are gone, and it knows when it is back.
     testbed.stop_node(&names[1]).await.unwrap();
@@ -100,13 +115,12 @@ async fn a_topology_manager_refuses_what_does_not_fit_one_numa_node() {
         return;
     }
     let testbed = Testbed::builder().real_nodes(Profile::DgxH100, 0).start().await.unwrap();
-    let options = RealNodeOptions {
-        topology_policy: TopologyPolicy::SingleNumaNode,
-        ..RealNodeOptions::default()
-    };
+    let options = RealNodeOptions { topology_policy: TopologyPolicy::SingleNumaNode, ..RealNodeOptions::default() };
     let name = testbed.add_real_nodes(Profile::DgxH100, 1, &options).await.unwrap().remove(0);
     let pods = namespace(&testbed, "numa").await;
-    let gpus = |pod_name: &str, count: &str, command: &str| with_limits(pod(pod_name, &name, command), json!({ "nvidia.com/gpu": count }));
+    let gpus = |pod_name: &str, count: &str, command: &str| {
+        with_limits(pod(pod_name, &name, command), &json!({ "nvidia.com/gpu": count }))
+    };
     // 3 of each half: 2 are free in all, but on different NUMA nodes.
     for half in ["first", "second"] {
         create(&pods, gpus(half, "3", "sleep 600")).await;
@@ -131,7 +145,9 @@ fn processes_of(pattern: &str) -> Vec<String> {
     entries
         .filter(|entry| entry.file_name().to_string_lossy().parse::<u32>().is_ok() && *entry.file_name() != *own)
         .filter_map(|entry| {
-            let read = |name: &str| String::from_utf8_lossy(&fs::read(entry.path().join(name)).unwrap_or_default()).into_owned();
+            let read = |name: &str| {
+                String::from_utf8_lossy(&fs::read(entry.path().join(name)).unwrap_or_default()).into_owned()
+            };
             let all = format!("{} {}", read("cmdline").replace('\0', " "), read("cgroup"));
             all.contains(pattern).then_some(all)
         })
@@ -150,7 +166,8 @@ async fn nothing_is_left(dir: &Path, slot: &str) {
         let links = Command::new("ip").args(["-oneline", "link"]).output().unwrap();
         let links = String::from_utf8(links.stdout).unwrap();
         left.extend(links.lines().filter(|line| line.contains(&format!(" {link}@"))).map(str::to_owned));
-        let groups = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join("flowforge").join(slot));
+        let groups =
+            fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join("flowforge").join(slot));
         left.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
         if left.is_empty() {
             return;

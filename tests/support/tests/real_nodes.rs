@@ -1,6 +1,7 @@
 //! Containers really run: devices, names, addresses, logs, exit codes.
 //!
 //! One testbed of 4 nodes serves all tests; each has a namespace of its own.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
 
 mod common;
 
@@ -91,12 +92,12 @@ fn gpus_are_assigned_and_a_pod_beyond_them_is_refused_by_the_kubelet() {
         let pods = namespace(testbed, "gpus").await;
         let eight = json!({ "nvidia.com/gpu": "8" });
         for (name, node) in [("a", &names[0]), ("b", &names[1])] {
-            create(&pods, with_limits(pod(name, node, "env NVIDIA_VISIBLE_DEVICES -- sleep 4"), eight.clone())).await;
+            create(&pods, with_limits(pod(name, node, "env NVIDIA_VISIBLE_DEVICES -- sleep 4"), &eight)).await;
         }
         for name in ["a", "b"] {
             await_phase(&pods, name, "Running").await;
         }
-        create(&pods, with_limits(pod("late", &names[0], "exit 0"), json!({ "nvidia.com/gpu": "1" }))).await;
+        create(&pods, with_limits(pod("late", &names[0], "exit 0"), &json!({ "nvidia.com/gpu": "1" }))).await;
         let refused = await_phase(&pods, "late", "Failed").await.status.unwrap();
         let reason = refused.reason.unwrap();
         assert!(["UnexpectedAdmissionError", "OutOfnvidia.com/gpu"].contains(&reason.as_str()), "{reason}");
@@ -154,7 +155,7 @@ fn exit_codes_and_termination_messages_come_back() {
         let pods = namespace(testbed, "exits").await;
         create(&pods, pod("seven", &names[2], "term out of luck -- exit 7")).await;
         create(&pods, pod("zero", &names[2], "exit 0")).await;
-        create(&pods, with_limits(pod("greedy", &names[3], "oom 400"), json!({ "memory": "100Mi" }))).await;
+        create(&pods, with_limits(pod("greedy", &names[3], "oom 400"), &json!({ "memory": "100Mi" }))).await;
 
         let seven = ending(&await_phase(&pods, "seven", "Failed").await);
         assert_eq!((seven.exit_code, seven.message.as_deref()), (7, Some("out of luck")));
@@ -177,7 +178,10 @@ fn a_deleted_pod_gets_sigterm_and_sigkill_after_its_grace() {
         let gone = async |name: &str| {
             let begin = Instant::now();
             pods.delete(name, &kube::api::DeleteParams::default()).await.unwrap();
-            eventually(&format!("pod {name} is gone"), async || pods.get_opt(name).await.unwrap().is_none().then_some(())).await;
+            eventually(&format!("pod {name} is gone"), async || {
+                pods.get_opt(name).await.unwrap().is_none().then_some(())
+            })
+            .await;
             begin.elapsed()
         };
         let (quick, deaf) = tokio::join!(gone("quick"), gone("deaf"));
@@ -251,7 +255,8 @@ fn pods_reach_services_and_the_api_server_by_name() {
         let services: Api<Service> = Api::namespaced(testbed.client().clone(), "services");
         services.create(&PostParams::default(), &service).await.unwrap();
         // From another node, and from the same node.
-        let command = "connect server:80 -- connect server.services.svc.cluster.local:80 -- connect kubernetes.default.svc:443";
+        let command =
+            "connect server:80 -- connect server.services.svc.cluster.local:80 -- connect kubernetes.default.svc:443";
         create(&pods, pod("far", &names[1], command)).await;
         create(&pods, pod("near", &names[0], command)).await;
         for name in ["far", "near"] {

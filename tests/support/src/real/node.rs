@@ -134,11 +134,7 @@ impl NodeSetup<'_> {
             "socket": files::CONTAINERD_SOCKET,
         })];
         let archives = std::iter::once(&self.binaries.archive).chain(&self.options.image_archives);
-        processes.extend(archives.map(|archive| {
-            let mut import = self.once("images", import_argv(&containerd("ctr"), archive));
-            import["once"] = json!(true);
-            import
-        }));
+        processes.extend(archives.map(|archive| self.once("images", &import_argv(&containerd("ctr"), archive))));
         processes.extend(self.device_plugins());
         processes.push(json!({ "name": KUBELET, "argv": self.kubelet_argv(), "log": self.log(KUBELET) }));
         json!({
@@ -155,7 +151,7 @@ impl NodeSetup<'_> {
         })
     }
 
-    fn once(&self, name: &str, argv: Vec<String>) -> Value {
+    fn once(&self, name: &str, argv: &[String]) -> Value {
         json!({ "name": name, "argv": argv, "log": self.log(name), "once": true })
     }
 

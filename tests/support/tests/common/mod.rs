@@ -58,7 +58,7 @@ pub(crate) fn pod(name: &str, node: &str, command: &str) -> Value {
 }
 
 /// `pod` with limits for its container.
-pub(crate) fn with_limits(mut pod: Value, limits: Value) -> Value {
+pub(crate) fn with_limits(mut pod: Value, limits: &Value) -> Value {
     pod["spec"]["containers"][0]["resources"] = json!({ "limits": limits });
     pod
 }
