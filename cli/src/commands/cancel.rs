@@ -1,0 +1,66 @@
+//! `flowforge cancel NAME…`: asks the controller to stop workflows with grace.
+
+use futures::TryStreamExt as _;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::watcher;
+use serde_json::json;
+use std::pin::pin;
+
+use flowforge_api::Workflow;
+use flowforge_api::names::field_manager;
+use flowforge_api::workflow::WorkflowPhase;
+
+use crate::args::CancelArgs;
+use crate::cluster::Cluster;
+use crate::failure::{Exit, Failure, chain};
+use crate::output::Output;
+
+pub(crate) async fn run(args: &CancelArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
+    for name in &args.names {
+        let text = cancel(name, cluster).await?;
+        out.line(&format!("workflow {}: {text}", cluster.path(name)))?;
+        out.flush()?;
+    }
+    if args.wait {
+        for name in &args.names {
+            let phase = ended(name, cluster).await?;
+            out.line(&format!("workflow {}: {phase}", cluster.path(name)))?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+async fn cancel(name: &str, cluster: &Cluster) -> Result<&'static str, Failure> {
+    let workflow = cluster.workflow(name).await?;
+    if phase(&workflow).is_some() {
+        return Ok("has already ended");
+    }
+    // The UID makes sure that a namesake submitted in between is left alone.
+    let patch = json!({ "metadata": { "uid": workflow.metadata.uid }, "spec": { "cancel": true } });
+    let params = PatchParams { field_manager: Some(field_manager::CLI.into()), ..PatchParams::default() };
+    let done = cluster.workflows().patch(name, &params, &Patch::Merge(patch)).await;
+    done.map_err(|error| Failure::of_request(&format!("cancel workflow {}", cluster.path(name)), &error))?;
+    Ok("cancel requested")
+}
+
+/// Waits until it has ended; how it ended.
+async fn ended(name: &str, cluster: &Cluster) -> Result<String, Failure> {
+    let mut updates = pin!(watcher::watch_object(cluster.workflows(), name));
+    loop {
+        match updates.try_next().await {
+            Ok(Some(Some(workflow))) => {
+                if let Some(phase) = phase(&workflow) {
+                    return Ok(format!("{phase:?}"));
+                }
+            }
+            Ok(Some(None)) => return Ok("deleted".into()),
+            Ok(None) => return Err(Failure::new("the watch ended unexpectedly")),
+            Err(error) => eprintln!("watch: {}; trying again", chain(&error)),
+        }
+    }
+}
+
+/// The phase, if it is a last one.
+fn phase(workflow: &Workflow) -> Option<WorkflowPhase> {
+    workflow.status.as_ref()?.phase.filter(|p| !matches!(p, WorkflowPhase::Pending | WorkflowPhase::Running))
+}

@@ -1,0 +1,36 @@
+//! `flowforge lint -f FILE`: the admission webhook's checks, offline.
+
+use serde::Serialize;
+
+use crate::args::LintArgs;
+use crate::failure::{Exit, Failure};
+use crate::input;
+use crate::input::check::{self, Problem};
+use crate::output::Output;
+use crate::render::style::Tone;
+
+#[derive(Serialize)]
+struct Report {
+    source: String,
+    problems: Vec<Problem>,
+}
+
+pub(crate) fn run(args: &LintArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let documents = input::read(&args.input)?;
+    let reports: Vec<Report> = documents
+        .iter()
+        .map(|document| Report { source: document.source.clone(), problems: check::problems(&document.value) })
+        .collect();
+    let clean = reports.iter().all(|report| report.problems.is_empty());
+    if !out.data(args.output, &reports)? {
+        for report in &reports {
+            if report.problems.is_empty() {
+                out.line(&format!("{}: {}", report.source, out.style().paint(Tone::Good, "ok")))?;
+            }
+            for problem in &report.problems {
+                out.text(&problem.text(&report.source, out.style()))?;
+            }
+        }
+    }
+    Ok(if clean { Exit::Success } else { Exit::Failed })
+}

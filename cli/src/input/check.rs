@@ -1,0 +1,93 @@
+//! The checks of the admission webhook, offline: both call the front end of the controller's core.
+
+use flowforge_dag_controller_core::frontend::{self, Options};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::render::style::{Style, Tone, printable};
+
+/// One thing that is wrong with a document.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub(crate) struct Problem {
+    /// The field, as `spec.nodes[2].image`.
+    pub(crate) path: String,
+    pub(crate) problem: String,
+    pub(crate) fix: String,
+}
+
+impl Problem {
+    /// Two lines: where and what, then the fix.
+    pub(crate) fn text(&self, source: &str, style: Style) -> String {
+        let colon = if self.path.is_empty() { "" } else { ": " };
+        let path = format!("{}{colon}", style.paint(Tone::Strong, &self.path));
+        let mut text = format!("{source}: {path}{}\n", style.paint(Tone::Bad, &printable(&self.problem)));
+        if !self.fix.is_empty() {
+            text.push_str(&format!("  fix: {}\n", printable(&self.fix)));
+        }
+        text
+    }
+}
+
+/// Everything that is wrong with a document, in the order of the text.
+///
+/// Unknown fields are wrong here, although the API server would only warn of them: whoever writes `replica: 4` must
+/// not get one pod.
+pub(crate) fn problems(document: &Value) -> Vec<Problem> {
+    match frontend::compile(document, Options { strict: true, ..Options::default() }) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.into_iter().map(|e| Problem { path: e.path, problem: e.problem, fix: e.fix }).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::documents;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    fn check(text: &str, expected: &Expect) {
+        let documents = documents::parse("f.yaml", text).expect("yaml");
+        let text: String = problems(&documents[0].value).iter().map(|p| p.text("f.yaml", Style::default())).collect();
+        expected.assert_eq(&text);
+    }
+
+    #[test]
+    fn each_problem_has_its_place_and_its_fix() {
+        check(
+            "
+apiVersion: flowforge.dev/v1alpha1
+kind: Workflow
+metadata: {name: d}
+spec:
+  nodes:
+  - {id: a, replicas: 0, dependsOn: [b]}
+  - {id: b, image: i, replica: 2, dependsOn: [a, trian]}
+",
+            &expect![[r#"
+                f.yaml: spec.nodes[0].replicas: must be at least 1, is 0
+                  fix: write a number from 1 to 8192
+                f.yaml: spec.nodes[0]: has no image
+                  fix: add image, or a podTemplate whose main container has one
+                f.yaml: spec.nodes[1].replica: unknown field "replica"
+                  fix: did you mean "replicas"? Else remove it
+                f.yaml: spec.nodes[1].dependsOn[1]: no node has the id "trian"
+                  fix: add a node with this id, or remove the entry
+                f.yaml: spec.nodes[0].dependsOn: these nodes wait for each other: a -> b -> a
+                  fix: an arrow means 'runs before': remove one of these dependsOn entries
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_bare_form_is_checked_as_well() {
+        check("workflow: {name: d, storage: {claimRef: nas}, nodes: [{id: a, image: i}]}", &expect![[r#""#]]);
+        check(
+            "workflow: {name: d, nodes: []}",
+            &expect![[r#"
+            f.yaml: workflow.nodes: is empty
+              fix: add at least one node: {id: …, image: …}
+        "#]],
+        );
+    }
+}
