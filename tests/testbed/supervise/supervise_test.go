@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -209,8 +210,13 @@ func TestRefusals(t *testing.T) {
 
 func TestDetachedItOutlivesItsOwnerUntilSigterm(t *testing.T) {
 	o := startOwner(t, t.TempDir())
+	stderr := filepath.Join("/proc", strconv.Itoa(o.command.Process.Pid), "fd/2")
+	ours, _ := os.Readlink(stderr)
 	pid := o.start("daemon", 10, "echo up; exec sleep 100")
 	o.ask(request{Op: opDetach})
+	if now, _ := os.Readlink(stderr); now == ours || !strings.HasSuffix(now, "supervise.log") {
+		t.Errorf("its stderr was %s and is %s", ours, now)
+	}
 	o.stdin.Close()
 	time.Sleep(200 * time.Millisecond)
 	if err := syscall.Kill(pid, 0); err != nil {

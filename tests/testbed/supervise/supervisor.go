@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -86,6 +87,7 @@ func (s *supervisor) serve(r request) {
 		s.keepLogs = r.Dir
 	case opDetach:
 		s.detached = true
+		err = releaseStderr(filepath.Join(s.home.dir, "logs", "supervise.log"))
 	default:
 		err = errors.Join(fmt.Errorf("unknown operation %q", r.Op), r.malformed)
 	}
@@ -140,6 +142,17 @@ func spawn(argv, env []string, log string) (int, error) {
 		Files: []uintptr{input.Fd(), output.Fd(), output.Fd()},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	})
+}
+
+// releaseStderr turns our own complaints to a file: whoever reads the owner's
+// output would wait for its end as long as we hold it open.
+func releaseStderr(log string) error {
+	file, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return syscall.Dup3(int(file.Fd()), int(os.Stderr.Fd()), 0)
 }
 
 // signal reports whether the reply comes later, with the exit.
