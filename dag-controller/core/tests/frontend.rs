@@ -6,10 +6,10 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 fn workflow(nodes: Value) -> Value {
-    json!({
-        "apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow", "metadata": {"name": "wf"},
-        "spec": {"nodes": nodes},
-    })
+    let spec: Map<String, Value> = [("nodes".to_owned(), nodes)].into_iter().collect();
+    let mut document = json!({"apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow", "metadata": {"name": "wf"}});
+    document["spec"] = Value::Object(spec);
+    document
 }
 
 fn with_spec(fields: Value) -> Value {
@@ -46,14 +46,14 @@ const STRICT: Options<'static> =
 
 /// One mistake, exactly, as `path: problem; fix`.
 fn check(document: &Value, expected: &str) {
-    let errors = compile(document, STRICT).expect_err("the document is bad");
+    let errors = compile(document, STRICT).err().unwrap_or_default();
     let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(shown, [expected], "{document}");
 }
 
 /// All mistakes, by place.
 fn check_places(document: &Value, expected: &[&str]) {
-    let errors = compile(document, STRICT).expect_err("the document is bad");
+    let errors = compile(document, STRICT).err().unwrap_or_default();
     let places: Vec<&str> = errors.iter().map(|e| e.path.as_str()).collect();
     assert_eq!(places, expected, "{errors:#?}");
 }
@@ -516,6 +516,7 @@ proptest! {
 
     #[test]
     fn the_same_document_has_the_same_mistakes(document in any_json()) {
-        prop_assert_eq!(compile(&document, STRICT), compile(&document.clone(), STRICT));
+        let copy = document.clone();
+        prop_assert_eq!(compile(&document, STRICT), compile(&copy, STRICT));
     }
 }

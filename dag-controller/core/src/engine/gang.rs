@@ -183,8 +183,17 @@ impl Gang {
 
     /// The Gang object was deleted, or is being deleted.
     pub(crate) fn on_deleted(&mut self, gone: bool, cx: &mut Cx<'_>) {
-        if gone {
+        if gone && self.claim != Claim::Gone {
             self.claim = Claim::Gone;
+            // A success that was not recorded in time is not durable, and nothing may rest on it.
+            if self.ending.as_ref().is_some_and(|ending| ending.succeeded) {
+                self.ending = None;
+            }
+            // Nothing can be recorded any more, so nothing waits for a record.
+            for rank in 0..self.replicas() {
+                self.edit(rank, |m| m.set(flag::RECORDED, m.outcome.is_some()));
+                self.progress(rank, cx);
+            }
         }
         self.end(false, Cause::of(Reason::GangDeleted), cx);
     }
@@ -192,7 +201,9 @@ impl Gang {
     /// Facts about a member's pod. The rank is below the number of members.
     pub(crate) fn on_pod(&mut self, key: MemberKey, facts: &PodFacts, cx: &mut Cx<'_>) {
         let Some(before) = self.member(key.rank) else { return };
-        if key.incarnation < before.incarnation {
+        let same_again = key.incarnation == before.incarnation && before.has(flag::RELEASED);
+        if key.incarnation < before.incarnation || same_again {
+            // An older pod; or one that is done with, or was made once more by a leader that is no more.
             cx.trailing.observe(key, facts, cx.out);
             return;
         }
@@ -220,7 +231,7 @@ impl Gang {
             if m.has(flag::STOPPED) {
                 self.let_go(key.rank, cx);
             } else {
-                cx.trailing.stop(old, m.has(flag::KILLED) || m.has(flag::DELETING), cx.out);
+                cx.trailing.stop(old, cx.out);
             }
         }
         self.edit(key.rank, |m| *m = Member { incarnation: key.incarnation, ..Member::default() });
@@ -279,7 +290,11 @@ impl Gang {
                 smol_str::format_smolstr!("{} on {}", end.reason, end.node)
             },
         };
-        cx.out.push(Command::RecordResult(self.key_of(rank), Box::new(end)));
+        if self.claim == Claim::Gone {
+            self.edit(rank, |m| m.set(flag::RECORDED, true));
+        } else {
+            cx.out.push(Command::RecordResult(self.key_of(rank), Box::new(end)));
+        }
         self.weigh(outcome, cause, cx);
     }
 
@@ -340,7 +355,14 @@ impl Gang {
             return;
         }
         self.edit(key.rank, |m| {
-            let flags = flag::BOUND | flag::RAN | flag::RECORDED;
+            let flags = flag::RECORDED
+                | match end.outcome {
+                    MemberOutcome::Succeeded | MemberOutcome::Stopped => flag::BOUND | flag::RAN,
+                    // Its kubelet may have refused it before it ran.
+                    MemberOutcome::Failed => flag::BOUND,
+                    // It is no member any more.
+                    MemberOutcome::Lost => 0,
+                };
             *m = Member { incarnation: key.incarnation, flags, stage: Stage::Live, outcome: Some(end.outcome) };
         });
         let reason = match Reason::parse(&end.reason) {
@@ -380,7 +402,7 @@ impl Gang {
             Some(_) if !m.has(flag::RECORDED) => {}
             Some(_) if !stopped && (unwanted || m.has(flag::OTHERS)) => self.kill(rank, cx),
             Some(_) if !stopped => {}
-            Some(MemberOutcome::Lost) if self.ending.is_none() => self.replace(rank, cx),
+            Some(MemberOutcome::Lost) => self.replace(rank, cx),
             Some(_) => self.let_go(rank, cx),
         }
     }
@@ -461,7 +483,7 @@ impl Gang {
             match (m.stage, m.has(flag::STOPPED)) {
                 (Stage::Live, true) => self.let_go(rank, cx),
                 (Stage::Live, false) => {
-                    cx.trailing.stop(self.key_of(rank), m.has(flag::KILLED) || m.has(flag::DELETING), cx.out);
+                    cx.trailing.stop(self.key_of(rank), cx.out);
                 }
                 _ => {}
             }

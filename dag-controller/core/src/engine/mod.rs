@@ -154,9 +154,8 @@ impl State {
             act(&mut gang, &mut cx);
             self.dirty = true;
         }
-        let was_ending = self.nodes[key.node.at()].cause.is_some();
         self.nodes[key.node.at()].gang = Some(gang);
-        self.after_gang(key.node, was_ending, now_ms, out);
+        self.after_gang(key.node, now_ms, out);
     }
 
     fn on_gang(&mut self, key: AttemptKey, facts: GangFacts, now_ms: u64, out: &mut Vec<Command>) {

@@ -182,6 +182,9 @@ impl State {
                 let AttemptKey { node, attempt } = gang.key;
                 let newest = newest.get(&(gang.key, result.rank)).copied().unwrap_or(0);
                 let incarnation = result.incarnation.unwrap_or(newest);
+                if incarnation < newest {
+                    continue;
+                }
                 let key = MemberKey { node, attempt, rank: result.rank, incarnation };
                 self.with_gang(gang.key, now_ms, out, |open, cx| open.restore(key, &result.end, cx));
             }
@@ -279,7 +282,7 @@ fn newest_incarnations(pods: &[(MemberKey, PodFacts)]) -> BTreeMap<(AttemptKey, 
 
 impl Gang {
     /// What the status had said already is not taken back.
-    fn restore_phase(&mut self, phase: GangPhase, scheduled_at_ms: Option<u64>, started_at_ms: Option<u64>) {
+    pub(super) fn restore_phase(&mut self, phase: GangPhase, scheduled_at_ms: Option<u64>, started_at_ms: Option<u64>) {
         self.phase = self.phase.max(phase.min(GangPhase::Running));
         self.scheduled_at_ms = scheduled_at_ms.or(self.scheduled_at_ms);
         self.started_at_ms = started_at_ms.or(self.started_at_ms);

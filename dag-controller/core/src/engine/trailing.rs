@@ -41,13 +41,12 @@ impl Trailing {
         }
     }
 
-    /// A pod that may still run, and must not. `asked`: its deletion is under way.
-    pub(crate) fn stop(&mut self, key: MemberKey, asked: bool, out: &mut Vec<Command>) {
+    /// A pod that may still run, and must not. Its deletion is asked for also when it is under way already: where the
+    /// pod is long gone, and the facts were stale, the answer says so.
+    pub(crate) fn stop(&mut self, key: MemberKey, out: &mut Vec<Command>) {
         if !self.pods.contains_key(&key) {
             self.put(key, Some(Trail::Stopping));
-            if !asked {
-                out.push(Command::DeletePod(key));
-            }
+            out.push(Command::DeletePod(key));
         }
     }
 
@@ -56,7 +55,7 @@ impl Trailing {
         match (is_stopped(facts), facts.finalizer) {
             (true, true) => self.release(key, out),
             (true, false) => self.forget(key),
-            (false, _) => self.stop(key, facts.deletion_requested_at_ms.is_some(), out),
+            (false, _) => self.stop(key, out),
         }
     }
 

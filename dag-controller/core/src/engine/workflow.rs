@@ -56,9 +56,16 @@ impl State {
     /// Opens the gang of an attempt; its node leaves Pending.
     pub(super) fn open(&mut self, key: AttemptKey, now_ms: u64) {
         let spec = self.dag.node(key.node);
-        let gang = Gang::new(key, spec.replicas, spec.member_lost);
+        let mut gang = Gang::new(key, spec.replicas, spec.member_lost);
         let node = &mut self.nodes[key.node.at()];
-        node.phase = NodePhase::Scheduling;
+        // Set only by a status that was read back; the phase that it showed is not taken back.
+        let phase = match (node.scheduled_at_ms, node.started_at_ms) {
+            (_, Some(_)) => GangPhase::Running,
+            (Some(_), None) => GangPhase::Scheduled,
+            (None, None) => GangPhase::Pending,
+        };
+        gang.restore_phase(phase, node.scheduled_at_ms, node.started_at_ms);
+        node.phase = if phase == GangPhase::Running { NodePhase::Running } else { NodePhase::Scheduling };
         node.attempt = key.attempt;
         node.released_at_ms.get_or_insert(now_ms);
         node.gang = Some(Box::new(gang));
@@ -68,35 +75,42 @@ impl State {
     }
 
     /// Draws a node's conclusions from its gang.
-    pub(super) fn after_gang(&mut self, at: NodeIx, was_ending: bool, now_ms: u64, out: &mut Vec<Command>) {
+    pub(super) fn after_gang(&mut self, at: NodeIx, now_ms: u64, out: &mut Vec<Command>) {
+        if let Some(cause) = self.follow_gang(at) {
+            // Stops the others, and comes back to this very node; what is left of it is finished below.
+            self.blame(at, &cause, now_ms, out);
+        }
         let booting = self.booting;
+        let Some(gang) = self.nodes[at.at()].gang.as_deref_mut().filter(|_| !booting) else { return };
+        let dirty = gang.claim == Claim::Held && std::mem::take(&mut gang.dirty);
+        match gang.finish() {
+            Finish::Record => out.push(Command::FinishGang(gang.key, Box::new(gang.record(now_ms)))),
+            Finish::Over => {
+                let end = gang.record(now_ms);
+                self.end_node(at, &end, now_ms, out);
+            }
+            Finish::Wait if dirty => out.push(Command::UpdateGang(gang.key)),
+            Finish::Wait => {}
+        }
+    }
+
+    /// Takes phase, times and cause over from the gang; returns the cause of a failure that is news.
+    fn follow_gang(&mut self, at: NodeIx) -> Option<Cause> {
         let node = &mut self.nodes[at.at()];
-        let Some(gang) = node.gang.as_deref_mut() else { return };
+        let gang = node.gang.as_deref()?;
         if gang.phase == GangPhase::Running && node.phase == NodePhase::Scheduling {
             node.phase = NodePhase::Running;
         }
         (node.scheduled_at_ms, node.started_at_ms) = (gang.scheduled_at_ms, gang.started_at_ms);
-        let cause = gang.ending.as_deref().map(|ending| ending.cause.clone());
-        let blamed =
-            cause.as_ref().filter(|_| !was_ending && gang.ending.as_deref().is_some_and(|e| !e.succeeded)).cloned();
-        let finish = if booting { Finish::Wait } else { gang.finish() };
-        let key = gang.key;
-        let dirty = gang.claim == Claim::Held && std::mem::take(&mut gang.dirty);
-        let end = (finish != Finish::Wait).then(|| gang.record(now_ms));
-        match cause {
-            Some(cause) if node.cause.as_deref() != Some(&cause) => node.cause = Some(Box::new(cause)),
-            Some(_) => {}
-            None => node.cause = None,
+        let Some(ending) = gang.ending.as_deref() else {
+            node.cause = None;
+            return None;
+        };
+        if node.cause.as_deref() == Some(&ending.cause) {
+            return None;
         }
-        if let Some(cause) = blamed {
-            self.blame(at, &cause, now_ms, out);
-        }
-        match (finish, end) {
-            (Finish::Record, Some(end)) => out.push(Command::FinishGang(key, Box::new(end))),
-            (Finish::Over, Some(end)) => self.end_node(at, &end, now_ms, out),
-            _ if dirty && !booting => out.push(Command::UpdateGang(key)),
-            _ => {}
-        }
+        node.cause = Some(Box::new(ending.cause.clone()));
+        (!ending.succeeded).then(|| ending.cause.clone())
     }
 
     /// The gang's end is durable, or there is no Gang that could hold it: the node ends.

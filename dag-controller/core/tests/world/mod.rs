@@ -1,0 +1,868 @@
+//! A small world for the engine: objects, a kubelet, a shell that executes commands, and faults; driven by a seed.
+//!
+//! ```text
+//!   State ──commands──> todo ──(any order, per object in turn)──> gangs, pods ──facts──> inbox ──(any order)──> State
+//!                                                                  ^ kubelet, users, node loss, rollbacks
+//!   crash: inbox lost, todo executed, dropped or late; rebuild from gangs, pods and the written status
+//! ```
+//! What must always hold is asserted where it can first be violated, so that a failure names the step.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
+use flowforge_dag_controller_core::{
+    AttemptKey, Command, Config, Dag, Event, GangEnd, GangFacts, GangPhase, MemberEnd, MemberKey, MemberLost,
+    MemberOutcome, NodeIx, NodePhase, NodeSpec, Observed, ObservedGang, PodFacts, Recorded, RecordedMember,
+    RecordedNode, State, WorkflowPhase, apply, rebuild,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// splitmix64 (Steele, Lea, Flood).
+#[derive(Clone, Debug)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % (bound.max(1) as u64)).unwrap_or(0)
+    }
+
+    /// True `percent` times in a hundred.
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+/// A random graph: edges go from lower to higher places, about `degree` into each node.
+pub fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
+    let mut specs = Vec::new();
+    let mut edges = Vec::new();
+    for at in 0..nodes {
+        let member_lost = if rng.chance(50) { MemberLost::Replace } else { MemberLost::Fail };
+        let replicas = 1 + rng.below(max_replicas) as u32;
+        specs.push(NodeSpec { id: format!("n{at}").into(), replicas, member_lost });
+        for _ in 0..rng.below(degree + 1) {
+            if at > 0 {
+                edges.push((NodeIx(rng.below(at) as u32), NodeIx(at as u32)));
+            }
+        }
+    }
+    Arc::new(Dag::new(specs, edges).unwrap_or_else(|e| unreachable!("edges only go up: {e}")))
+}
+
+/// What goes wrong, in per cent of steps or of objects.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Nodes of which a member exits non-zero.
+    pub failing_nodes: u64,
+    /// A pod is deleted, evicted, or its node lost.
+    pub lost_pods: u64,
+    /// A member of a gang that is not whole is rolled back.
+    pub rollbacks: u64,
+    /// The controller dies.
+    pub crashes: u64,
+    /// A create of a dead controller lands later.
+    pub late_creates: bool,
+    /// Events come twice.
+    pub duplicates: u64,
+    /// Any former event comes again.
+    pub replays: u64,
+    /// `spec.cancel`.
+    pub cancel: u64,
+    /// The workflow is deleted.
+    pub delete: u64,
+    /// A Gang is deleted by a user.
+    pub gang_deletions: u64,
+    /// A name is taken for a while.
+    pub taken_names: u64,
+    /// Most pods that exist at a time.
+    pub quota: Option<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct GangObject {
+    ended: Option<GangEnd>,
+    deleting: bool,
+    service: bool,
+    phase: GangPhase,
+    scheduled_at_ms: Option<u64>,
+    started_at_ms: Option<u64>,
+    results: BTreeMap<MemberKey, MemberEnd>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Thing {
+    Gang(AttemptKey),
+    Service(AttemptKey),
+    Pod(MemberKey),
+    Workflow,
+}
+
+pub struct World {
+    pub rng: Rng,
+    pub now_ms: u64,
+    pub dag: Arc<Dag>,
+    pub state: State,
+    pub faults: Faults,
+    in_order: bool,
+    config: Config,
+    gangs: BTreeMap<AttemptKey, GangObject>,
+    lost_gangs: BTreeSet<AttemptKey>,
+    pods: BTreeMap<MemberKey, PodFacts>,
+    ran: BTreeSet<MemberKey>,
+    failing: BTreeSet<NodeIx>,
+    written: Recorded,
+    cancel: bool,
+    delete: bool,
+    pub released: bool,
+    inbox: BTreeMap<Thing, VecDeque<Event>>,
+    history: Vec<Event>,
+    todo: Vec<Command>,
+    late: Vec<Command>,
+    wake_at_ms: Option<u64>,
+    /// Prints what happens.
+    pub trace: bool,
+    pub crashes: usize,
+    pub replaced: usize,
+    pub refused: usize,
+}
+
+impl World {
+    pub fn new(seed: u64, dag: Arc<Dag>, faults: Faults) -> Self {
+        let mut rng = Rng(seed);
+        let failing = dag.ids().filter(|_| rng.chance(faults.failing_nodes)).collect();
+        let config = Config { seed, ..Config::default() };
+        let (now_ms, mut todo) = (1_000_000, Vec::new());
+        let state =
+            rebuild(Arc::clone(&dag), config.clone(), Observed::default(), &Recorded::default(), now_ms, &mut todo);
+        let in_order = faults.replays == 0 && !faults.late_creates;
+        let mut world = Self {
+            rng,
+            now_ms,
+            dag,
+            state,
+            faults,
+            in_order,
+            config,
+            gangs: BTreeMap::new(),
+            lost_gangs: BTreeSet::new(),
+            pods: BTreeMap::new(),
+            ran: BTreeSet::new(),
+            failing,
+            written: Recorded::default(),
+            cancel: false,
+            delete: false,
+            released: false,
+            inbox: BTreeMap::new(),
+            history: Vec::new(),
+            todo: Vec::new(),
+            late: Vec::new(),
+            wake_at_ms: None,
+            trace: false,
+            crashes: 0,
+            replaced: 0,
+            refused: 0,
+        };
+        world.take(todo);
+        world
+    }
+
+    // ---- the engine's side -------------------------------------------------------------------------------------------
+
+    pub fn apply(&mut self, event: Event) {
+        let mut out = Vec::new();
+        if self.trace {
+            println!("{} event {event:?}", self.now_ms);
+        }
+        apply(&mut self.state, event, self.now_ms, &mut out);
+        if self.trace {
+            println!("      -> {out:?}");
+        }
+        self.take(out);
+    }
+
+    /// Takes commands over, checking what must never be commanded.
+    fn take(&mut self, commands: Vec<Command>) {
+        for command in &commands {
+            match command {
+                Command::CreateGang(key) => {
+                    let early: Vec<NodeIx> = self
+                        .dag
+                        .ids()
+                        .filter(|up| self.dag.downstream(*up).contains(&key.node))
+                        .filter(|up| !self.has_succeeded(*up))
+                        .collect();
+                    assert!(early.is_empty(), "no_node_before_its_upstream: {key:?} before {early:?}");
+                    assert!(!self.is_over(key.node), "finished_never_reruns: {key:?} is claimed again");
+                    assert!(!self.lost_gangs.contains(key), "finished_never_reruns: {key:?} was deleted, not undone");
+                }
+                Command::CreatePod(key) => {
+                    assert!(!self.is_over(key.node), "finished_never_reruns: {key:?} after the end of its gang");
+                    self.replaced += usize::from(key.incarnation > 0);
+                }
+                Command::ReleaseWorkflow => {
+                    let held: Vec<&MemberKey> = self.pods.iter().filter(|(_, f)| f.finalizer).map(|(k, _)| k).collect();
+                    assert!(self.late.is_empty() && held.is_empty() || !self.late.is_empty(), "released, but {held:?}");
+                }
+                _ => {}
+            }
+        }
+        self.todo.extend(commands);
+    }
+
+    fn has_succeeded(&self, node: NodeIx) -> bool {
+        let recorded = self.written.nodes.get(node.at()).is_some_and(|n| n.phase == NodePhase::Succeeded);
+        recorded || self.gang_of(node).and_then(|g| g.ended.as_ref()).is_some_and(|end| end.succeeded)
+    }
+
+    fn is_over(&self, node: NodeIx) -> bool {
+        self.gang_of(node).is_some_and(|g| g.ended.is_some())
+    }
+
+    fn gang_of(&self, node: NodeIx) -> Option<&GangObject> {
+        self.gangs.get(&AttemptKey { node, attempt: 1 })
+    }
+
+    // ---- the shell's side --------------------------------------------------------------------------------------------
+
+    fn tell(&mut self, thing: Thing, event: Event) {
+        let queue = self.inbox.entry(thing).or_default();
+        // A watch may skip what was overtaken; an outcome is never skipped.
+        if let (Some(Event::Pod(..)), Event::Pod(..)) = (queue.back(), &event)
+            && self.rng.chance(30)
+        {
+            queue.pop_back();
+        }
+        queue.push_back(event);
+    }
+
+    fn tell_pod(&mut self, key: MemberKey) {
+        let event = match self.pods.get(&key) {
+            Some(facts) => Event::Pod(key, facts.clone()),
+            None => Event::PodGone(key),
+        };
+        self.tell(Thing::Pod(key), event);
+    }
+
+    fn tell_gang(&mut self, key: AttemptKey) {
+        let event = match self.gangs.get(&key) {
+            Some(g) => Event::Gang(key, GangFacts { ended: g.ended.clone(), deleting: g.deleting }),
+            None => Event::GangGone(key),
+        };
+        self.tell(Thing::Gang(key), event);
+    }
+
+    fn refuse(&mut self, object: Object, kind: RefusalKind) {
+        self.refused += 1;
+        let thing = match object {
+            Object::Gang(key) => Thing::Gang(key),
+            Object::Service(key) => Thing::Service(key),
+            Object::Pod(key) => Thing::Pod(key),
+        };
+        self.tell(thing, Event::Refused(object, Refusal { kind, message: "refused".into() }));
+    }
+
+    fn thing_of(command: &Command) -> Option<Thing> {
+        Some(match command {
+            Command::CreateGang(k) | Command::UpdateGang(k) | Command::FinishGang(k, _) => Thing::Gang(*k),
+            Command::RecordResult(k, _) => Thing::Gang(k.attempt_key()),
+            Command::CreateService(k) => Thing::Service(*k),
+            Command::CreatePod(k) | Command::DeletePod(k) | Command::RemoveFinalizer(k) => Thing::Pod(*k),
+            _ => return None,
+        })
+    }
+
+    /// Executes one command: any, but for one object in turn.
+    fn execute_one(&mut self) -> bool {
+        if self.todo.is_empty() {
+            return false;
+        }
+        let pick = self.rng.below(self.todo.len());
+        let thing = Self::thing_of(&self.todo[pick]);
+        let first = match thing {
+            Some(_) => self.todo.iter().position(|c| Self::thing_of(c) == thing).unwrap_or(pick),
+            None => pick,
+        };
+        let command = self.todo.remove(first);
+        self.execute(command);
+        true
+    }
+
+    fn execute(&mut self, command: Command) {
+        self.now_ms += 1;
+        if self.trace {
+            println!("{} execute {command:?}", self.now_ms);
+        }
+        match command {
+            Command::CreateGang(key) => {
+                if !self.gangs.contains_key(&key) && self.rng.chance(self.faults.taken_names) {
+                    return self.refuse(Object::Gang(key), RefusalKind::NameTaken);
+                }
+                if !self.lost_gangs.contains(&key) {
+                    self.gangs.entry(key).or_default();
+                }
+                self.tell_gang(key);
+            }
+            Command::CreateService(key) => {
+                if self.rng.chance(self.faults.taken_names) {
+                    return self.refuse(Object::Service(key), RefusalKind::NameTaken);
+                }
+                if let Some(gang) = self.gangs.get_mut(&key) {
+                    gang.service = true;
+                }
+                self.tell(Thing::Service(key), Event::Service(key, true));
+            }
+            Command::CreatePod(key) => self.create_pod(key),
+            Command::DeletePod(key) => {
+                let now_ms = self.now_ms;
+                if let Some(pod) = self.pods.get_mut(&key) {
+                    pod.deletion_requested_at_ms.get_or_insert(now_ms);
+                }
+                self.reap(key);
+                self.tell_pod(key);
+            }
+            Command::RemoveFinalizer(key) => {
+                self.check_recorded(key);
+                if let Some(pod) = self.pods.get_mut(&key) {
+                    pod.finalizer = false;
+                }
+                self.reap(key);
+                self.tell_pod(key);
+            }
+            Command::RecordResult(key, end) => match self.gangs.get_mut(&key.attempt_key()) {
+                Some(gang) => {
+                    gang.results.entry(key).or_insert(*end);
+                    self.tell(Thing::Gang(key.attempt_key()), Event::Recorded(vec![key]));
+                }
+                None => self.tell_gang(key.attempt_key()),
+            },
+            Command::UpdateGang(key) => self.update_gang(key),
+            Command::FinishGang(key, end) => {
+                if let Some(gang) = self.gangs.get_mut(&key) {
+                    gang.ended.get_or_insert(*end);
+                    gang.phase = if gang.ended.as_ref().is_some_and(|e| e.succeeded) {
+                        GangPhase::Succeeded
+                    } else {
+                        GangPhase::Failed
+                    };
+                }
+                self.tell_gang(key);
+            }
+            Command::WriteStatus { .. } => self.write_status(),
+            Command::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),
+            Command::ReleaseWorkflow => self.released = true,
+            Command::DeleteWorkflow | Command::Announce(_) => {}
+        }
+    }
+
+    fn create_pod(&mut self, key: MemberKey) {
+        let counted = |f: &PodFacts| {
+            !matches!(f.phase, PodPhase::Succeeded | PodPhase::Failed)
+                && (f.deletion_requested_at_ms.is_none() || f.node.is_some())
+        };
+        let live = self.pods.values().filter(|f| counted(f)).count();
+        if !self.gangs.contains_key(&key.attempt_key()) {
+            return self.refuse(Object::Pod(key), RefusalKind::Invalid);
+        }
+        if !self.pods.contains_key(&key) {
+            if self.faults.quota.is_some_and(|quota| live >= quota) {
+                return self.refuse(Object::Pod(key), RefusalKind::Quota);
+            }
+            if self.rng.chance(self.faults.taken_names) {
+                return self.refuse(Object::Pod(key), RefusalKind::NameTaken);
+            }
+            self.ran.remove(&key);
+            self.pods.insert(key, PodFacts { finalizer: true, ..PodFacts::default() });
+        }
+        self.tell_pod(key);
+    }
+
+    /// A result is durable before the finalizer goes: of every pod that ran, unless its gang is over or it was undone.
+    fn check_recorded(&self, key: MemberKey) {
+        let Some(facts) = self.pods.get(&key) else { return };
+        let Some(gang) = self.gangs.get(&key.attempt_key()) else { return };
+        let undone = facts.disruption == Some(Disruption::GangRollback)
+            || self.faults.quota.is_some()
+            || !self.faults_keep_order();
+        if self.ran.contains(&key) && gang.ended.is_none() && !undone {
+            assert!(gang.results.contains_key(&key), "{key:?} loses its finalizer unrecorded: {facts:?}");
+        }
+    }
+
+    /// Whether the shell kept its promises: nothing stale, nothing late.
+    fn faults_keep_order(&self) -> bool {
+        self.in_order
+    }
+
+    fn update_gang(&mut self, key: AttemptKey) {
+        let view = self.state.node(key.node);
+        let (phase, scheduled_at_ms, started_at_ms) = (view.gang, view.scheduled_at_ms, view.started_at_ms);
+        match (self.gangs.get_mut(&key), phase) {
+            (Some(gang), Some(phase)) if gang.ended.is_none() && phase <= GangPhase::Running => {
+                assert!(phase >= gang.phase, "status_is_monotonic: {key:?} {:?} -> {phase:?}", gang.phase);
+                (gang.phase, gang.scheduled_at_ms, gang.started_at_ms) = (phase, scheduled_at_ms, started_at_ms);
+            }
+            (None, _) => self.tell_gang(key),
+            _ => {}
+        }
+    }
+
+    fn write_status(&mut self) {
+        let new = record(&self.state);
+        assert!(
+            new.phase == self.written.phase || !self.written.phase.is_over() && new.phase > self.written.phase,
+            "status_is_monotonic: workflow {:?} -> {:?}",
+            self.written.phase,
+            new.phase
+        );
+        for (old, new) in self.written.nodes.iter().zip(&new.nodes) {
+            let forward = new.phase == old.phase || !old.phase.is_over() && new.phase > old.phase;
+            assert!(forward, "status_is_monotonic: {} {:?} -> {:?}", old.node, old.phase, new.phase);
+        }
+        if new.phase.is_over() && self.faults_keep_order() {
+            let running: Vec<_> = self.pods.iter().filter(|(_, f)| runs(f)).collect();
+            assert!(running.is_empty(), "over, while pods run: {running:?}");
+        }
+        self.written = new;
+    }
+
+    /// Deleted, stopped and free of finalizers: gone.
+    fn reap(&mut self, key: MemberKey) {
+        let gone =
+            self.pods.get(&key).is_some_and(|f| f.deletion_requested_at_ms.is_some() && !f.finalizer && !runs(f));
+        if gone {
+            self.pods.remove(&key);
+        }
+    }
+
+    /// Delivers the next event about some object.
+    fn deliver_one(&mut self) -> bool {
+        let things: Vec<Thing> = self.inbox.keys().copied().collect();
+        if things.is_empty() {
+            return false;
+        }
+        let thing = things[self.rng.below(things.len())];
+        let Some(queue) = self.inbox.get_mut(&thing) else { return false };
+        let event = queue.pop_front();
+        if queue.is_empty() {
+            self.inbox.remove(&thing);
+        }
+        let Some(event) = event else { return false };
+        self.history.push(event.clone());
+        if self.rng.chance(self.faults.duplicates) {
+            self.apply(event.clone());
+        }
+        self.apply(event);
+        true
+    }
+
+    // ---- kubelet, users, faults --------------------------------------------------------------------------------------
+
+    /// One step of some pod's life.
+    fn live_one(&mut self) -> bool {
+        let ready = |(k, f): &(&MemberKey, &PodFacts)| may_step(f) && (f.node.is_some() || self.may_bind(k));
+        let keys: Vec<MemberKey> = self.pods.iter().filter(ready).map(|(k, _)| *k).collect();
+        if keys.is_empty() {
+            return false;
+        }
+        let key = keys[self.rng.below(keys.len())];
+        self.now_ms += 1 + self.rng.next() % 50;
+        let now_ms = self.now_ms;
+        let fails = self.failing.contains(&key.node) && (key.rank == 0 || self.rng.chance(20));
+        let sidecar = self.rng.chance(20);
+        let clean_exit = self.rng.chance(30);
+        let Some(pod) = self.pods.get_mut(&key) else { return false };
+        let ended = |exit_code: i32| MainContainer::Ended { exit_code, reason: "".into(), finished_at_ms: now_ms };
+        match (pod.deletion_requested_at_ms.is_some(), pod.node.is_some(), &pod.main) {
+            (true, _, MainContainer::Running) => {
+                let exit_code = if clean_exit { 0 } else { 143 };
+                pod.main = ended(exit_code);
+                pod.phase = if clean_exit { PodPhase::Succeeded } else { PodPhase::Failed };
+            }
+            (true, _, MainContainer::Ended { exit_code, .. }) => {
+                pod.phase = if *exit_code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
+                pod.others_running = false;
+            }
+            (true, _, MainContainer::Waiting) => pod.phase = PodPhase::Failed,
+            (false, false, _) => pod.node = Some("n1".into()),
+            (false, true, MainContainer::Waiting) => {
+                (pod.main, pod.phase) = (MainContainer::Running, PodPhase::Running);
+                self.ran.insert(key);
+                let rank_mates =
+                    self.pods.iter().filter(|(k, f)| k.node == key.node && k.rank == key.rank && runs(f)).count();
+                assert!(rank_mates == 1 || !self.faults_keep_order(), "two pods of {key:?} run at once");
+            }
+            (false, true, MainContainer::Running) => {
+                pod.main = ended(if fails { 1 } else { 0 });
+                pod.others_running = sidecar;
+                if !sidecar {
+                    pod.phase = if fails { PodPhase::Failed } else { PodPhase::Succeeded };
+                }
+            }
+            (false, true, MainContainer::Ended { .. }) => {}
+        }
+        self.reap(key);
+        self.tell_pod(key);
+        true
+    }
+
+    /// Under a quota the scheduler is ours: it binds no member of a gang that does not exist as a whole.
+    fn may_bind(&self, key: &MemberKey) -> bool {
+        let exists = |f: &PodFacts| f.deletion_requested_at_ms.is_none();
+        let ended = self.gang_of(key.node).into_iter().flat_map(|g| g.results.keys());
+        let mates: BTreeSet<u32> = self
+            .pods
+            .iter()
+            .filter(|(k, f)| k.node == key.node && exists(f))
+            .map(|(k, _)| k)
+            .chain(ended)
+            .map(|k| k.rank)
+            .collect();
+        self.faults.quota.is_none() || mates.len() >= self.dag.node(key.node).replicas as usize
+    }
+
+    fn fault(&mut self) {
+        let faults = self.faults.clone();
+        if self.rng.chance(faults.lost_pods) {
+            self.lose_a_pod();
+        }
+        if self.rng.chance(faults.rollbacks) {
+            self.roll_a_pod_back();
+        }
+        if self.rng.chance(faults.gang_deletions) {
+            self.delete_a_gang();
+        }
+        if self.rng.chance(faults.replays) && !self.history.is_empty() {
+            let event = self.history[self.rng.below(self.history.len())].clone();
+            self.apply(event);
+        }
+        if self.rng.chance(faults.cancel) && !self.cancel {
+            self.cancel = true;
+            self.tell(Thing::Workflow, Event::Cancel);
+        }
+        if self.rng.chance(faults.delete) && !self.delete {
+            self.delete = true;
+            self.tell(Thing::Workflow, Event::Delete);
+        }
+        if self.rng.chance(faults.crashes) {
+            self.crash();
+        }
+    }
+
+    fn lose_a_pod(&mut self) {
+        let keys: Vec<MemberKey> = self.pods.keys().copied().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = keys[self.rng.below(keys.len())];
+        self.now_ms += 1;
+        let (now_ms, how) = (self.now_ms, self.rng.below(4));
+        let Some(pod) = self.pods.get_mut(&key) else { return };
+        match how {
+            0 => _ = pod.deletion_requested_at_ms.get_or_insert(now_ms),
+            1 => {
+                pod.disruption.get_or_insert(Disruption::NodeLost);
+                pod.deletion_requested_at_ms.get_or_insert(now_ms);
+            }
+            2 if pod.node.is_some() && pod.phase != PodPhase::Succeeded && pod.phase != PodPhase::Failed => {
+                (pod.phase, pod.reason) = (PodPhase::Failed, "Evicted".into());
+                if pod.main == MainContainer::Running {
+                    pod.main = MainContainer::Ended { exit_code: 137, reason: "".into(), finished_at_ms: now_ms };
+                }
+            }
+            3 if pod.node.is_some() => {
+                // The pod garbage collector, after the Node object went.
+                pod.node_gone = true;
+                if !matches!(pod.phase, PodPhase::Succeeded | PodPhase::Failed) {
+                    pod.phase = PodPhase::Failed;
+                }
+                pod.disruption.get_or_insert(Disruption::NodeLost);
+                pod.deletion_requested_at_ms.get_or_insert(now_ms);
+            }
+            _ => {}
+        }
+        self.reap(key);
+        self.tell_pod(key);
+    }
+
+    fn roll_a_pod_back(&mut self) {
+        let whole = |w: &Self, key: &MemberKey| {
+            let replicas = w.dag.node(key.node).replicas as usize;
+            w.pods.iter().filter(|(k, f)| k.node == key.node && f.node.is_some()).count() >= replicas
+        };
+        let keys: Vec<MemberKey> = self
+            .pods
+            .iter()
+            .filter(|(k, f)| f.node.is_some() && !whole(self, k) && !matches!(f.main, MainContainer::Ended { .. }))
+            .map(|(k, _)| *k)
+            .collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = keys[self.rng.below(keys.len())];
+        let now_ms = self.now_ms;
+        if let Some(pod) = self.pods.get_mut(&key)
+            && pod.deletion_requested_at_ms.is_none()
+        {
+            pod.disruption = Some(Disruption::GangRollback);
+            pod.deletion_requested_at_ms = Some(now_ms);
+            self.tell_pod(key);
+        }
+    }
+
+    /// A user deletes a Gang that the written status knows of; its pods are collected with it.
+    fn delete_a_gang(&mut self) {
+        let known = |w: &Self, key: &AttemptKey| w.written.nodes.get(key.node.at()).is_some_and(|n| n.gang.is_some());
+        let keys: Vec<AttemptKey> = self.gangs.keys().filter(|k| known(self, k)).copied().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = keys[self.rng.below(keys.len())];
+        let ended = self.gangs.remove(&key).and_then(|g| g.ended);
+        // Of an ended gang the written status must tell, or one may take it for lost.
+        if let Some(end) = ended
+            && self.written.nodes.get(key.node.at()).is_none_or(|n| !n.phase.is_over())
+        {
+            self.gangs.insert(key, GangObject { ended: Some(end), ..GangObject::default() });
+            return;
+        }
+        self.lost_gangs.insert(key);
+        self.tell_gang(key);
+        let now_ms = self.now_ms;
+        let pods: Vec<MemberKey> = self.pods.keys().filter(|k| k.attempt_key() == key).copied().collect();
+        for pod in pods {
+            if let Some(facts) = self.pods.get_mut(&pod) {
+                facts.deletion_requested_at_ms.get_or_insert(now_ms);
+            }
+            self.reap(pod);
+            self.tell_pod(pod);
+        }
+    }
+
+    /// The controller dies: what it had sent may land, may not, or may land late; what it had heard is lost.
+    pub fn crash(&mut self) {
+        self.crashes += 1;
+        for command in std::mem::take(&mut self.todo) {
+            match self.rng.below(3) {
+                0 => self.execute(command),
+                1 if self.faults.late_creates && matches!(command, Command::CreateGang(_) | Command::CreatePod(_)) => {
+                    self.late.push(command);
+                }
+                _ => {}
+            }
+        }
+        self.inbox.clear();
+        self.history.clear();
+        self.todo.clear();
+        self.wake_at_ms = None;
+        let mut out = Vec::new();
+        self.state = self.rebuilt(&mut out);
+        if self.trace {
+            println!("{} crash -> {out:?}", self.now_ms);
+        }
+        self.take(out);
+    }
+
+    /// A state from what a list finds now.
+    pub fn rebuilt(&self, out: &mut Vec<Command>) -> State {
+        let gangs = self.gangs.iter().map(|(key, g)| ObservedGang {
+            key: *key,
+            facts: GangFacts { ended: g.ended.clone(), deleting: g.deleting },
+            service: g.service,
+            phase: g.phase,
+            scheduled_at_ms: g.scheduled_at_ms,
+            started_at_ms: g.started_at_ms,
+            results: g.results.iter().map(|(key, end)| recorded_member(*key, end)).collect(),
+        });
+        let observed = Observed {
+            gangs: gangs.collect(),
+            pods: self.pods.iter().map(|(k, f)| (*k, f.clone())).collect(),
+            hold: None,
+            cancel: self.cancel,
+            delete: self.delete,
+        };
+        rebuild(Arc::clone(&self.dag), self.config.clone(), observed, &self.written, self.now_ms, out)
+    }
+
+    fn ring(&mut self) {
+        if self.wake_at_ms.is_some_and(|at_ms| at_ms <= self.now_ms) {
+            self.wake_at_ms = None;
+            self.apply(Event::Timer);
+        }
+    }
+
+    // ---- running -----------------------------------------------------------------------------------------------------
+
+    /// `steps` steps of everything, faults included.
+    pub fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.now_ms += self.rng.next() % 20;
+            match self.rng.below(10) {
+                0..=3 => _ = self.deliver_one(),
+                4..=6 => _ = self.execute_one(),
+                7..=8 => _ = self.live_one(),
+                _ if self.rng.chance(30) => self.now_ms += self.rng.next() % 20_000,
+                _ => {
+                    if !self.late.is_empty() && self.rng.chance(20) {
+                        let late = self.late.remove(0);
+                        self.execute(late);
+                    }
+                }
+            }
+            self.ring();
+            self.fault();
+        }
+    }
+
+    /// Everything that is under way arrives; nothing new happens to pods.
+    pub fn drain(&mut self) {
+        let mut steps = 0;
+        while self.deliver_one() || self.execute_one() {
+            self.ring();
+            steps += 1;
+            assert!(steps < 1_000_000, "it never comes to rest");
+        }
+    }
+
+    /// The faults stop: all must end. Counts the steps.
+    pub fn heal(&mut self) -> usize {
+        self.faults = Faults { quota: self.faults.quota, ..Faults::default() };
+        for late in std::mem::take(&mut self.late) {
+            self.execute(late);
+        }
+        for step in 0..2_000_000 {
+            self.ring();
+            let moved = match self.rng.below(3) {
+                0 => self.deliver_one() || self.execute_one() || self.live_one(),
+                1 => self.execute_one() || self.live_one() || self.deliver_one(),
+                _ => self.live_one() || self.deliver_one() || self.execute_one(),
+            };
+            if !moved {
+                match self.wake_at_ms {
+                    Some(at_ms) => self.now_ms = self.now_ms.max(at_ms),
+                    None => return step,
+                }
+            }
+        }
+        unreachable!("heals_when_faults_stop: still busy after two million steps");
+    }
+
+    /// How the ended world looks to a reader who knows only the graph and the Gangs: by the rules, without the engine.
+    pub fn check_end(&self) {
+        assert!(self.state.phase().is_over(), "heals_when_faults_stop: it never ends\n{:?}", self.state);
+        assert_eq!(self.written.phase, self.state.phase(), "the last status is written");
+        let all_succeeded = self.dag.ids().all(|n| self.state.node(n).phase == NodePhase::Succeeded);
+        for node in self.dag.ids() {
+            let phase = self.state.node(node).phase;
+            let end = self.gang_of(node).and_then(|g| g.ended.as_ref());
+            match phase {
+                NodePhase::Succeeded => assert!(self.has_succeeded(node), "{node} succeeded without a record"),
+                NodePhase::Failed => assert!(end.is_none_or(|e| !e.succeeded), "{node} failed, its Gang did not"),
+                NodePhase::Skipped => assert!(end.is_none_or(|e| !e.succeeded && e.started_at_ms.is_none())),
+                other => unreachable!("{node} is {other:?} at the end"),
+            }
+            let upstream_done = self
+                .dag
+                .ids()
+                .filter(|up| self.dag.downstream(*up).contains(&node))
+                .all(|up| self.state.node(up).phase == NodePhase::Succeeded);
+            assert!(upstream_done || self.state.node(node).attempt == 0, "{node} was claimed before its upstream");
+        }
+        let failed = self.dag.ids().any(|n| self.state.node(n).phase == NodePhase::Failed);
+        let expected = match (all_succeeded, self.cancel || self.delete) {
+            (true, _) => WorkflowPhase::Succeeded,
+            (false, true) => self.state.phase(),
+            (false, false) => WorkflowPhase::Failed,
+        };
+        assert_eq!(self.state.phase(), expected);
+        assert!(self.state.phase() != WorkflowPhase::Failed || failed, "a failed workflow has a failed node");
+        assert!(self.state.phase() != WorkflowPhase::Canceled || self.cancel || self.delete);
+        let left: Vec<_> = self.pods.iter().filter(|(_, f)| runs(f) || f.finalizer).collect();
+        assert!(left.is_empty(), "pods are left: {left:#?}");
+        assert_eq!(self.released, self.delete, "the finalizer goes exactly when the workflow is deleted");
+    }
+
+    /// rebuild equals the state reached by events. Only meaningful at rest.
+    pub fn check_rebuild(&self) {
+        let mut out = Vec::new();
+        let rebuilt = self.rebuilt(&mut out);
+        assert_eq!(record(&rebuilt).phase, self.state.phase());
+        for node in self.dag.ids() {
+            let (a, b) = (rebuilt.node(node), self.state.node(node));
+            assert_eq!(
+                (a.phase, a.attempt, a.gang, a.members),
+                (b.phase, b.attempt, b.gang, b.members),
+                "rebuild differs at {node}\nrebuilt {a:#?}\nevents {b:#?}\npods {:#?}\ngang {:#?}",
+                self.pods.iter().filter(|(k, _)| k.node == node).collect::<Vec<_>>(),
+                self.gang_of(node),
+            );
+        }
+    }
+
+    /// The claimed nodes are exactly those that a naive reader of the Gangs would claim. Only at rest.
+    pub fn check_released(&self) {
+        let stopped = self.cancel || self.delete || self.state.cause().is_some();
+        for node in self.dag.ids() {
+            let ready =
+                self.dag.ids().filter(|up| self.dag.downstream(*up).contains(&node)).all(|up| self.has_succeeded(up));
+            let claimed = self.state.node(node).attempt > 0;
+            assert!(!claimed || ready, "{node} is claimed before its upstream");
+            assert!(claimed || !ready || stopped, "{node} is ready, and nobody claims it");
+        }
+    }
+
+    /// Nodes whose plan is to fail.
+    pub fn failing(&self) -> &BTreeSet<NodeIx> {
+        &self.failing
+    }
+
+    pub fn pods(&self) -> &BTreeMap<MemberKey, PodFacts> {
+        &self.pods
+    }
+}
+
+fn runs(f: &PodFacts) -> bool {
+    f.node.is_some() && !f.node_gone && !matches!(f.phase, PodPhase::Succeeded | PodPhase::Failed)
+}
+
+fn may_step(f: &PodFacts) -> bool {
+    let terminal = matches!(f.phase, PodPhase::Succeeded | PodPhase::Failed);
+    let deleting = f.deletion_requested_at_ms.is_some();
+    !terminal && !(deleting && f.node.is_none()) && (deleting || !matches!(f.main, MainContainer::Ended { .. }))
+}
+
+fn recorded_member(key: MemberKey, end: &MemberEnd) -> RecordedMember {
+    // As the packed rank sets do: of members that succeeded or were stopped only the rank is known.
+    let packed = matches!(end.outcome, MemberOutcome::Succeeded | MemberOutcome::Stopped);
+    RecordedMember { rank: key.rank, incarnation: (!packed).then_some(key.incarnation), end: end.clone() }
+}
+
+/// The status as the shell would write it.
+pub fn record(state: &State) -> Recorded {
+    let nodes = state.nodes().map(|n| RecordedNode {
+        node: n.node,
+        phase: n.phase,
+        attempt: n.attempt,
+        gang: n.gang,
+        cause: n.cause.cloned(),
+        tally: (n.members.succeeded, n.members.failed),
+        released_at_ms: n.released_at_ms,
+        scheduled_at_ms: n.scheduled_at_ms,
+        started_at_ms: n.started_at_ms,
+        finished_at_ms: n.finished_at_ms,
+    });
+    Recorded {
+        phase: state.phase(),
+        started_at_ms: state.started_at_ms(),
+        finished_at_ms: state.finished_at_ms(),
+        nodes: nodes.collect(),
+    }
+}
