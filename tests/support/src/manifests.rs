@@ -70,7 +70,10 @@ pub(crate) async fn apply(client: &Client, yaml: &str) -> Result<usize> {
 
 /// The documents of `yaml` as objects, lists taken apart.
 pub(crate) fn parse(yaml: &str) -> Result<Vec<DynamicObject>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml)?;
+    // As kubectl reads it: `n` and `on` are strings. There is no limit on size,
+    // because the manifests are a test's own.
+    let options = serde_saphyr::options! { strict_booleans: true, budget: None };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(yaml, options)?;
     let mut objects = Vec::new();
     for document in documents {
         match document.get("items").and_then(Value::as_array) {
@@ -185,5 +188,11 @@ metadata: { name: a }
         objects.sort_by_key(phase);
         let names: Vec<_> = objects.iter().filter_map(|object| object.metadata.name.as_deref()).collect();
         assert_eq!(names, ["c", "n", "b", "a", "w"]);
+    }
+
+    #[test]
+    fn thousands_of_documents_are_no_bomb() {
+        let one = "apiVersion: v1\nkind: ConfigMap\nmetadata: { name: a }\n---\n";
+        assert_eq!(parse(&one.repeat(5000)).unwrap().len(), 5000);
     }
 }
