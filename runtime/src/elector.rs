@@ -130,6 +130,11 @@ impl Leadership {
         self.inner.lost.clone()
     }
 
+    /// Gives the leadership up: no request may start any more; [`Self::finish`] must follow when the work has stopped.
+    pub fn give_up(&self) {
+        self.inner.lost.cancel();
+    }
+
     /// Says that all work under this term has stopped; the Lease may now be released or contended for again.
     pub fn finish(&self) {
         self.inner.lost.cancel();
@@ -235,7 +240,7 @@ impl Elector {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = leadership.inner.finished.cancelled() => return,
+                () = leadership.inner.lost.cancelled() => return,
                 () = tokio::time::sleep(self.timing.retry_period) => {}
             }
             if !self.renew(election, clock, leadership).await {
@@ -374,7 +379,7 @@ impl Elector {
     async fn bounded<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {
         let limit = self.timing.renew_deadline / 2;
         match tokio::time::timeout(limit, request).await {
-            Ok(answer) => answer.map_err(LeaseError::Api),
+            Ok(answer) => answer.map_err(LeaseError::from),
             Err(_) => Err(LeaseError::Timeout(limit)),
         }
     }
@@ -382,10 +387,21 @@ impl Elector {
 
 #[derive(Debug, thiserror::Error)]
 enum LeaseError {
+    #[error("{code} {message}")]
+    Answered { code: u16, message: String },
     #[error("{0}")]
-    Api(#[source] kube::Error),
+    Unanswered(#[source] kube::Error),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+}
+
+impl From<kube::Error> for LeaseError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Answered { code: status.code, message: status.message },
+            error => Self::Unanswered(error),
+        }
+    }
 }
 
 fn record_of(lease: &Lease) -> Record {

@@ -245,9 +245,9 @@ impl Config {
         problems
     }
 
-    /// Parameters of the engine.
+    /// Parameters of the engine, given how long dispatch takes at most for one request.
     #[must_use]
-    pub fn core(&self) -> core::Config {
+    pub fn core(&self, request_timeout: Duration) -> core::Config {
         let planning = &self.planning;
         core::Config {
             topology: self.topology_levels(),
@@ -260,13 +260,12 @@ impl Config {
             shape_cache_bytes: planning.shape_cache_mib << 20,
             device_resources: planning.device_resources.clone(),
             seed: planning.seed,
+            protocol: self.protocol(request_timeout),
             ..core::Config::default()
         }
     }
 
-    /// Parameters of the binding protocol, given how long dispatch takes at most for one request.
-    #[must_use]
-    pub fn protocol(&self, request_timeout: Duration) -> ProtocolConfig {
+    fn protocol(&self, request_timeout: Duration) -> ProtocolConfig {
         let owner = |owner: &RollbackOwner| TolerantOwner { group: owner.group.clone(), kind: owner.kind.clone() };
         let request_timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
         ProtocolConfig {
@@ -301,7 +300,9 @@ mod tests {
         for text in ["", "# only a comment\n\n"] {
             assert_eq!(Config::parse(text, "config.yaml").expect("valid"), Config::default());
         }
-        assert_eq!(Config::default().core(), core::Config::default());
+        let default = Config::default();
+        let request_timeout = Duration::from_millis(default.binding.request_timeout_ms);
+        assert_eq!(default.core(request_timeout), core::Config::default());
     }
 
     #[test]
@@ -318,10 +319,10 @@ rollback:
   owners: [{group: batch, kind: Job}]
 ";
         let config = Config::parse(text, "config.yaml").expect("valid");
-        let core = config.core();
+        let core = config.core(Duration::from_millis(500));
         assert_eq!(core.topology[1], ("rack".into(), vec!["a".into(), "b".into()]));
         assert_eq!((core.settle_ms, core.shape_cache_bytes, core.seed), (5, 3 << 20, 7));
-        let protocol = config.protocol(Duration::from_millis(500));
+        let protocol = core.protocol;
         assert_eq!((protocol.repair_deadline_ms, protocol.outcome_timeout_ms), (4_000, 1_500));
         assert!(!protocol.tolerance.bare);
         assert_eq!(protocol.tolerance.owners[0].kind, "Job");

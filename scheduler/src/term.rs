@@ -97,7 +97,7 @@ impl Scheduler {
         let Some(slots) = self.read_journal(leadership).await else { return self.followed() };
         let (input, inputs) = mpsc::channel(CAPACITY);
         let (dispatch, outbox) = Dispatch::start(self.settings(leadership), input.clone());
-        let engine = Engine::new(self.core_config());
+        let engine = Engine::new(inner.config.core(self.request_timeout()));
         let writer = Writer::new(
             engine,
             outbox,
@@ -121,7 +121,7 @@ impl Scheduler {
         let lists = self.start_watches(&mut watches, &input, ours);
         tokio::select! {
             () = leadership.lost() => {}
-            () = self.begin(lists, &input, leadership, slots) => leadership.lost().await,
+            () = self.work(lists, &input, leadership, slots) => leadership.give_up(),
         }
         self.followed();
         watches.shutdown().await;
@@ -130,10 +130,6 @@ impl Scheduler {
         if !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(()))) {
             tracing::error!("the engine's thread panicked");
         }
-    }
-
-    fn core_config(&self) -> flowforge_scheduler_core::config::Config {
-        self.inner.config.core()
     }
 
     fn request_timeout(&self) -> Duration {
@@ -207,6 +203,19 @@ impl Scheduler {
         (W::KIND, listed)
     }
 
+    /// Begins, and ends only when the engine cannot do its work.
+    async fn work(
+        &self,
+        lists: Vec<(&'static str, watch::Receiver<bool>)>,
+        input: &mpsc::Sender<Input>,
+        leadership: &Leadership,
+        slots: Vec<JournalSlotRead>,
+    ) {
+        self.begin(lists, input, leadership, slots).await;
+        self.inner.pulse.gave_up.notified().await;
+        tracing::warn!("nothing could be planned for too long: giving up the leadership");
+    }
+
     /// Waits for the first lists, then lets the engine begin.
     async fn begin(
         &self,
@@ -245,8 +254,8 @@ impl Scheduler {
         match &*self.inner.progress.lock() {
             Progress::Follower => Ok(()),
             Progress::Starting(why) => Err(why.clone()),
-            Progress::Leading(_) if self.inner.pulse.begun.load(Ordering::Acquire) => Ok(()),
-            Progress::Leading(_) => Err("the engine has not begun yet".to_owned()),
+            Progress::Leading(_) if self.inner.pulse.planning.load(Ordering::Acquire) => Ok(()),
+            Progress::Leading(_) => Err("the journal is not fenced yet".to_owned()),
         }
     }
 

@@ -395,6 +395,7 @@ impl<W: Watched> Watcher<W> {
         match error {
             kube::Error::Api(status) if status.code == 410 => End::Gone,
             kube::Error::Api(status) if status.code == 404 => End::Absent,
+            kube::Error::Api(status) => End::Failed(format!("{} {}", status.code, status.message)),
             error => End::Failed(error.to_string()),
         }
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 /// Inputs taken in before the engine plans.
@@ -29,6 +29,8 @@ const BATCH: usize = 2_048;
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// Gauges are set at most this often.
 const GAUGE_PERIOD: Duration = Duration::from_millis(200);
+/// A term in which nothing can be planned for so long is given up, so that the next one reads everything anew.
+const FENCED_LIMIT_MS: u64 = 30_000;
 /// Waiting entities shown by `/debug/state`.
 const INSPECTED: usize = 1_000;
 
@@ -37,8 +39,10 @@ const INSPECTED: usize = 1_000;
 pub(crate) struct Pulse {
     /// When it last went round, on the engine's clock; 0 while it does not run.
     pub(crate) beat_ms: AtomicU64,
-    /// Whether the engine was told to begin.
-    pub(crate) begun: AtomicBool,
+    /// Whether the engine plans: it was told to begin, and the journal is fenced.
+    pub(crate) planning: AtomicBool,
+    /// Told when the engine has not come to planning for too long: another leader's journal, or an unreadable one.
+    pub(crate) gave_up: Notify,
 }
 
 /// The thread's state.
@@ -56,6 +60,8 @@ pub(crate) struct Writer {
     /// Unbound pods of ours that mount claims, with their names, by UID.
     claimants: BTreeMap<SmolStr, (PodInfo, Vec<SmolStr>)>,
     commands: Vec<Command>,
+    /// Since when the engine should plan but does not.
+    idle_since_ms: Option<u64>,
     gauges_at: Option<Instant>,
 }
 
@@ -84,6 +90,7 @@ impl Writer {
             claims: ClaimIndex::default(),
             claimants: BTreeMap::new(),
             commands: Vec::new(),
+            idle_since_ms: None,
             gauges_at: None,
         }
     }
@@ -103,7 +110,7 @@ impl Writer {
             });
             self.turn(&mut batch);
         }
-        self.pulse.begun.store(false, Ordering::Release);
+        self.pulse.planning.store(false, Ordering::Release);
         self.pulse.beat_ms.store(0, Ordering::Release);
         self.metrics.clear_gauges();
     }
@@ -120,7 +127,19 @@ impl Writer {
             self.plan();
         }
         self.set_gauges();
-        self.pulse.beat_ms.store(self.clock.now_ms(), Ordering::Release);
+        self.beat();
+    }
+
+    fn beat(&mut self) {
+        let now_ms = self.clock.now_ms();
+        let planning = self.engine.is_planning();
+        self.pulse.beat_ms.store(now_ms, Ordering::Release);
+        self.pulse.planning.store(planning, Ordering::Release);
+        match &mut self.idle_since_ms {
+            Some(since_ms) if planning => *since_ms = now_ms,
+            Some(since_ms) if now_ms.saturating_sub(*since_ms) > FENCED_LIMIT_MS => self.pulse.gave_up.notify_one(),
+            _ => {}
+        }
     }
 
     fn sleep(&self) -> Duration {
@@ -188,7 +207,7 @@ impl Writer {
                 let now_ms = self.clock.now_ms();
                 self.apply(Event::Synced, now_ms);
                 self.apply(Event::Lead { epoch, slots }, now_ms);
-                self.pulse.begun.store(true, Ordering::Release);
+                self.idle_since_ms = Some(now_ms);
             }
             Input::Inspect(answer) => {
                 // Whoever asked may have left.

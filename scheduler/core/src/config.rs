@@ -1,6 +1,7 @@
 //! Parameters of the core, turned from the binary's configuration file once at start.
 
 use crate::model::{Millis, TopologyLevels};
+use crate::protocol::ProtocolConfig;
 use smol_str::SmolStr;
 
 /// Parameters of an [`crate::engine::Engine`].
@@ -27,6 +28,8 @@ pub struct Config {
     pub device_resources: Vec<SmolStr>,
     /// Whether plans are bound by the protocol; without it they are assumed and confirmed at once (benchmarks).
     pub bind: bool,
+    /// Parameters of the binding protocol.
+    pub protocol: ProtocolConfig,
     /// Seed of everything that could be arbitrary.
     pub seed: u64,
 }
@@ -44,6 +47,7 @@ impl Default for Config {
             shape_cache_bytes: 256 << 20,
             device_resources: vec!["nvidia.com/gpu".into(), "amd.com/gpu".into(), "gpu.intel.com/i915".into()],
             bind: true,
+            protocol: ProtocolConfig::default(),
             seed: 0,
         }
     }

@@ -16,8 +16,10 @@ pub mod event;
 pub mod explain;
 #[cfg(test)]
 mod fixture;
+pub mod gang;
 pub mod model;
 pub mod plugins;
 pub mod protocol;
+pub mod queue;
 pub mod shape;
 pub mod snapshot;

@@ -5,106 +5,194 @@
 //!                          ^                                      |
 //!                          +──── assume, confirm, forget, replan ─+
 //! ```
-//! One thread calls it. `apply` is cheap and decides nothing but the protocol's next step; `run` plans what is ready.
+//! One thread calls it. `apply` is cheap: it takes in facts and the protocol's next step. `run` plans what is ready. Only a
+//! leader whose journal is fenced plans; a follower keeps the facts and decides nothing.
+//!
+//! Invariants: a pod is in at most one of the queue, an open intent, or bound; every assumption belongs to an open intent
+//! and ends confirmed or forgotten; after `Follow` nothing is assumed and nothing is commanded.
 
-use crate::command::Command;
+mod binding;
+mod facts;
+mod gangs;
+mod planning;
+mod report;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use stats::{Stats, Waiting};
+
+use crate::command::{Command, GangSchedulingStatus};
 use crate::config::Config;
 use crate::event::Event;
+use crate::explain::Refusal;
+use crate::gang::{GangId, Gangs};
 use crate::model::Millis;
+use crate::plugins::Cures;
+use crate::protocol::{Effects, GangKey, Protocol};
+use crate::queue::{Delays, Entity, Queue};
+use crate::shape::ShapeId;
+use crate::snapshot::{PodId, Snapshot};
+use hashbrown::HashMap;
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The scheduler without IO.
 #[derive(Debug)]
 pub struct Engine {
     config: Config,
+    snapshot: Snapshot,
+    gangs: Gangs,
+    queue: Queue,
+    protocol: Protocol,
+    fx: Effects,
+    /// All first lists are in.
+    synced: bool,
+    /// A journal slot could not be read in this term: partial gangs may be ours.
+    journal_lost: bool,
+    /// What happened since the last run that can cure refusals.
+    cures: Cures,
+    /// What is being bound, by the protocol's key.
+    flights: BTreeMap<GangKey, Flight>,
+    /// What is remembered of a gang between looks.
+    notes: BTreeMap<GangId, Note>,
+    /// Gangs that wait a moment for further members.
+    settling: BTreeSet<(Millis, GangId)>,
+    /// When a pod was first ready to be placed.
+    first_ready: HashMap<PodId, Millis, foldhash::fast::FixedState>,
+    /// Refusals of this run: pods of one shape get one answer while nothing changes.
+    refused: BTreeMap<ShapeId, (u64, Arc<Refusal>)>,
+    /// Pods whose object is gone while their place is kept for a replacement.
+    vacant: BTreeMap<SmolStr, PodId>,
 }
 
-/// What an operator wants to see of the engine at a glance; every field is a gauge.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Pods ready to be tried.
-    pub active: usize,
-    /// Pods waiting for their backoff.
-    pub backoff: usize,
-    /// Pods that fit nowhere.
-    pub unschedulable: usize,
-    /// Pods with scheduling gates.
-    pub gated: usize,
-    /// Members of gangs that are not complete.
-    pub incomplete: usize,
-    /// Pods whose binding is under way.
-    pub pending: usize,
-    /// Unschedulable pods by the plugin that refused them (a plugin that refused some nodes counts).
-    pub unschedulable_by_plugin: BTreeMap<&'static str, usize>,
-    /// Open intents of the protocol.
-    pub open_intents: usize,
-    /// Gangs that are partly live and can neither be completed nor rolled back.
-    pub gangs_held_partial: usize,
-    /// Nodes, placeholders not counted.
-    pub nodes: usize,
-    /// Pods, terminal ones not counted.
-    pub pods: usize,
-    /// Pods assumed on a node and not confirmed yet.
-    pub assumed: usize,
-    /// Gangs with at least one member.
-    pub gangs: usize,
-    /// Node classes.
-    pub classes: usize,
-    /// Pod shapes with a cache.
-    pub shapes: usize,
-    /// Bytes of the shape caches.
-    pub shape_bytes: usize,
+/// An open intent, as the engine sees it.
+#[derive(Clone, Debug, Default)]
+struct Flight {
+    entity: Option<Entity>,
+    members: BTreeSet<PodId>,
+    /// Whether the gang was live before: then only these members are at stake.
+    replacing: bool,
 }
 
-/// Why an entity waits, for `explain` and `/debug/state`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Namespace.
-    pub namespace: SmolStr,
-    /// Name of the pod or gang.
-    pub name: SmolStr,
-    /// Whether it is a gang.
-    pub gang: bool,
-    /// Where it waits: `active`, `backoff`, `unschedulable`, `incomplete` or `binding`.
-    pub queue: &'static str,
-    /// Reason and message of the last refusal.
-    pub message: String,
+/// What is remembered of a gang between looks.
+#[derive(Clone, Debug, Default)]
+struct Note {
+    /// What was asked when it was refused last; the same is not asked again before something cures it.
+    asked: Option<crate::gang::Ask>,
+    /// Whether the counters proved the refusal.
+    proven: bool,
+    /// Why its members wait although it is in no queue.
+    waiting: Option<Arc<Refusal>>,
+    /// The status written last.
+    status: Option<GangSchedulingStatus>,
+    settling_until: Option<Millis>,
 }
 
 impl Engine {
     /// An empty engine; it plans nothing until [`Event::Lead`] and [`Event::Synced`] came.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
+        let delays = Delays {
+            initial_ms: config.backoff_initial_ms,
+            max_ms: config.backoff_max_ms,
+            flush_ms: config.unschedulable_flush_ms,
+        };
+        Self {
+            snapshot: Snapshot::new(&config),
+            gangs: Gangs::default(),
+            queue: Queue::new(delays),
+            protocol: Protocol::new(config.protocol.clone()),
+            config,
+            fx: Effects::default(),
+            synced: false,
+            journal_lost: false,
+            cures: Cures::NONE,
+            flights: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            settling: BTreeSet::new(),
+            first_ready: HashMap::default(),
+            refused: BTreeMap::new(),
+            vacant: BTreeMap::new(),
+        }
+    }
+
+    /// The cluster as it is known and assumed.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Whether it plans: it leads, the journal is fenced, and all first lists are in.
+    #[must_use]
+    pub fn is_planning(&self) -> bool {
+        self.synced && (self.protocol.is_ready() || !self.config.bind)
     }
 
     /// Takes in one fact; commands of the binding protocol that follow from it are appended to `out`.
     pub fn apply(&mut self, event: Event, now: Millis, out: &mut Vec<Command>) {
-        let _ = (event, now, out, &self.config);
+        match event {
+            Event::NodeUpsert(node) => self.on_node(*node),
+            Event::NodeDelete { name } => self.on_node_gone(&name, now),
+            Event::PodUpsert(pod) => self.on_pod(*pod, now),
+            Event::PodDelete(key) => self.on_pod_gone(&key, now),
+            Event::GangUpsert(gang) => self.on_gang(*gang, now),
+            Event::GangDelete { namespace, name, uid } => self.on_gang_gone(&namespace, &name, &uid, now),
+            Event::Relisted(kind) => self.on_relisted(kind, now),
+            Event::Synced => {
+                self.synced = true;
+                self.gangs.touch_all();
+            }
+            Event::Lead { epoch, slots } => {
+                self.on_follow(now);
+                self.protocol.lead(epoch, slots, now, &mut self.fx);
+            }
+            Event::Follow => self.on_follow(now),
+            Event::Outcome(outcome) => self.protocol.on_outcome(outcome, now, &mut self.fx),
+        }
+        self.settle(now, out);
     }
 
     /// Plans what is ready and appends the commands; call it after a batch of events and at [`Self::next_wakeup`].
     pub fn run(&mut self, now: Millis, out: &mut Vec<Command>) {
-        let _ = (now, out);
+        // 1. What is due in the protocol happens first: it may free or need places.
+        self.protocol.tick(now, &mut self.fx);
+        self.settle(now, out);
+        if !self.is_planning() {
+            return;
+        }
+        // 2. What waited long enough, and what events may have cured, is active again.
+        self.queue.advance(now);
+        self.wake_cured(now);
+        // 3. Gangs whose members changed, or whose moment has passed, are looked at.
+        self.look_at_gangs(now, out);
+        // 4. The first in the queue is planned, then the next.
+        for _ in 0..self.config.attempts_per_run {
+            let Some(entity) = self.queue.pop() else { break };
+            match entity {
+                Entity::Pod(pod) => self.try_pod(pod, now, out),
+                Entity::Gang(gang) => self.try_gang(gang, now, out),
+            }
+        }
+        self.refused.clear();
+        // 5. Everything planned shares one journal write.
+        self.protocol.flush(now, &mut self.fx);
+        self.settle(now, out);
+        self.snapshot.trim();
     }
 
-    /// When [`Self::run`] has something to do even if no event comes; never later than that.
+    /// When [`Self::run`] has something to do even if no event comes; never later than that. 0: at once.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Millis> {
-        None
-    }
-
-    /// The gauges. `O(plugins)`.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats::default()
-    }
-
-    /// Everything that waits, at most `limit` entries, in queue order, for people.
-    #[must_use]
-    pub fn waiting(&self, limit: usize) -> Vec<Waiting> {
-        let _ = limit;
-        Vec::new()
+        let protocol = self.protocol.next_wakeup();
+        if !self.is_planning() {
+            return protocol;
+        }
+        if self.queue.any_active() || self.gangs.any_dirty() || !self.cures.is_empty() {
+            return Some(0);
+        }
+        let settled = self.settling.first().map(|(at, _)| *at);
+        [protocol, self.queue.next_due(), settled].into_iter().flatten().min()
     }
 }

@@ -64,6 +64,11 @@ pub enum Refusal {
         /// What was seen for the member without a place.
         seen: Seen,
     },
+    /// The pod is refused for no fault of the nodes.
+    Pod {
+        /// Why.
+        reason: Reason,
+    },
     /// The gang is refused, or waits, as such.
     Gang {
         /// `namespace/name`.
@@ -81,6 +86,7 @@ impl Refusal {
             Self::Nodes(seen) if seen.total == 0 => Reason::NoNodes.to_string(),
             Self::Nodes(seen) => format!("0/{} nodes are available:{}", seen.total, seen.histogram()),
             Self::PreFilter { total, reason } => format!("0/{total} nodes are available: {reason}."),
+            Self::Pod { reason } => reason.to_string(),
             Self::Gang { gang, reason } => format!("gang {gang}: {reason}"),
             Self::GangNodes { gang, seen } => {
                 let together = match &gang.domain {
@@ -103,6 +109,7 @@ impl Refusal {
     #[must_use]
     pub fn condition_reason(&self) -> &'static str {
         match self {
+            Self::Pod { .. } => "SchedulerError",
             Self::Gang { reason, .. } => match reason {
                 Reason::BindRefused(_) => "SchedulerError",
                 Reason::SizeConflict(..)
@@ -122,7 +129,7 @@ impl Refusal {
     pub fn reasons(&self) -> impl Iterator<Item = &Reason> {
         let (seen, one) = match self {
             Self::Nodes(seen) | Self::GangNodes { seen, .. } => (Some(seen), None),
-            Self::PreFilter { reason, .. } | Self::Gang { reason, .. } => (None, Some(reason)),
+            Self::PreFilter { reason, .. } | Self::Gang { reason, .. } | Self::Pod { reason } => (None, Some(reason)),
         };
         seen.into_iter().flat_map(|s| s.reasons.keys()).chain(one)
     }
@@ -139,7 +146,7 @@ impl Refusal {
         let base = match self {
             Self::Nodes(_) | Self::PreFilter { .. } => Cures::NODE_ADDED,
             Self::GangNodes { .. } => Cures::NODE.and(Cures::POD_GONE).and(Cures::GANG_CHANGED),
-            Self::Gang { .. } => Cures::NONE,
+            Self::Gang { .. } | Self::Pod { .. } => Cures::NONE,
         };
         self.reasons().fold(base, |all, reason| all.and(reason.cures()))
     }

@@ -2,48 +2,59 @@
 //! about gangs, whose members prefer standing close together over standing on the emptiest nodes.
 //!
 //! Between domains that fit the whole gang, the one with the least left over wins: a gang that fits in a half-used NVLink
-//! domain never breaks a whole one. When no child fits all, the largest is filled first, so that the fewest are used.
+//! domain never breaks a whole one. Inside a domain the largest parts are filled first, so that the fewest are used, and
+//! what remains goes to the tightest part that takes all of it. Between equal parts soft taints and preferred affinity
+//! decide, then the id.
 
-/// Key of a domain or node that could take all of the remaining members; the smallest wins, then the id.
-#[must_use]
-pub fn best_fit(slots: u64, need: u64) -> u64 {
-    slots.saturating_sub(need)
-}
+use std::cmp::Reverse;
 
-/// Picks the next part of a domain to fill with `need` members from `(slots, tie)` of its parts: the tightest that fits
-/// all, else the largest. None when no part has a slot. `O(parts)`.
+/// Distributes `need` members over parts with `(slots, tie)`: which parts take how many. The parts must have enough slots
+/// together, else what fits is returned. `O(parts · log parts)`.
 #[must_use]
-pub fn next_part<T: Ord + Copy>(parts: impl Iterator<Item = (u64, T)>, need: u64) -> Option<T> {
-    let mut fitting: Option<(u64, T)> = None;
-    let mut largest: Option<(u64, T)> = None;
-    for (slots, tie) in parts.filter(|(slots, _)| *slots > 0) {
-        if slots >= need && fitting.is_none_or(|best| (best_fit(slots, need), tie) < (best_fit(best.0, need), best.1)) {
-            fitting = Some((slots, tie));
+pub fn distribute<T: Ord + Copy>(mut parts: Vec<(u64, T)>, need: u64) -> Vec<(T, u64)> {
+    parts.retain(|(slots, _)| *slots > 0);
+    parts.sort_unstable_by_key(|(slots, tie)| (Reverse(*slots), *tie));
+    let mut taken = Vec::new();
+    let (mut at, mut left) = (0, need);
+    while left > 0 && at < parts.len() {
+        if parts[at].0 >= left {
+            let fitting = &parts[at..][..parts[at..].partition_point(|(slots, _)| *slots >= left)];
+            let least = fitting.last().map_or(0, |(slots, _)| *slots);
+            let tightest = fitting.partition_point(|(slots, _)| *slots > least);
+            taken.push((fitting[tightest].1, left));
+            return taken;
         }
-        if largest.is_none_or(|best| slots > best.0 || (slots == best.0 && tie < best.1)) {
-            largest = Some((slots, tie));
-        }
+        taken.push((parts[at].1, parts[at].0));
+        left -= parts[at].0;
+        at += 1;
     }
-    fitting.or(largest).map(|(_, tie)| tie)
+    taken
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn next(parts: &[u64], need: u64) -> Option<usize> {
-        next_part(parts.iter().enumerate().map(|(i, s)| (*s, i)), need)
+    fn take(parts: &[u64], need: u64) -> Vec<(usize, u64)> {
+        distribute(parts.iter().enumerate().map(|(i, s)| (*s, i)).collect(), need)
     }
 
     #[test]
     fn the_tightest_part_that_fits_all_wins() {
-        assert_eq!(next(&[8, 4, 2, 4], 3), Some(1));
-        assert_eq!(next(&[8, 8], 8), Some(0));
+        assert_eq!(take(&[8, 4, 2, 4], 3), [(1, 3)]);
+        assert_eq!(take(&[8, 8], 8), [(0, 8)]);
     }
 
     #[test]
-    fn otherwise_the_largest_part_is_filled_first() {
-        assert_eq!(next(&[1, 3, 3, 2], 5), Some(1));
-        assert_eq!(next(&[0, 0], 1), None);
+    fn otherwise_the_largest_parts_are_filled_and_the_rest_goes_where_it_is_tightest() {
+        assert_eq!(take(&[1, 3, 3, 2], 5), [(1, 3), (3, 2)]);
+        assert_eq!(take(&[4, 4, 4, 1], 9), [(0, 4), (1, 4), (3, 1)]);
+    }
+
+    #[test]
+    fn too_few_slots_give_what_there_is() {
+        assert_eq!(take(&[0, 2, 1], 9), [(1, 2), (2, 1)]);
+        assert_eq!(take(&[], 1), []);
+        assert_eq!(take(&[3], 0), []);
     }
 }

@@ -184,6 +184,7 @@ impl Protocol {
         self.abandon(seq, index);
         self.update(seq, index, |member| {
             member.fact = Fact::Bound;
+            member.was_bound = true;
             member.node = Some(node.clone());
             member.exposed = None;
             member.inherited = false;

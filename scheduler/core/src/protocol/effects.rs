@@ -39,7 +39,7 @@ pub enum Effect {
         /// Its node.
         node: SmolStr,
     },
-    /// The pod is not bound and can no longer be by this intent: forget the assumption.
+    /// The pod is not bound and can no longer be by this intent, or it is gone: forget the assumption, if there is one.
     Release {
         /// The pod.
         pod: PodKey,
@@ -62,7 +62,7 @@ pub enum Effect {
         members: Vec<ReplanMember>,
     },
     /// A member's pod is gone (or failed) while the intent is open. The slot stays: keep its reservation when it never was
-    /// bound, and offer the gang's other pending pods by `on_pod`.
+    /// bound (until `Replan` passes it on or `Release` ends it), and offer the gang's other pending pods by `on_pod`.
     MemberLost {
         /// The gang.
         gang: GangKey,
@@ -116,7 +116,7 @@ pub struct ReplanMember {
     pub pod: PodKey,
     /// Where it was planned before; free to be used again unless the node is gone.
     pub prior: Option<SmolStr>,
-    /// The lost pod whose slot and reservation it takes.
+    /// The lost pod, never bound, whose slot and reservation it takes.
     pub takes_slot_of: Option<PodKey>,
 }
 

@@ -109,7 +109,9 @@ pub(super) struct Member {
     pub(super) asked: bool,
     /// The planned node that is known to be lost.
     pub(super) lost_node: Option<SmolStr>,
-    /// The pod whose slot it took.
+    /// It was bound once: what it holds is no assumption any more.
+    pub(super) was_bound: bool,
+    /// The pod whose slot it took, until a place was asked for.
     pub(super) replaces: Option<PodKey>,
 }
 
@@ -123,6 +125,7 @@ impl Member {
             rank: placement.rank,
             shape: Some(placement.shape),
             fact: if placement.bound { Fact::Bound } else { Fact::Unbound },
+            was_bound: placement.bound,
             goal: if placement.node.is_some() { Goal::Bind } else { Goal::Place },
             node: placement.node,
             part,
@@ -155,6 +158,7 @@ impl Member {
             left: false,
             asked: false,
             lost_node: None,
+            was_bound: false,
             replaces: None,
         }
     }
@@ -491,9 +495,11 @@ impl Protocol {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
         for member in intent.members.iter().filter(|member| !member.pod.uid.is_empty()) {
             self.by_uid.remove(&member.pod.uid);
-            if member.fact == Fact::Unbound {
+            if member.fact == Fact::Unbound || member.fact == Fact::Gone && !member.was_bound {
                 cx.fx.effects.push(Effect::Release { pod: member.pod.clone() });
             }
+            let replaced = member.replaces.iter().map(|pod| Effect::Release { pod: pod.clone() });
+            cx.fx.effects.extend(replaced);
         }
         intent.phase = Phase::Closing { ending };
         intent.awaits.clear();

@@ -109,7 +109,10 @@ impl Protocol {
         });
         cx.fx.effects.push(Effect::Replan { gang: intent.gang.clone(), members: members.collect() });
         for index in asking {
-            intent.update(index, |member| member.asked = true);
+            intent.update(index, |member| {
+                member.asked = true;
+                member.replaces = None;
+            });
         }
         intent.refusal = None;
         intent.ask_again_at = cx.now + interval;
@@ -156,6 +159,10 @@ impl Protocol {
         let usable = pod.ours && !pod.gated && !pod.deleting && pod.phase != PodPhase::Failed;
         let Some(index) = vacant_slot(intent, pod).filter(|_| usable) else { return };
         let lost = intent.members[index].pod.clone();
+        if let Some(pod) = intent.members[index].replaces.clone() {
+            cx.fx.effects.push(Effect::Release { pod });
+        }
+        let was_bound = intent.members[index].was_bound;
         let change = self.touch_member(seq, index);
         self.by_uid.remove(&lost.uid);
         self.by_uid.insert(pod.key.uid.clone(), (seq, index));
@@ -168,7 +175,7 @@ impl Protocol {
                 node: member.node.clone(),
                 fact: Fact::Unbound,
                 change,
-                replaces: (!lost.uid.is_empty()).then_some(lost),
+                replaces: (!lost.uid.is_empty() && !was_bound).then_some(lost),
                 ..Member::vacant(member.role.clone(), None, Some(shape_of(pod)), member.part)
             };
         });

@@ -362,14 +362,18 @@ impl Cluster {
         if self.footprints.get(pod.footprint).is_some_and(|f| **f == footprint) {
             return false;
         }
-        let (place, old) = (pod.place, pod.footprint);
-        self.set_place(id, Place::Pending);
+        let (node, old) = (pod.place.node(), pod.footprint);
+        if let Some(node) = node {
+            self.take_off(id, node);
+        }
         let fresh = self.footprints.intern(footprint);
         self.footprints.release(old);
         if let Some(pod) = self.pods.get_mut(id) {
             pod.footprint = fresh;
         }
-        self.set_place(id, place);
+        if let Some(node) = node {
+            self.put_on(id, node);
+        }
         true
     }
 
@@ -417,7 +421,7 @@ impl Cluster {
             table.give_back(take);
         }
         pod.takes.clear();
-        let slot = pod.slot;
+        let slot = std::mem::take(&mut pod.slot);
         if let Some(footprint) = self.footprints.get(pod.footprint) {
             footprint.ports.iter().for_each(|p| record.ports.remove(p));
         }

@@ -205,6 +205,11 @@ impl Snapshot {
         assumed
     }
 
+    /// What is known of a pod of ours, to note what was written about it.
+    pub(crate) fn info_mut(&mut self, id: PodId) -> Option<&mut PodInfo> {
+        self.cluster.pods.get_mut(id)?.info.as_deref_mut()
+    }
+
     /// All assumed pods. `O(pods)`.
     #[must_use]
     pub fn assumed(&self) -> Vec<PodId> {

@@ -1,0 +1,17 @@
+//! Gangs: which pods belong together, when they can be planned, and where.
+//!
+//! ```text
+//!   Gang objects, labels ──table──> GangRecord ──assess──> Waiting(reason) | Ready ──plan (one transaction)──> places | refusal
+//! ```
+//! Every way to declare a gang ends in one [`GangRecord`]; there are no shadow objects.
+
+mod assess;
+mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod search;
+mod table;
+
+pub use assess::{Assessment, Minimum, Readiness, assess};
+pub use plan::{Ask, Nowhere, Planned, may_fit, plan};
+pub use table::{GangId, GangRecord, Gangs};

@@ -1,0 +1,325 @@
+//! The planner: a place for every member, in one transaction, or none.
+//!
+//! Search order: where the gang is tied to a domain (bound members, required level), only there. Otherwise the preferred
+//! levels, best first, or all levels from narrow to wide; within a level the domains that can hold everyone, the one with the
+//! least left over first (best fit). The domain counters prove "nowhere" without looking at a node, `O(domains)`; for a gang
+//! of one shape they are exact, so the first candidate holds. Inside a domain the members fill parts as
+//! [`gang_packing`] says, and ranks follow the order of the tree. Mixed gangs: the scarcest shape first, then a bounded
+//! search that tries every assignment ([`super::search`]); giving up is `SearchLimit`, never "nowhere".
+
+use super::search::{self, Found};
+use crate::cycle;
+use crate::explain::Seen;
+use crate::plugins::gang_packing;
+use crate::shape::{Shape, ShapeCache, ShapeId};
+use crate::snapshot::{Cluster, End, NodeId, PodId, Snapshot, Txn};
+use flowforge_topology_core::{DomainId, LevelIndex};
+use std::cmp::Reverse;
+
+/// What is asked of the planner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Pending members in rank order.
+    pub members: Vec<PodId>,
+    /// All members must share one domain of this level.
+    pub required: Option<LevelIndex>,
+    /// Levels whose sharing is preferred, best first; empty: the narrower the better.
+    pub preferred: Vec<LevelIndex>,
+    /// Nodes of members that are bound already: the others must share their domain of the required level, and stand as
+    /// close as possible.
+    pub bound: Vec<NodeId>,
+    /// Most placements tried.
+    pub steps: u32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Planned {
+    /// A place for every member, in rank order; kept as assumed.
+    Placed(Vec<(PodId, NodeId)>),
+    /// There is no place; nothing is assumed.
+    Nowhere(Box<Nowhere>),
+    /// The search gave up after so many steps; nothing is assumed.
+    SearchLimit(u32),
+    /// The bound members stand in several domains of the required level.
+    Split,
+}
+
+/// Why there is no place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nowhere {
+    /// Members that fit at most, where the search got furthest.
+    pub fit: u32,
+    /// The domain of the required level where that is.
+    pub domain: Option<String>,
+    /// First member without a place.
+    pub member: PodId,
+    /// What the nodes say about it once the others are placed.
+    pub seen: Seen,
+    /// Whether the counters alone prove it: then it stays so until the counters change.
+    pub proven: bool,
+}
+
+/// Members of one shape, in rank order.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) shape: ShapeId,
+    pub(super) members: Vec<PodId>,
+}
+
+impl Group {
+    pub(super) fn need(&self) -> u64 {
+        self.members.len() as u64
+    }
+}
+
+/// Finds a place for all members; what is found stays assumed.
+pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
+    let groups = groups(snapshot, &ask.members);
+    let Some(allowed) = allowed(snapshot, ask) else { return Planned::Split };
+    snapshot.transact(|txn| {
+        let mut steps = ask.steps;
+        let (mut limited, mut candidates_seen) = (false, false);
+        for domain in candidates(txn, ask, &groups, &allowed) {
+            candidates_seen = true;
+            match place_all(txn, &groups, domain, &mut steps) {
+                Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
+                Found::Nowhere => {}
+                Found::Limit => limited = true,
+            }
+        }
+        if limited {
+            return End::RollBack(Planned::SearchLimit(ask.steps));
+        }
+        match explain(txn, ask, &groups, &allowed) {
+            Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven: !candidates_seen, ..nowhere }))),
+            None => End::RollBack(Planned::SearchLimit(0)),
+        }
+    })
+}
+
+/// Whether the counters leave a place possible: asked before a refused gang is tried again. `O(domains)`.
+pub fn may_fit(snapshot: &mut Snapshot, ask: &Ask) -> bool {
+    let groups = groups(snapshot, &ask.members);
+    allowed(snapshot, ask).is_some_and(|allowed| {
+        snapshot.transact(|txn| End::RollBack(allowed.iter().any(|d| possible(txn, &groups, *d).is_some())))
+    })
+}
+
+/// Members by shape, in the order in which the shapes first appear.
+fn groups(snapshot: &Snapshot, members: &[PodId]) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for &pod in members {
+        let Some(shape) = snapshot.cluster().pod(pod).and_then(|p| p.shape) else { continue };
+        match groups.iter_mut().find(|g| g.shape == shape) {
+            Some(group) => group.members.push(pod),
+            None => groups.push(Group { shape, members: vec![pod] }),
+        }
+    }
+    groups
+}
+
+/// The domains one of which must hold everyone; None: the bound members contradict that.
+fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Vec<DomainId>> {
+    let tree = snapshot.cluster().tree();
+    let Some(level) = ask.required else { return Some(vec![DomainId::ROOT]) };
+    let mut domains = ask.bound.iter().map(|n| tree.domain_of(n.dense(), level));
+    match domains.next() {
+        None => Some(tree.domains_at(level).collect()),
+        Some(first) => {
+            let first = first?;
+            domains.all(|d| d == Some(first)).then(|| vec![first])
+        }
+    }
+}
+
+/// Domains that can hold everyone by the counters, in search order.
+fn candidates(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId]) -> Vec<DomainId> {
+    let mut order = Vec::new();
+    let mut add = |txn: &mut Txn<'_>, domains: Vec<DomainId>| {
+        let fitting = domains.into_iter().filter_map(|d| Some((possible(txn, groups, d)?, d)));
+        let mut fitting: Vec<(u64, DomainId)> = fitting.collect();
+        fitting.sort_unstable();
+        for (_, domain) in fitting {
+            if !order.contains(&domain) {
+                order.push(domain);
+            }
+        }
+    };
+    let tree = txn.snapshot().cluster().tree();
+    let inside = |d: &DomainId| allowed.iter().any(|a| tree.contains(*a, *d));
+    if let Some(near) = nearest(txn.snapshot(), &ask.bound) {
+        let above: Vec<DomainId> = tree.ancestors(near).filter(inside).collect();
+        for domain in above {
+            add(txn, vec![domain]);
+        }
+    } else {
+        let narrow_first = || tree.levels().iter().rev().filter(|l| ask.required.is_none_or(|r| *l > r)).collect();
+        let levels: Vec<LevelIndex> = if ask.preferred.is_empty() { narrow_first() } else { ask.preferred.clone() };
+        for level in levels {
+            let tree = txn.snapshot().cluster().tree();
+            let domains: Vec<DomainId> = tree.domains_at(level).filter(inside_of(tree, allowed)).collect();
+            add(txn, domains);
+        }
+    }
+    add(txn, allowed.to_vec());
+    order
+}
+
+fn inside_of<'a>(tree: &'a flowforge_topology_core::Tree, allowed: &'a [DomainId]) -> impl Fn(&DomainId) -> bool + 'a {
+    let whole = allowed == [DomainId::ROOT];
+    move |d| whole || allowed.iter().any(|a| tree.contains(*a, *d))
+}
+
+/// Narrowest domain that holds all of these nodes.
+fn nearest(snapshot: &Snapshot, nodes: &[NodeId]) -> Option<DomainId> {
+    let tree = snapshot.cluster().tree();
+    nodes.iter().filter_map(|n| tree.leaf(n.dense())).reduce(|a, b| tree.common(a, b))
+}
+
+/// What would be left over in a domain; None when the counters prove that it cannot hold everyone.
+fn possible(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Option<u64> {
+    let mut left = 0;
+    for group in groups {
+        let (cache, ..) = txn.view(group.shape)?;
+        left += cache.slots_in(domain).checked_sub(group.need())?;
+    }
+    Some(left)
+}
+
+/// Places all groups below a domain, or nothing.
+fn place_all(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, steps: &mut u32) -> Found {
+    let start = txn.mark();
+    let order = scarcest_first(txn, groups, domain);
+    let mut whole = true;
+    for group in &order {
+        let Some(rest) = steps.checked_sub(saturate(group.members.len())) else {
+            txn.roll_back_to(start);
+            return Found::Limit;
+        };
+        *steps = rest;
+        if place_group(txn, group, domain, group.need()) < group.need() {
+            whole = false;
+            break;
+        }
+    }
+    if whole {
+        return Found::Placed;
+    }
+    txn.roll_back_to(start);
+    if order.len() == 1 { Found::Nowhere } else { search::exhaust(txn, &order, domain, steps) }
+}
+
+/// Groups by how many times they would fit, fewest first.
+fn scarcest_first(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Vec<Group> {
+    let mut keyed = Vec::with_capacity(groups.len());
+    for (at, group) in groups.iter().enumerate() {
+        let slots = txn.view(group.shape).map_or(0, |(cache, ..)| cache.slots_in(domain));
+        // Slots per member, in thousandths; then the larger group, then the first in rank order.
+        keyed.push((slots.saturating_mul(1000) / group.need().max(1), Reverse(group.need()), at));
+    }
+    keyed.sort_unstable();
+    keyed.into_iter().filter_map(|(.., at)| groups.get(at).cloned()).collect()
+}
+
+/// Places up to `need` members of a group below a domain, packed; returns how many.
+fn place_group(txn: &mut Txn<'_>, group: &Group, domain: DomainId, need: u64) -> u64 {
+    let mut taken = Vec::new();
+    if let Some((cache, _, cluster)) = txn.view(group.shape) {
+        fill(cache, cluster, domain, need, &mut taken);
+        let tree = cluster.tree();
+        taken.sort_by_cached_key(|(node, _)| {
+            let mut path: Vec<DomainId> = tree.leaf(*node).map(|leaf| tree.ancestors(leaf).collect()).unwrap_or_default();
+            path.reverse();
+            (path, *node)
+        });
+    }
+    let mut members = group.members.iter();
+    let mut placed = 0;
+    for (node, count) in taken {
+        let Some(node) = txn.snapshot().cluster().nodes.at(node).map(|(id, _)| id) else { continue };
+        for pod in members.by_ref().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+            txn.place(*pod, node);
+            placed += 1;
+        }
+    }
+    placed
+}
+
+/// Distributes members over the parts of a domain, down to nodes.
+fn fill(cache: &ShapeCache, cluster: &Cluster, domain: DomainId, need: u64, taken: &mut Vec<(u32, u64)>) {
+    /// Ties between equal parts: soft taints, preferred affinity, domains before nodes, id.
+    type Tie = (u32, Reverse<i64>, bool, u32);
+    let tree = cluster.tree();
+    let mut parts: Vec<(u64, Tie)> = Vec::new();
+    for child in tree.children(domain) {
+        // A host is as good as its node.
+        let only = (tree.size(child) == 1).then(|| tree.nodes(child).next()).flatten();
+        let raw = only.map(|node| cache.node(node).raw).unwrap_or_default();
+        parts.push((cache.slots_in(child), (raw.taints, Reverse(raw.affinity), false, child.0)));
+    }
+    for node in tree.nodes(domain) {
+        let eval = cache.node(node);
+        parts.push((u64::from(eval.slots), (eval.raw.taints, Reverse(eval.raw.affinity), true, node)));
+    }
+    for ((_, _, is_node, id), count) in gang_packing::distribute(parts, need) {
+        if is_node {
+            taken.push((id, count));
+        } else {
+            fill(cache, cluster, DomainId(id), count, taken);
+        }
+    }
+}
+
+/// The places of all members as they are assumed now.
+fn ranked(snapshot: &Snapshot, members: &[PodId]) -> Vec<(PodId, NodeId)> {
+    members.iter().filter_map(|pod| Some((*pod, snapshot.cluster().pod(*pod)?.place.node()?))).collect()
+}
+
+/// Gets as far as possible and says what the nodes have against the first member that is left.
+fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId]) -> Option<Nowhere> {
+    let start = txn.mark();
+    let mut best: Option<(u64, DomainId)> = None;
+    for &domain in allowed {
+        let mut fit = 0;
+        for group in groups {
+            fit += txn.view(group.shape)?.0.slots_in(domain).min(group.need());
+        }
+        if best.is_none_or(|(most, _)| fit > most) {
+            best = Some((fit, domain));
+        }
+    }
+    let first = groups.first()?;
+    let Some((_, domain)) = best else {
+        let seen = seen_of(txn, first.shape, DomainId::ROOT)?;
+        return Some(Nowhere { fit: 0, domain: None, member: *first.members.first()?, seen, proven: true });
+    };
+    let (mut fit, mut missing) = (0, None);
+    for group in scarcest_first(txn, groups, domain) {
+        let placed = place_group(txn, &group, domain, group.need());
+        fit += placed;
+        if placed < group.need() && missing.is_none() {
+            missing = Some((group.shape, *group.members.get(usize::try_from(placed).ok()?)?));
+        }
+    }
+    // A mixed gang whose greedy placement succeeds here failed elsewhere in the search; that cannot be explained by counts.
+    let (shape, member) = missing?;
+    let seen = seen_of(txn, shape, domain)?;
+    let name = (ask.required.is_some() && fit > 0).then(|| txn.snapshot().cluster().tree().describe(domain));
+    txn.roll_back_to(start);
+    Some(Nowhere { fit: u32::try_from(fit).unwrap_or(u32::MAX), domain: name, member, seen, proven: false })
+}
+
+fn seen_of(txn: &mut Txn<'_>, shape: ShapeId, domain: DomainId) -> Option<Seen> {
+    let (cache, shape, cluster): (&ShapeCache, &Shape, &Cluster) = txn.view(shape)?;
+    if domain != DomainId::ROOT {
+        return Some(cycle::seen_within(cache, shape, cluster, domain));
+    }
+    let mut seen = Seen { total: cluster.node_count(), ..Seen::default() };
+    cycle::count(cache.histogram(), &shape.spec, &mut seen);
+    Some(seen)
+}
+
+fn saturate(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

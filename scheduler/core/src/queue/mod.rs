@@ -1,0 +1,434 @@
+//! The queue: what is to be tried, when, and what it waits for.
+//!
+//! ```text
+//!               add                         pop
+//!   (absent) ─────────> Active (priority, time) ──────> InFlight ──┬── remove (bound, or nothing waits)
+//!                         ^   ^                          │         │
+//!            cured, flush │   │ due                 fail │         │ park (refused)
+//!                         │   └──── Backoff <────────────┘         v
+//!                         └──────────────────────────────────── Parked (unschedulable)
+//! ```
+//! Refused entities are parked with the events that can cure them and block nobody. Entities whose binding failed back off,
+//! 1 s doubling to 10 s. A parked entity is flushed after five minutes whatever happened. All operations are `O(log n)`.
+
+use crate::explain::Refusal;
+use crate::gang::GangId;
+use crate::model::Millis;
+use crate::plugins::Cures;
+use crate::shape::ShapeId;
+use crate::snapshot::PodId;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What is planned at once.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Entity {
+    /// A pod on its own.
+    Pod(PodId),
+    /// A gang.
+    Gang(GangId),
+}
+
+/// Where an entity is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// To be tried.
+    Active,
+    /// Not before this time.
+    Backoff(Millis),
+    /// Refused at this time.
+    Parked(Millis),
+    /// Being bound.
+    InFlight,
+}
+
+/// An entity in the queue.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where it is.
+    pub place: Place,
+    /// Higher goes first.
+    pub priority: i32,
+    /// When it was first ready; among equals the oldest goes first.
+    pub since_ms: Millis,
+    /// Times it was tried.
+    pub attempts: u32,
+    /// Pods in it.
+    pub pods: usize,
+    /// Why it was refused last.
+    pub refusal: Option<Arc<Refusal>>,
+    /// What it is parked under: pods of one shape are cured together.
+    shape: Option<ShapeId>,
+    cures: Cures,
+    failures: u32,
+    /// Not before this time, after a failure.
+    not_before: Millis,
+}
+
+/// When entities back off.
+#[derive(Clone, Copy, Debug)]
+pub struct Delays {
+    /// First backoff.
+    pub initial_ms: Millis,
+    /// Longest backoff.
+    pub max_ms: Millis,
+    /// Flush of parked entities.
+    pub flush_ms: Millis,
+}
+
+/// Pods by place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// In active entities.
+    pub active: usize,
+    /// In entities that back off.
+    pub backoff: usize,
+    /// In parked entities.
+    pub parked: usize,
+    /// In entities being bound.
+    pub in_flight: usize,
+}
+
+/// Everything that waits for a place.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    delays: Delays,
+    entries: BTreeMap<Entity, Entry>,
+    active: BTreeSet<(Reverse<i32>, Millis, Entity)>,
+    backoff: BTreeSet<(Millis, Entity)>,
+    parked: BTreeSet<(Millis, Entity)>,
+    by_shape: BTreeMap<ShapeId, BTreeSet<Entity>>,
+    parked_gangs: BTreeSet<GangId>,
+    counts: Counts,
+    by_plugin: BTreeMap<&'static str, usize>,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(delays: Delays) -> Self {
+        Self {
+            delays,
+            entries: BTreeMap::new(),
+            active: BTreeSet::new(),
+            backoff: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            by_shape: BTreeMap::new(),
+            parked_gangs: BTreeSet::new(),
+            counts: Counts::default(),
+            by_plugin: BTreeMap::new(),
+        }
+    }
+
+    /// An entity waits for a place. One that is known keeps its place in the queue, but its priority and size are updated.
+    pub fn add(&mut self, entity: Entity, priority: i32, since_ms: Millis, pods: usize) {
+        let mut entry = self.take(entity).unwrap_or(Entry {
+            place: Place::Active,
+            priority,
+            since_ms,
+            attempts: 0,
+            pods,
+            refusal: None,
+            shape: None,
+            cures: Cures::NONE,
+            failures: 0,
+            not_before: 0,
+        });
+        entry.priority = priority;
+        entry.pods = pods;
+        self.put(entity, entry);
+    }
+
+    /// An entity no longer waits.
+    pub fn remove(&mut self, entity: Entity) {
+        self.take(entity);
+    }
+
+    /// An entity.
+    #[must_use]
+    pub fn get(&self, entity: Entity) -> Option<&Entry> {
+        self.entries.get(&entity)
+    }
+
+    /// Takes the first active entity in hand.
+    pub fn pop(&mut self) -> Option<Entity> {
+        let (_, _, entity) = *self.active.first()?;
+        let mut entry = self.take(entity)?;
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.place = Place::InFlight;
+        self.put(entity, entry);
+        Some(entity)
+    }
+
+    /// An entity in hand was refused: it waits for what can cure that. `shape`: pods of one shape are cured together.
+    pub fn park(&mut self, entity: Entity, shape: Option<ShapeId>, refusal: Arc<Refusal>, now: Millis) {
+        let Some(mut entry) = self.take(entity) else { return };
+        entry.place = Place::Parked(now);
+        entry.shape = shape;
+        entry.cures = refusal.cures();
+        entry.refusal = Some(refusal);
+        self.put(entity, entry);
+    }
+
+    /// Trying an entity failed for no fault of the nodes, or gave up: it backs off.
+    pub fn fail(&mut self, entity: Entity, refusal: Option<Arc<Refusal>>, now: Millis) {
+        let Some(mut entry) = self.take(entity) else { return };
+        entry.failures = entry.failures.saturating_add(1);
+        let doubled = self.delays.initial_ms.saturating_mul(1 << entry.failures.saturating_sub(1).min(20));
+        entry.not_before = now.saturating_add(doubled.min(self.delays.max_ms));
+        entry.place = Place::Backoff(entry.not_before);
+        if refusal.is_some() {
+            entry.refusal = refusal;
+        }
+        self.put(entity, entry);
+    }
+
+    /// An entity in hand could not be tried after all: it is active again.
+    pub fn put_back(&mut self, entity: Entity) {
+        self.activate(entity, false, 0);
+    }
+
+    /// A parked entity may be tried again; `patient` ones finish the backoff of their failures first.
+    pub fn activate(&mut self, entity: Entity, patient: bool, now: Millis) {
+        let Some(mut entry) = self.take(entity) else { return };
+        entry.place = if patient && entry.not_before > now { Place::Backoff(entry.not_before) } else { Place::Active };
+        self.put(entity, entry);
+    }
+
+    /// Shapes that parked pods wait under, where one of the events can cure some of them.
+    #[must_use]
+    pub fn parked_shapes(&self, events: Cures) -> Vec<ShapeId> {
+        let curable = |entities: &BTreeSet<Entity>| {
+            entities.iter().any(|e| self.entries.get(e).is_some_and(|entry| entry.cures.meets(events)))
+        };
+        self.by_shape.iter().filter(|(_, entities)| curable(entities)).map(|(shape, _)| *shape).collect()
+    }
+
+    /// Parked gangs that one of the events can cure.
+    #[must_use]
+    pub fn parked_gangs(&self, events: Cures) -> Vec<GangId> {
+        let curable = |id: &&GangId| self.entries.get(&Entity::Gang(**id)).is_some_and(|e| e.cures.meets(events));
+        self.parked_gangs.iter().filter(curable).copied().collect()
+    }
+
+    /// All parked pods of a shape may be tried again.
+    pub fn activate_shape(&mut self, shape: ShapeId, now: Millis) {
+        for entity in self.by_shape.get(&shape).cloned().unwrap_or_default() {
+            self.activate(entity, false, now);
+        }
+    }
+
+    /// Moves on what is due: ended backoffs, and what was parked for too long.
+    pub fn advance(&mut self, now: Millis) {
+        while let Some((_, entity)) = self.backoff.first().copied().filter(|(at, _)| *at <= now) {
+            self.activate(entity, false, now);
+        }
+        while let Some((_, entity)) = self.parked.first().copied().filter(|(at, _)| at.saturating_add(self.delays.flush_ms) <= now) {
+            self.activate(entity, true, now);
+        }
+    }
+
+    /// When [`Self::advance`] has something to do.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Millis> {
+        let flush = self.parked.first().map(|(at, _)| at.saturating_add(self.delays.flush_ms));
+        let backoff = self.backoff.first().map(|(at, _)| *at);
+        flush.into_iter().chain(backoff).min()
+    }
+
+    /// Whether something can be popped.
+    #[must_use]
+    pub fn any_active(&self) -> bool {
+        !self.active.is_empty()
+    }
+
+    /// Pods by place.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Pods whose entity is parked, by the plugins that refused it.
+    #[must_use]
+    pub fn by_plugin(&self) -> &BTreeMap<&'static str, usize> {
+        &self.by_plugin
+    }
+
+    /// Everything, in no queue's order.
+    pub fn iter(&self) -> impl Iterator<Item = (Entity, &Entry)> {
+        self.entries.iter().map(|(entity, entry)| (*entity, entry))
+    }
+
+    fn take(&mut self, entity: Entity) -> Option<Entry> {
+        let entry = self.entries.remove(&entity)?;
+        match entry.place {
+            Place::Active => {
+                self.active.remove(&(Reverse(entry.priority), entry.since_ms, entity));
+            }
+            Place::Backoff(at) => {
+                self.backoff.remove(&(at, entity));
+            }
+            Place::Parked(at) => {
+                self.parked.remove(&(at, entity));
+                self.unlist(entity, &entry);
+            }
+            Place::InFlight => {}
+        }
+        *self.count(entry.place) -= entry.pods;
+        Some(entry)
+    }
+
+    fn put(&mut self, entity: Entity, entry: Entry) {
+        *self.count(entry.place) += entry.pods;
+        match entry.place {
+            Place::Active => {
+                self.active.insert((Reverse(entry.priority), entry.since_ms, entity));
+            }
+            Place::Backoff(at) => {
+                self.backoff.insert((at, entity));
+            }
+            Place::Parked(at) => {
+                self.parked.insert((at, entity));
+                self.list(entity, &entry);
+            }
+            Place::InFlight => {}
+        }
+        self.entries.insert(entity, entry);
+    }
+
+    fn count(&mut self, place: Place) -> &mut usize {
+        match place {
+            Place::Active => &mut self.counts.active,
+            Place::Backoff(_) => &mut self.counts.backoff,
+            Place::Parked(_) => &mut self.counts.parked,
+            Place::InFlight => &mut self.counts.in_flight,
+        }
+    }
+
+    fn list(&mut self, entity: Entity, entry: &Entry) {
+        match (entity, entry.shape) {
+            (Entity::Gang(id), _) => {
+                self.parked_gangs.insert(id);
+            }
+            (Entity::Pod(_), Some(shape)) => {
+                self.by_shape.entry(shape).or_default().insert(entity);
+            }
+            (Entity::Pod(_), None) => {}
+        }
+        for plugin in entry.refusal.iter().flat_map(|r| r.plugins()) {
+            *self.by_plugin.entry(plugin).or_default() += entry.pods;
+        }
+    }
+
+    fn unlist(&mut self, entity: Entity, entry: &Entry) {
+        if let Entity::Gang(id) = entity {
+            self.parked_gangs.remove(&id);
+        }
+        if let Some(shape) = entry.shape
+            && let Some(entities) = self.by_shape.get_mut(&shape)
+        {
+            entities.remove(&entity);
+            if entities.is_empty() {
+                self.by_shape.remove(&shape);
+            }
+        }
+        for plugin in entry.refusal.iter().flat_map(|r| r.plugins()) {
+            if let Some(pods) = self.by_plugin.get_mut(plugin) {
+                *pods -= entry.pods;
+                if *pods == 0 {
+                    self.by_plugin.remove(plugin);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::{Reason, Seen};
+    use crate::snapshot::Slab;
+
+    const DELAYS: Delays = Delays { initial_ms: 1000, max_ms: 10_000, flush_ms: 300_000 };
+
+    fn ids(n: usize) -> Vec<Entity> {
+        let mut slab = Slab::default();
+        let gang = crate::gang::GangRecord {
+            namespace: "".into(),
+            name: "".into(),
+            declared: None,
+            members: BTreeSet::new(),
+            last_arrival_ms: 0,
+            whole_once: false,
+            doomed: BTreeSet::new(),
+        };
+        (0..n).map(|_| Entity::Gang(slab.insert(gang.clone()))).collect()
+    }
+
+    fn refusal(reason: Reason) -> Arc<Refusal> {
+        let mut seen = Seen { total: 1, ..Seen::default() };
+        seen.add(reason, 1);
+        Arc::new(Refusal::Nodes(seen))
+    }
+
+    #[test]
+    fn priority_goes_first_then_age_and_a_refused_one_blocks_nobody() {
+        let e = ids(3);
+        let mut q = Queue::new(DELAYS);
+        q.add(e[0], 0, 10, 1);
+        q.add(e[1], 0, 5, 1);
+        q.add(e[2], 100, 20, 4);
+        assert_eq!(q.pop(), Some(e[2]));
+        q.park(e[2], None, refusal(Reason::TooManyPods), 30);
+        assert_eq!([q.pop(), q.pop(), q.pop()], [Some(e[1]), Some(e[0]), None]);
+        assert_eq!(q.counts(), Counts { parked: 4, in_flight: 2, ..Counts::default() });
+        assert_eq!(q.by_plugin().get("NodeResourcesFit"), Some(&4));
+    }
+
+    #[test]
+    fn failures_back_off_from_one_to_ten_seconds() {
+        let e = ids(1)[0];
+        let mut q = Queue::new(DELAYS);
+        q.add(e, 0, 0, 1);
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            q.pop();
+            q.fail(e, None, 0);
+            waits.push(q.next_due().unwrap());
+            q.advance(waits[waits.len() - 1] - 1);
+            assert!(!q.any_active());
+            q.advance(10_000);
+        }
+        assert_eq!(waits, [1000, 2000, 4000, 8000, 10_000, 10_000]);
+    }
+
+    #[test]
+    fn only_curing_events_find_a_parked_entity_and_the_flush_finds_all() {
+        let e = ids(1)[0];
+        let Entity::Gang(id) = e else { unreachable!() };
+        let mut q = Queue::new(DELAYS);
+        q.add(e, 0, 0, 1);
+        q.pop();
+        q.park(e, None, refusal(Reason::NodePorts), 7);
+        assert!(q.parked_gangs(Cures::NODE_LABELS).is_empty());
+        assert_eq!(q.parked_gangs(Cures::POD_GONE), [id]);
+        assert_eq!(q.next_due(), Some(300_007));
+        q.advance(300_007);
+        assert!(q.any_active());
+        assert!(q.by_plugin().is_empty());
+    }
+
+    #[test]
+    fn a_patient_activation_waits_for_the_backoff_and_a_cure_does_not() {
+        let e = ids(1)[0];
+        let mut q = Queue::new(DELAYS);
+        q.add(e, 0, 0, 1);
+        q.pop();
+        q.fail(e, None, 0);
+        q.activate(e, true, 10);
+        assert_eq!(q.get(e).unwrap().place, Place::Backoff(1000));
+        q.activate(e, false, 10);
+        assert_eq!(q.get(e).unwrap().place, Place::Active);
+    }
+}
