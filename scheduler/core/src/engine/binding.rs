@@ -1,0 +1,323 @@
+//! What the binding protocol says, mapped on the snapshot, the queue and the reports.
+
+use super::{Engine, Flight};
+use crate::command::{AttemptResult, Command, EventKind, GangSchedulingStatus, Observation};
+use crate::explain::{Reason, Refusal};
+use crate::gang::{Ask, GangId, Planned, plan};
+use crate::model::{Millis, PodKey};
+use crate::plugins::Cures;
+use crate::protocol::{Cause, Effect, Ending, GangKey, ReplanMember, Replanned, Timings};
+use crate::queue::Entity;
+use crate::shape::verdict;
+use crate::snapshot::{NodeId, Place, PodId};
+use smol_str::SmolStr;
+use std::sync::Arc;
+
+/// A call of the protocol that follows from its effects; made after all of them were taken.
+enum Answer {
+    Replanned(GangKey, Replanned),
+    Abort(GangKey, String),
+    NodeGone(SmolStr),
+    Offer(GangId),
+}
+
+impl Engine {
+    /// Takes the protocol's effects until it has no more.
+    pub(super) fn settle(&mut self, now: Millis, out: &mut Vec<Command>) {
+        loop {
+            out.append(&mut self.fx.commands);
+            if self.fx.effects.is_empty() {
+                return;
+            }
+            let mut answers = Vec::new();
+            for effect in std::mem::take(&mut self.fx.effects) {
+                self.take_effect(effect, now, out, &mut answers);
+            }
+            for answer in answers {
+                match answer {
+                    Answer::Replanned(gang, answer) => self.protocol.replanned(&gang, answer, now, &mut self.fx),
+                    Answer::Abort(gang, why) => self.protocol.abort(&gang, &why, now, &mut self.fx),
+                    Answer::NodeGone(name) => self.protocol.on_node_gone(&name, now, &mut self.fx),
+                    Answer::Offer(gang) => self.offer_pending(gang, now),
+                }
+            }
+        }
+    }
+
+    fn take_effect(&mut self, effect: Effect, now: Millis, out: &mut Vec<Command>, answers: &mut Vec<Answer>) {
+        match effect {
+            Effect::Ready => self.gangs.touch_all(),
+            Effect::Fenced { .. } => self.on_follow(now),
+            Effect::Recovered { gang, members } => self.on_recovered(gang, members, answers),
+            Effect::Confirm { pod, node } => self.on_confirmed(&pod, &node, now, out),
+            Effect::Release { pod } => self.on_released(&pod),
+            Effect::ForeignBound { gang, pod, node } => {
+                if let Some(id) = self.snapshot.cluster().find_pod(&pod.uid) {
+                    self.snapshot.confirm(id, &node);
+                }
+                if let Some(why) = self.broken_constraint(&gang, now) {
+                    answers.push(Answer::Abort(gang, why));
+                }
+            }
+            Effect::Replan { gang, members } => {
+                let answer = self.replan(&gang, &members, now);
+                answers.push(Answer::Replanned(gang, answer));
+            }
+            Effect::MemberLost { gang, .. } => answers.extend(self.gang_of_key(&gang).map(Answer::Offer)),
+            Effect::HeldPartial { gang, bound, message, .. } => self.on_held(&gang, bound, message, out),
+            Effect::WriteRefused { gang: Some(gang), message } => {
+                let refusal = self.refusal_of(&gang, Reason::BindRefused(message));
+                let pods: Vec<PodId> = self.flights.get(&gang).map(|f| f.members.iter().copied().collect()).unwrap_or_default();
+                let unbound: Vec<PodId> = pods.into_iter().filter(|p| self.is_unbound(*p)).collect();
+                self.report(&unbound, &refusal, out);
+            }
+            Effect::WriteRefused { gang: None, .. } => {}
+            Effect::JournalUnreadable { .. } => self.journal_lost = true,
+            Effect::Closed { gang, outcome, timings } => self.on_closed(&gang, outcome, timings, now, out),
+        }
+    }
+
+    fn is_unbound(&self, pod: PodId) -> bool {
+        self.snapshot.cluster().pod(pod).is_some_and(|p| matches!(p.place, Place::Pending | Place::Assumed(_)))
+    }
+
+    /// An intent of a former leader: its members stand where it planned them until the protocol says otherwise.
+    fn on_recovered(&mut self, gang: GangKey, members: Vec<(PodKey, Option<SmolStr>)>, answers: &mut Vec<Answer>) {
+        let entity = match &gang {
+            GangKey::Pod(pod) => self.snapshot.cluster().find_pod(&pod.uid).map(Entity::Pod),
+            GangKey::Gang { .. } => self.gang_of_key(&gang).map(Entity::Gang),
+        };
+        let mut flight = Flight { entity, ..Flight::default() };
+        for (pod, node) in members {
+            let Some(id) = self.snapshot.cluster().find_pod(&pod.uid) else { continue };
+            flight.members.insert(id);
+            let Some(name) = node else { continue };
+            match self.snapshot.cluster().find_node(&name) {
+                Some(node) if self.snapshot.cluster().node(node).is_some_and(|n| !n.placeholder) => {
+                    self.snapshot.assume(id, node);
+                }
+                _ => answers.push(Answer::NodeGone(name)),
+            }
+        }
+        if let Some(entity) = entity {
+            self.queue.remove(entity);
+        }
+        self.flights.insert(gang, flight);
+    }
+
+    /// A pod is bound where it was planned.
+    pub(super) fn on_confirmed(&mut self, key: &PodKey, node: &SmolStr, now: Millis, out: &mut Vec<Command>) {
+        let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
+        self.snapshot.confirm(id, node);
+        let Some(info) = self.snapshot.cluster().info(id) else { return };
+        let entity = match self.gang_of(id) {
+            Some((gang, _)) => Entity::Gang(gang),
+            None => Entity::Pod(id),
+        };
+        let attempts = self.queue.get(entity).map_or(1, |e| e.attempts.max(1));
+        let sli_ms = self.first_ready.remove(&id).map_or(0, |ready| now.saturating_sub(ready));
+        let note = format!("Successfully assigned {}/{} to {node}", key.namespace, key.name);
+        out.push(Command::PodEvent { pod: info.key.clone(), kind: EventKind::Scheduled, note });
+        self.observe_attempt(id, AttemptResult::Scheduled, out);
+        out.push(Command::Observe(Observation::PodScheduled { attempts, sli_ms }));
+    }
+
+    /// A pod is not bound, and no Binding of ours can land any more.
+    fn on_released(&mut self, key: &PodKey) {
+        let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
+        if self.vacant.contains_key(&key.uid) {
+            return self.drop_pod(id);
+        }
+        if self.snapshot.forget(id) {
+            self.cures = self.cures.and(Cures::POD_GONE);
+        }
+    }
+
+    /// Whether the members of a gang stand in several domains of the level that must hold all.
+    fn broken_constraint(&self, key: &GangKey, now: Millis) -> Option<String> {
+        let seen = self.assessment(self.gang_of_key(key)?, now)?;
+        let level = self.snapshot.cluster().tree().levels().find(seen.required.as_ref()?)?;
+        let tree = self.snapshot.cluster().tree();
+        let mut domains = self.nodes_of(&seen.bound).into_iter().map(|n| tree.domain_of(n.dense(), level));
+        let first = domains.next()?;
+        let whole = first.is_some() && domains.all(|d| d == first);
+        (!whole).then(|| Reason::SplitDomain(seen.required.unwrap_or_default()).to_string())
+    }
+
+    /// New places for members of an open intent: their old one where it is still good, else close to the others.
+    fn replan(&mut self, key: &GangKey, members: &[ReplanMember], now: Millis) -> Replanned {
+        let mut waiting: Vec<PodId> = Vec::new();
+        let mut places: Vec<(PodId, NodeId)> = Vec::new();
+        for member in members {
+            if let Some(lost) = member.takes_slot_of.as_ref().and_then(|lost| self.vacant.get(&lost.uid).copied()) {
+                self.drop_pod(lost);
+            }
+            let Some(id) = self.snapshot.cluster().find_pod(&member.pod.uid) else { continue };
+            self.snapshot.forget(id);
+            if let Some(flight) = self.flights.get_mut(key) {
+                flight.members.insert(id);
+            }
+            match member.prior.as_ref().and_then(|prior| self.still_good(id, prior)) {
+                Some(node) => {
+                    self.snapshot.assume(id, node);
+                    places.push((id, node));
+                }
+                None => waiting.push(id),
+            }
+        }
+        let refusal = self.replan_rest(key, &waiting, now, &mut places);
+        if places.is_empty() {
+            return Replanned::Refused(refusal.unwrap_or_else(|| "its pods are not known".to_owned()));
+        }
+        let named = |(pod, node): &(PodId, NodeId)| {
+            Some((self.snapshot.cluster().pod(*pod)?.key.clone(), self.snapshot.cluster().node_name(*node)))
+        };
+        Replanned::Placed(places.iter().filter_map(named).collect())
+    }
+
+    fn still_good(&self, pod: PodId, node: &SmolStr) -> Option<NodeId> {
+        let cluster = self.snapshot.cluster();
+        let node = cluster.find_node(node)?;
+        let shape = self.snapshot.shape(cluster.pod(pod)?.shape?)?;
+        verdict(node, &shape.spec, cluster).is_feasible().then_some(node)
+    }
+
+    fn replan_rest(&mut self, key: &GangKey, pods: &[PodId], now: Millis, places: &mut Vec<(PodId, NodeId)>) -> Option<String> {
+        if pods.is_empty() {
+            return None;
+        }
+        let seen = self.assessment(self.gang_of_key(key)?, now)?;
+        let ask = match self.ask(&seen) {
+            Ok(ask) => Ask { members: pods.to_vec(), ..ask },
+            Err(reason) => return Some(reason.to_string()),
+        };
+        match plan(&mut self.snapshot, &ask) {
+            Planned::Placed(found) => {
+                places.extend(found);
+                None
+            }
+            Planned::Split => Some(Reason::SplitDomain(seen.required.unwrap_or_default()).to_string()),
+            Planned::SearchLimit(steps) => Some(Reason::SearchLimit(steps).to_string()),
+            Planned::Nowhere(nowhere) => {
+                if !ask.bound.is_empty() {
+                    places.extend(self.place_one_by_one(&ask));
+                }
+                Some(Refusal::Nodes(nowhere.seen).message())
+            }
+        }
+    }
+
+    fn refusal_of(&self, key: &GangKey, reason: Reason) -> Refusal {
+        match key {
+            GangKey::Pod(_) => Refusal::Pod { reason },
+            GangKey::Gang { namespace, name, .. } => Refusal::Gang { gang: format!("{namespace}/{name}"), reason },
+        }
+    }
+
+    fn on_held(&mut self, key: &GangKey, bound: u32, message: String, out: &mut Vec<Command>) {
+        let Some(id) = self.gang_of_key(key) else { return };
+        if let Some(pod) = self.flights.get(key).and_then(|f| f.members.iter().copied().find(|p| self.is_unbound(*p)))
+            && let Some(info) = self.snapshot.cluster().info(pod)
+        {
+            out.push(Command::PodEvent { pod: info.key.clone(), kind: EventKind::FailedScheduling, note: message.clone() });
+        }
+        let reason = SmolStr::new_static("HeldPartial");
+        let status = GangSchedulingStatus { scheduled: false, reason, message, bound, domain: None, nodes: Vec::new() };
+        self.write_gang_status(id, status, out);
+    }
+
+    fn on_closed(&mut self, key: &GangKey, outcome: Ending, timings: Timings, now: Millis, out: &mut Vec<Command>) {
+        let flight = self.flights.remove(key).unwrap_or_default();
+        self.drop_vacant(&flight);
+        match (key, outcome) {
+            (GangKey::Pod(_), Ending::Bound { .. }) => {
+                if let Some(entity) = flight.entity {
+                    self.queue.remove(entity);
+                }
+            }
+            (GangKey::Pod(pod), Ending::Undone { cause }) => self.on_pod_undone(pod, cause, now, out),
+            (GangKey::Gang { .. }, Ending::Bound { .. }) => {
+                observe_gang(timings, out);
+                let Some(id) = self.gang_of_key(key) else { return };
+                self.queue.remove(Entity::Gang(id));
+                self.on_gang_live(id);
+                self.report_live(id, now, out);
+            }
+            (GangKey::Gang { .. }, Ending::Undone { cause }) => self.on_gang_undone(key, &flight, &cause, now, out),
+        }
+    }
+
+    /// A gang's minimum is live.
+    pub(super) fn on_gang_live(&mut self, id: GangId) {
+        if let Some(gang) = self.gangs.get_mut(id) {
+            gang.whole_once = true;
+        }
+        self.gangs.touch(id);
+    }
+
+    /// Places that were kept for replacements which did not come are free.
+    fn drop_vacant(&mut self, flight: &Flight) {
+        let vacant: Vec<PodId> = self.vacant.values().copied().filter(|id| flight.members.contains(id)).collect();
+        vacant.into_iter().for_each(|id| self.drop_pod(id));
+    }
+
+    fn on_pod_undone(&mut self, key: &PodKey, cause: Cause, now: Millis, out: &mut Vec<Command>) {
+        let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
+        let entity = Entity::Pod(id);
+        if !self.is_waiting(id) {
+            return self.queue.remove(entity);
+        }
+        if let Cause::Refused(text) = &cause {
+            self.observe_attempt(id, AttemptResult::Error, out);
+            self.report(&[id], &Refusal::Pod { reason: Reason::BindRefused(text.clone()) }, out);
+        }
+        self.update_single(id, false, now);
+        if matches!(cause, Cause::Changed(_)) {
+            self.queue.put_back(entity);
+        } else {
+            self.queue.fail(entity, Some(Arc::new(Refusal::Pod { reason: undone(&cause) })), now);
+        }
+    }
+
+    fn on_gang_undone(&mut self, key: &GangKey, flight: &Flight, cause: &Cause, now: Millis, out: &mut Vec<Command>) {
+        let Some(id) = self.gang_of_key(key) else { return };
+        let Some(gang) = self.gangs.get_mut(id) else { return };
+        // Every member of the intent is unbound, deleting or gone; those that still look bound are being deleted.
+        let cluster = self.snapshot.cluster();
+        let at_stake = |pod: &&PodId| !flight.replacing || flight.members.contains(pod);
+        let bound = |pod: &&PodId| cluster.pod(**pod).is_some_and(|p| matches!(p.place, Place::Bound(_)));
+        let doomed: Vec<PodId> = gang.members.iter().filter(at_stake).filter(bound).copied().collect();
+        gang.doomed.extend(doomed);
+        let unbound: Vec<PodId> = flight.members.iter().copied().filter(|p| self.is_unbound(*p)).collect();
+        let refusal = self.refusal_of(key, undone(cause));
+        self.report(&unbound, &refusal, out);
+        let reason = SmolStr::new_static(refusal.condition_reason());
+        let status =
+            GangSchedulingStatus { scheduled: false, reason, message: refusal.message(), bound: 0, domain: None, nodes: Vec::new() };
+        if !flight.replacing {
+            self.write_gang_status(id, status, out);
+        }
+        self.queue.fail(Entity::Gang(id), Some(Arc::new(refusal)), now);
+        self.gangs.touch(id);
+    }
+}
+
+fn undone(cause: &Cause) -> Reason {
+    match cause {
+        Cause::Refused(text) => Reason::BindRefused(text.clone()),
+        other => Reason::Undone(other.message().to_owned()),
+    }
+}
+
+fn observe_gang(timings: Timings, out: &mut Vec<Command>) {
+    let Some(acked) = timings.last_ack_at_ms.filter(|_| !timings.recovered) else { return };
+    let first_bind = timings.first_bind_at_ms.unwrap_or(timings.planned_at_ms);
+    out.push(Command::Observe(Observation::GangPlaced {
+        members: timings.members,
+        queue_ms: timings.planned_at_ms.saturating_sub(timings.ready_at_ms),
+        plan_ms: 0,
+        prepare_ms: first_bind.saturating_sub(timings.planned_at_ms),
+        bind_ms: acked.saturating_sub(first_bind),
+        total_ms: acked.saturating_sub(timings.ready_at_ms),
+    }));
+}

@@ -1,0 +1,186 @@
+//! Facts from the watches: what they change in the snapshot, the gangs and the queue.
+
+use super::Engine;
+use crate::event::RelistedKind;
+use crate::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
+use crate::plugins::scheduling_gates;
+use crate::queue::Entity;
+use crate::snapshot::{Place, PodId};
+use smol_str::SmolStr;
+use std::collections::BTreeSet;
+
+impl Engine {
+    pub(super) fn on_node(&mut self, node: NodeInfo) {
+        self.cures = self.cures.and(self.snapshot.upsert_node(node));
+    }
+
+    pub(super) fn on_node_gone(&mut self, name: &SmolStr, now: Millis) {
+        self.snapshot.delete_node(name);
+        self.protocol.on_node_gone(name, now, &mut self.fx);
+    }
+
+    pub(super) fn on_pod(&mut self, pod: PodInfo, now: Millis) {
+        if pod.ours {
+            self.protocol.on_pod(&pod, now, &mut self.fx);
+        }
+        let known = self.snapshot.cluster().find_pod(&pod.key.uid);
+        let before = known.and_then(|id| self.snapshot.cluster().info(id)).map(seen_by_gang);
+        let after = seen_by_gang(&pod);
+        let membership = pod.gang.clone();
+        let left = known.and_then(|id| self.gang_of(id)).filter(|(_, name)| membership.as_ref().is_none_or(|g| g.name != *name));
+        if let (Some(id), Some((gang, _))) = (known, left) {
+            self.gangs.part(id, gang);
+        }
+        let (namespace, ours) = (pod.key.namespace.clone(), pod.ours);
+        let Some(news) = self.snapshot.upsert_pod(pod) else { return };
+        self.cures = self.cures.and(news.cures);
+        if !ours {
+            return;
+        }
+        let Some(membership) = membership else {
+            return self.update_single(news.id, news.shape_changed, now);
+        };
+        self.queue.remove(Entity::Pod(news.id));
+        if before.as_ref() != Some(&after) || news.before != Some(news.after) || news.shape_changed {
+            let gang = self.gangs.join(news.id, &namespace, &membership);
+            let arrived = self.is_waiting(news.id) && before.as_ref().is_none_or(|b| b.1 || b.0 != after.0);
+            if arrived && let Some(gang) = self.gangs.get_mut(gang) {
+                gang.last_arrival_ms = now;
+            }
+        }
+        self.note_ready(news.id, now);
+    }
+
+    /// A pod of ours on its own: is it to be queued?
+    pub(super) fn update_single(&mut self, id: PodId, shape_changed: bool, now: Millis) {
+        let entity = Entity::Pod(id);
+        if !self.is_waiting(id) {
+            // Being bound, it stays in hand: whether that ends well the protocol says.
+            if !self.snapshot.cluster().pod(id).is_some_and(|p| matches!(p.place, Place::Assumed(_))) {
+                self.queue.remove(entity);
+            }
+            return;
+        }
+        self.note_ready(id, now);
+        let since = self.first_ready.get(&id).copied().unwrap_or(now);
+        let priority = self.snapshot.cluster().info(id).map_or(0, |p| p.priority);
+        self.queue.add(entity, priority, since, 1);
+        if shape_changed {
+            self.queue.activate(entity, false, now);
+        }
+    }
+
+    /// Whether a pod of ours wants a place that nobody gave it yet.
+    pub(super) fn is_waiting(&self, id: PodId) -> bool {
+        self.snapshot.cluster().pod(id).is_some_and(|pod| {
+            let wants = |info: &PodInfo| !info.deleting && scheduling_gates::may_queue(info.gated);
+            pod.place == Place::Pending && !pod.vacant && pod.info.as_deref().is_some_and(wants)
+        })
+    }
+
+    fn note_ready(&mut self, id: PodId, now: Millis) {
+        if self.is_waiting(id) {
+            self.first_ready.entry(id).or_insert(now);
+        }
+    }
+
+    pub(super) fn on_pod_gone(&mut self, key: &PodKey, now: Millis) {
+        let in_flight = self.protocol.is_member(key);
+        self.protocol.on_pod_gone(key, now, &mut self.fx);
+        let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
+        let assumed = self.snapshot.cluster().pod(id).is_some_and(|p| matches!(p.place, Place::Assumed(_)));
+        let in_gang = self.snapshot.cluster().info(id).is_some_and(|p| p.gang.is_some());
+        if assumed && in_flight && in_gang {
+            // Its place is kept for the replacement that takes its slot.
+            self.snapshot.vacate_pod(id);
+            self.vacant.insert(key.uid.clone(), id);
+            if let Some((gang, _)) = self.gang_of(id) {
+                self.gangs.touch(gang);
+            }
+            return;
+        }
+        self.drop_pod(id);
+    }
+
+    /// Ends a pod: what it held is free.
+    pub(super) fn drop_pod(&mut self, id: PodId) {
+        if let Some((gang, _)) = self.gang_of(id) {
+            self.gangs.part(id, gang);
+        }
+        self.queue.remove(Entity::Pod(id));
+        self.first_ready.remove(&id);
+        if let Some(pod) = self.snapshot.delete_pod(id) {
+            self.vacant.remove(&pod.key.uid);
+            if pod.place.node().is_some() {
+                self.cures = self.cures.and(crate::plugins::Cures::POD_GONE);
+            }
+        }
+    }
+
+    pub(super) fn on_gang(&mut self, gang: GangInfo, now: Millis) {
+        let closed = gang.closed;
+        let id = self.gangs.declare(gang);
+        if closed && let Some(key) = self.key_of(id) {
+            self.protocol.abort(&key, "the gang has ended", now, &mut self.fx);
+        }
+    }
+
+    pub(super) fn on_gang_gone(&mut self, namespace: &SmolStr, name: &SmolStr, uid: &SmolStr, now: Millis) {
+        let key = self.gangs.find(namespace, name).and_then(|id| self.key_of(id));
+        self.gangs.undeclare(namespace, name, uid);
+        if let Some(key) = key {
+            self.protocol.abort(&key, "the gang was deleted", now, &mut self.fx);
+        }
+    }
+
+    pub(super) fn on_relisted(&mut self, kind: RelistedKind, now: Millis) {
+        match kind {
+            RelistedKind::Nodes(names) => {
+                let names: BTreeSet<SmolStr> = names.into_iter().collect();
+                for name in self.snapshot.retain_nodes(&names) {
+                    self.protocol.on_node_gone(&name, now, &mut self.fx);
+                }
+            }
+            RelistedKind::Pods(uids) => {
+                let uids: BTreeSet<SmolStr> = uids.into_iter().collect();
+                let absent = self.snapshot.pods_absent_from(&uids);
+                let keys: Vec<PodKey> = absent.iter().filter_map(|id| Some(self.snapshot.cluster().pod(*id)?.key.clone())).collect();
+                keys.iter().for_each(|key| self.on_pod_gone(key, now));
+            }
+            RelistedKind::Gangs(uids) => {
+                let uids: BTreeSet<SmolStr> = uids.into_iter().collect();
+                for (namespace, name, uid) in self.gangs.absent_from(&uids) {
+                    self.on_gang_gone(&namespace, &name, &uid, now);
+                }
+            }
+        }
+    }
+
+    /// This process does not lead: nothing is assumed, everything waits as it did.
+    pub(super) fn on_follow(&mut self, now: Millis) {
+        self.protocol.follow();
+        self.fx.commands.clear();
+        self.fx.effects.clear();
+        self.flights.clear();
+        self.journal_lost = false;
+        for id in std::mem::take(&mut self.vacant).into_values() {
+            self.drop_pod(id);
+        }
+        for id in self.snapshot.assumed() {
+            self.snapshot.forget(id);
+            if self.snapshot.cluster().info(id).is_some_and(|p| p.gang.is_none()) {
+                self.update_single(id, false, now);
+                self.queue.activate(Entity::Pod(id), false, now);
+            }
+        }
+        self.notes.clear();
+        let gangs: Vec<Entity> = self.queue.iter().map(|(e, _)| e).filter(|e| matches!(e, Entity::Gang(_))).collect();
+        gangs.into_iter().for_each(|gang| self.queue.remove(gang));
+        self.gangs.touch_all();
+    }
+}
+
+/// What a gang sees of a member; other news of a pod do not concern it.
+fn seen_by_gang(pod: &PodInfo) -> (Option<crate::model::GangMembership>, bool, bool, crate::model::PodPhase, i32) {
+    (pod.gang.clone(), pod.gated, pod.deleting, pod.phase, pod.priority)
+}

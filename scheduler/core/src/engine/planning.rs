@@ -1,0 +1,290 @@
+//! Planning: one entity of the queue at a time gets a place, or a reason.
+
+use super::gangs::quorum;
+use super::{Engine, Flight};
+use crate::command::{AttemptResult, Command, Observation};
+use crate::cycle;
+use crate::explain::{GangContext, Reason, Refusal};
+use crate::gang::{Ask, Assessment, GangId, Minimum, Planned, Readiness, may_fit, plan};
+use crate::model::Millis;
+use crate::plugins::Cures;
+use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
+use crate::queue::Entity;
+use crate::snapshot::{NodeId, PodId};
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Engine {
+    /// Refused entities that something since the last run may have cured are active again: pods whose shape fits somewhere
+    /// now, gangs for which the counters leave a place possible.
+    pub(super) fn wake_cured(&mut self, now: Millis) {
+        let cures = std::mem::take(&mut self.cures);
+        if cures.is_empty() {
+            return;
+        }
+        for shape in self.queue.parked_shapes(cures) {
+            if cycle::fits_somewhere(&mut self.snapshot, shape) {
+                self.queue.activate_shape(shape, now);
+            }
+        }
+        for gang in self.queue.parked_gangs(cures) {
+            let Some(note) = self.notes.get(&gang) else { continue };
+            let fits = note.asked.as_ref().is_none_or(|ask| may_fit(&mut self.snapshot, ask));
+            if fits {
+                // What the counters had proved they now disprove; a failed search is only repeated at once for a node.
+                let patient = !note.proven && !cures.meets(Cures::NODE);
+                self.queue.activate(Entity::Gang(gang), patient, now);
+            }
+        }
+    }
+
+    /// Plans a pod on its own.
+    pub(super) fn try_pod(&mut self, id: PodId, now: Millis, out: &mut Vec<Command>) {
+        let entity = Entity::Pod(id);
+        let Some(shape) = self.snapshot.cluster().pod(id).and_then(|p| p.shape).filter(|_| self.is_waiting(id)) else {
+            return self.queue.remove(entity);
+        };
+        let seq = self.snapshot.cluster().changes.seq();
+        if let Some((at, refusal)) = self.refused.get(&shape)
+            && *at == seq
+        {
+            let refusal = Arc::clone(refusal);
+            return self.refuse_pod(id, shape, refusal, now, out);
+        }
+        match cycle::find(&mut self.snapshot, shape) {
+            Ok(node) => self.bind_pod(id, node, now, out),
+            Err(refusal) => {
+                let refusal = Arc::new(refusal);
+                self.refused.insert(shape, (seq, Arc::clone(&refusal)));
+                self.refuse_pod(id, shape, refusal, now, out);
+            }
+        }
+    }
+
+    fn refuse_pod(
+        &mut self,
+        id: PodId,
+        shape: crate::shape::ShapeId,
+        refusal: Arc<Refusal>,
+        now: Millis,
+        out: &mut Vec<Command>,
+    ) {
+        self.observe_attempt(id, AttemptResult::Unschedulable, out);
+        self.report(&[id], &refusal, out);
+        self.queue.park(Entity::Pod(id), Some(shape), refusal, now);
+    }
+
+    fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {
+        self.snapshot.assume(id, node);
+        let Some(info) = self.snapshot.cluster().info(id) else { return };
+        let key = GangKey::Pod(info.key.clone());
+        let plan = Plan {
+            gang: key,
+            members: vec![Placement::new(info, self.snapshot.cluster().node_name(node))],
+            quorum: Quorum::all(1),
+            ready_at_ms: self.first_ready.get(&id).copied().unwrap_or(now),
+            planned_at_ms: now,
+        };
+        self.begin(Entity::Pod(id), plan, &[id], false, now, out);
+    }
+
+    /// Hands a plan whose members are assumed to the protocol, or confirms it at once where nothing is bound.
+    fn begin(&mut self, entity: Entity, plan: Plan, pods: &[PodId], replacing: bool, now: Millis, out: &mut Vec<Command>) {
+        if !self.config.bind {
+            for placement in &plan.members {
+                if let Some(node) = &placement.node {
+                    self.on_confirmed(&placement.pod, node, now, out);
+                }
+            }
+            if let Entity::Gang(gang) = entity {
+                self.on_gang_live(gang);
+            }
+            return self.queue.remove(entity);
+        }
+        let key = plan.gang.clone();
+        match self.protocol.begin(plan, now, &mut self.fx) {
+            Ok(()) => {
+                let flight = Flight { entity: Some(entity), members: pods.iter().copied().collect(), replacing };
+                self.flights.insert(key, flight);
+            }
+            Err(error) => {
+                for pod in pods {
+                    self.snapshot.forget(*pod);
+                }
+                match error {
+                    BeginError::NotReady => self.queue.put_back(entity),
+                    BeginError::JournalFull | BeginError::AlreadyOpen | BeginError::Incomplete => {
+                        self.queue.fail(entity, None, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Plans a gang: all of its members that wait, or (where that is impossible) its minimum.
+    pub(super) fn try_gang(&mut self, id: GangId, now: Millis, out: &mut Vec<Command>) {
+        let entity = Entity::Gang(id);
+        let Some(seen) = self.assessment(id, now) else { return self.queue.remove(entity) };
+        let missing = match &seen.readiness {
+            Readiness::Ready(missing) => Some(missing.clone()),
+            Readiness::Replacing => None,
+            _ => return self.gang_changed(id),
+        };
+        let ask = match self.ask(&seen) {
+            Ok(ask) => ask,
+            Err(reason) => return self.refuse_gang(id, &seen, None, self.named(id, reason), now, out),
+        };
+        match self.place_gang(&ask, &seen, missing.as_ref()) {
+            Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing, now, out),
+            Planned::Nowhere(nowhere) => {
+                let level = ask.required.map(|l| self.snapshot.cluster().tree().levels().name(l).to_owned());
+                let context = GangContext {
+                    gang: self.gangs.get(id).map(|g| g.title()).unwrap_or_default(),
+                    need: u32::try_from(ask.members.len()).unwrap_or(u32::MAX),
+                    fit: nowhere.fit,
+                    domain: level.map(|level| (level, nowhere.domain.clone())),
+                    member: self.member_name(nowhere.member),
+                };
+                self.note(id).proven = nowhere.proven;
+                let refusal = Refusal::GangNodes { gang: context, seen: nowhere.seen };
+                self.refuse_gang(id, &seen, Some(ask), refusal, now, out);
+            }
+            Planned::SearchLimit(steps) => {
+                out.push(Command::Observe(Observation::SearchLimit));
+                let refusal = self.named(id, Reason::SearchLimit(steps));
+                self.report_all(id, &seen, &refusal, out);
+                self.queue.fail(entity, Some(Arc::new(refusal)), now);
+            }
+            Planned::Split => {
+                let level = seen.required.clone().unwrap_or_default();
+                let refusal = self.named(id, Reason::SplitDomain(level));
+                self.refuse_gang(id, &seen, Some(ask), refusal, now, out);
+            }
+        }
+    }
+
+    /// The gang is not ready any more: it is looked at again.
+    fn gang_changed(&mut self, id: GangId) {
+        self.queue.remove(Entity::Gang(id));
+        self.gangs.touch(id);
+    }
+
+    fn named(&self, id: GangId, reason: Reason) -> Refusal {
+        Refusal::Gang { gang: self.gangs.get(id).map(|g| g.title()).unwrap_or_default(), reason }
+    }
+
+    /// `rank N`, or the pod's name.
+    fn member_name(&self, pod: PodId) -> String {
+        let Some(info) = self.snapshot.cluster().info(pod) else { return String::new() };
+        match info.gang.as_ref().and_then(|g| g.rank) {
+            Some(rank) => format!("rank {rank}"),
+            None => info.key.name.to_string(),
+        }
+    }
+
+    /// All members at once; an elastic gang falls back to its minimum, replacements of a live gang to one after the other.
+    fn place_gang(&mut self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Planned {
+        let all = plan(&mut self.snapshot, ask);
+        if matches!(all, Planned::Placed(_) | Planned::Split) {
+            return all;
+        }
+        match missing {
+            Some(missing) => {
+                let fewest = self.fewest(seen, missing);
+                if fewest.len() == ask.members.len() || fewest.is_empty() {
+                    return all;
+                }
+                match plan(&mut self.snapshot, &Ask { members: fewest, ..ask.clone() }) {
+                    Planned::Placed(places) => Planned::Placed(places),
+                    _ => all,
+                }
+            }
+            None if ask.members.len() > 1 => match self.place_one_by_one(ask) {
+                places if places.is_empty() => all,
+                places => Planned::Placed(places),
+            },
+            None => all,
+        }
+    }
+
+    /// The lowest ranks that make the minimum.
+    fn fewest(&self, seen: &Assessment, missing: &Minimum) -> Vec<PodId> {
+        let role = |pod: &PodId| self.snapshot.cluster().info(*pod).and_then(|p| Some(p.gang.as_ref()?.role.clone()));
+        let mut left: BTreeMap<SmolStr, u32> = missing.roles.clone();
+        let mut extra = missing.total.saturating_sub(left.values().sum());
+        let needed = |pod: &&PodId| {
+            if let Some(n) = role(pod).and_then(|r| left.get_mut(&r).filter(|n| **n > 0)) {
+                *n -= 1;
+                return true;
+            }
+            let spare = extra > 0;
+            extra -= u32::from(spare);
+            spare
+        };
+        seen.pending.iter().filter(needed).copied().collect()
+    }
+
+    /// Places members of a live gang one after the other, each close to those before.
+    pub(super) fn place_one_by_one(&mut self, ask: &Ask) -> Vec<(PodId, NodeId)> {
+        let mut places = Vec::new();
+        let mut bound = ask.bound.clone();
+        for &pod in &ask.members {
+            if let Planned::Placed(found) = plan(&mut self.snapshot, &Ask { members: vec![pod], bound: bound.clone(), ..ask.clone() }) {
+                bound.extend(found.iter().map(|(_, node)| *node));
+                places.extend(found);
+            }
+        }
+        places
+    }
+
+    fn bind_gang(
+        &mut self,
+        id: GangId,
+        seen: &Assessment,
+        places: &[(PodId, NodeId)],
+        missing: Option<Minimum>,
+        now: Millis,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(key) = self.key_of(id) else { return };
+        let placement = |(pod, node): &(PodId, NodeId)| {
+            Some(Placement::new(self.snapshot.cluster().info(*pod)?, self.snapshot.cluster().node_name(*node)))
+        };
+        let plan = Plan {
+            gang: key,
+            members: places.iter().filter_map(placement).collect(),
+            quorum: missing.as_ref().map(|m| quorum(m, 0)).unwrap_or_default(),
+            ready_at_ms: self.gangs.get(id).map_or(now, |g| g.last_arrival_ms),
+            planned_at_ms: now,
+        };
+        let note = self.note(id);
+        note.asked = None;
+        note.waiting = None;
+        let pods: Vec<PodId> = places.iter().map(|(pod, _)| *pod).collect();
+        let replacing = missing.is_none() || !seen.bound.is_empty();
+        self.begin(Entity::Gang(id), plan, &pods, replacing, now, out);
+    }
+
+    fn refuse_gang(
+        &mut self,
+        id: GangId,
+        seen: &Assessment,
+        ask: Option<Ask>,
+        refusal: Refusal,
+        now: Millis,
+        out: &mut Vec<Command>,
+    ) {
+        self.note(id).asked = ask;
+        if let Some(first) = seen.pending.first() {
+            self.observe_attempt(*first, AttemptResult::Unschedulable, out);
+        }
+        self.report_all(id, seen, &refusal, out);
+        self.queue.park(Entity::Gang(id), None, Arc::new(refusal), now);
+    }
+
+    fn report_all(&mut self, id: GangId, seen: &Assessment, refusal: &Refusal, out: &mut Vec<Command>) {
+        self.report(&seen.pending, refusal, out);
+        self.report_gang(id, seen, refusal, out);
+    }
+}

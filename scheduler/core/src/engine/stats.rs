@@ -1,0 +1,146 @@
+//! The gauges, and the list of what waits.
+
+use super::Engine;
+use crate::model::PodInfo;
+use crate::queue::{Entity, Entry, Place};
+use crate::snapshot::PodId;
+use smol_str::SmolStr;
+use std::collections::BTreeMap;
+
+/// What an operator wants to see of the engine at a glance; every field is a gauge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Pods ready to be tried.
+    pub active: usize,
+    /// Pods waiting for their backoff.
+    pub backoff: usize,
+    /// Pods that fit nowhere.
+    pub unschedulable: usize,
+    /// Pods with scheduling gates.
+    pub gated: usize,
+    /// Members of gangs that are not complete.
+    pub incomplete: usize,
+    /// Pods whose binding is under way.
+    pub pending: usize,
+    /// Unschedulable pods by the plugin that refused them (a plugin that refused some nodes counts).
+    pub unschedulable_by_plugin: BTreeMap<&'static str, usize>,
+    /// Open intents of the protocol.
+    pub open_intents: usize,
+    /// Gangs that are partly live and can neither be completed nor rolled back.
+    pub gangs_held_partial: usize,
+    /// Nodes, placeholders not counted.
+    pub nodes: usize,
+    /// Pods, terminal ones not counted.
+    pub pods: usize,
+    /// Pods assumed on a node and not confirmed yet.
+    pub assumed: usize,
+    /// Gangs with at least one member.
+    pub gangs: usize,
+    /// Node classes.
+    pub classes: usize,
+    /// Pod shapes with a cache.
+    pub shapes: usize,
+    /// Bytes of the shape caches.
+    pub shape_bytes: usize,
+}
+
+/// Why an entity waits, for `explain` and `/debug/state`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Namespace.
+    pub namespace: SmolStr,
+    /// Name of the pod or gang.
+    pub name: SmolStr,
+    /// Whether it is a gang.
+    pub gang: bool,
+    /// Where it waits: `active`, `backoff`, `unschedulable`, `incomplete` or `binding`.
+    pub queue: &'static str,
+    /// Message of the last refusal.
+    pub message: String,
+    /// What can cure that.
+    pub cures: Vec<&'static str>,
+}
+
+impl Engine {
+    /// The gauges. `O(pods + shapes)`: for a scrape, not for every event.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let counts = self.queue.counts();
+        let protocol = self.protocol.stats();
+        let cluster = self.snapshot.cluster();
+        let (shapes, shape_bytes) = self.snapshot.cache_size();
+        let (gated, incomplete) = self.outside_the_queue();
+        Stats {
+            active: counts.active,
+            backoff: counts.backoff,
+            unschedulable: counts.parked,
+            gated,
+            incomplete,
+            pending: counts.in_flight,
+            unschedulable_by_plugin: self.queue.by_plugin().clone(),
+            open_intents: protocol.open_intents,
+            gangs_held_partial: protocol.held_partial,
+            nodes: cluster.node_count(),
+            pods: cluster.pods.iter().filter(|(_, p)| p.place != crate::snapshot::Place::Ended).count(),
+            assumed: cluster.assumed_count(),
+            gangs: self.gangs.iter().filter(|(_, g)| !g.members.is_empty()).count(),
+            classes: cluster.class_count(),
+            shapes,
+            shape_bytes,
+        }
+    }
+
+    /// Gated pods, and ungated members of gangs that are in no queue.
+    fn outside_the_queue(&self) -> (usize, usize) {
+        let gated = |info: &PodInfo| info.gated && !info.deleting;
+        let pods = self.snapshot.cluster().pods.iter().filter_map(|(_, p)| p.info.as_deref());
+        let waits = |pod: &&PodId| self.is_waiting(**pod);
+        let outside = self.gangs.iter().filter(|(id, _)| self.queue.get(Entity::Gang(*id)).is_none());
+        (pods.filter(|p| gated(p)).count(), outside.map(|(_, g)| g.members.iter().filter(waits).count()).sum())
+    }
+
+    /// Everything that waits, at most `limit` entries: the queue, then gangs that are in none.
+    #[must_use]
+    pub fn waiting(&self, limit: usize) -> Vec<Waiting> {
+        let queued = self.queue.iter().filter_map(|(entity, entry)| self.waiting_entry(entity, entry));
+        let outside = self.gangs.iter().filter(|(id, _)| self.queue.get(Entity::Gang(*id)).is_none());
+        let incomplete = outside.filter_map(|(id, gang)| {
+            let refusal = self.notes.get(&id)?.waiting.as_ref()?;
+            Some(Waiting {
+                namespace: gang.namespace.clone(),
+                name: gang.name.clone(),
+                gang: true,
+                queue: "incomplete",
+                message: refusal.message(),
+                cures: refusal.cures().words(),
+            })
+        });
+        queued.chain(incomplete).take(limit).collect()
+    }
+
+    fn waiting_entry(&self, entity: Entity, entry: &Entry) -> Option<Waiting> {
+        let (namespace, name) = match entity {
+            Entity::Pod(id) => {
+                let key = &self.snapshot.cluster().pod(id)?.key;
+                (key.namespace.clone(), key.name.clone())
+            }
+            Entity::Gang(id) => {
+                let gang = self.gangs.get(id)?;
+                (gang.namespace.clone(), gang.name.clone())
+            }
+        };
+        Some(Waiting {
+            namespace,
+            name,
+            gang: matches!(entity, Entity::Gang(_)),
+            queue: match entry.place {
+                Place::Active => "active",
+                Place::Backoff(_) => "backoff",
+                Place::Parked(_) => "unschedulable",
+                Place::InFlight => "binding",
+            },
+            message: entry.refusal.as_ref().map(|r| r.message()).unwrap_or_default(),
+            cures: entry.refusal.as_ref().map(|r| r.cures().words()).unwrap_or_default(),
+        })
+    }
+}
