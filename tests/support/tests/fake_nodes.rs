@@ -106,6 +106,29 @@ async fn a_pod_bound_by_hand_runs_and_ends_with_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_deleted_pod_that_a_finalizer_holds_shows_how_its_containers_ended() {
+    let testbed = Testbed::builder().nodes(Profile::DgxH100, 1).start().await.unwrap();
+    let mut held = pod("held", "Never", &[("run-ms", "600000"), ("term-ms", "300")]);
+    held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+    run(&testbed, &held, "dgx-h100-0000").await;
+    await_phase(&testbed, "held", "Running").await;
+    let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
+    let begin = Instant::now();
+    pods.delete("held", &DeleteParams::default()).await.unwrap();
+    let failed = await_phase(&testbed, "held", "Failed").await;
+    assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
+    assert_eq!(end(&failed), (143, "Error".to_owned()));
+
+    let patch = json!({ "metadata": { "finalizers": null } });
+    pods.patch("held", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pods.get_opt("held").await.unwrap().is_some() {
+        assert!(Instant::now() < deadline, "the pod is still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_a_running_pod_does_not_start_its_clock_again() {
     let testbed = Testbed::builder().nodes(Profile::Cpu, 1).start().await.unwrap();
     let mut pod = pod("patched", "Never", &[("run-ms", "2000")]);
