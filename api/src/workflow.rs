@@ -310,6 +310,9 @@ pub struct NodeStatus {
     /// When the node was released.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released_at: Option<Time>,
+    /// When all members were bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Time>,
     /// When all members ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,

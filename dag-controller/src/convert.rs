@@ -1,7 +1,7 @@
 //! From watched objects to the core's facts. The only place that knows both.
 
 use flowforge_api::gang::{Gang, GangPhase};
-use flowforge_api::names::{annotation, condition, finalizer, label};
+use flowforge_api::names::{annotation, finalizer, label};
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
 use flowforge_dag_controller_core::{
     Cause, GangEnd, GangFacts, PodFacts, Reason,
@@ -130,14 +130,6 @@ pub fn gang_end(gang: &Gang) -> Option<GangEnd> {
         started_at_ms: at(&status.started_at),
         finished_at_ms: at(&status.finished_at).unwrap_or(0),
     })
-}
-
-/// Whether the scheduler says that all needed members are bound, and what it says otherwise.
-#[must_use]
-pub fn scheduling_message(gang: &Gang) -> Option<(&str, &str)> {
-    let conditions = &gang.status.as_ref()?.conditions;
-    let scheduled = conditions.iter().find(|c| c.type_ == condition::SCHEDULED)?;
-    (scheduled.status != "True").then_some((scheduled.reason.as_str(), scheduled.message.as_str()))
 }
 
 /// Milliseconds since the epoch; 0 before it.

@@ -134,6 +134,20 @@ pub(super) fn parse(node: &WorkflowNode) -> Result<PodTemplateSpec, serde_json::
     }
 }
 
+/// Name of a node's main container, without decoding its template.
+pub(crate) fn main_container(node: &WorkflowNode) -> &str {
+    let containers = node.pod_template.as_ref().and_then(|t| t.pointer("/spec/containers")?.as_array());
+    let names = containers.into_iter().flatten().filter_map(|c| c.get("name")?.as_str());
+    let mut first = None;
+    for name in names {
+        if name == MAIN_CONTAINER {
+            return MAIN_CONTAINER;
+        }
+        first = first.or(Some(name));
+    }
+    first.filter(|n| !n.is_empty()).unwrap_or(MAIN_CONTAINER)
+}
+
 /// The main container is the one named `main`, else the first; without any, a new one.
 pub(super) fn take_main(spec: &mut PodSpec) -> Container {
     let at = spec.containers.iter().position(|c| c.name == MAIN_CONTAINER).unwrap_or(0);

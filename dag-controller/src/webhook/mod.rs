@@ -7,7 +7,8 @@
 //! ```
 //! The controller validates again: the webhook is a courtesy to people, not a gate that safety rests on.
 
+pub mod admit;
 pub mod certs;
 pub mod review;
-//pub mod rotation;
-//pub mod serve;
+pub mod rotation;
+pub mod serve;

@@ -1,0 +1,210 @@
+//! The start of a term: what the lists find, collected by workflow, and the state that follows from it.
+//!
+//! Everything is derived from the API server: Workflows, Gangs with their recorded results, pods and Services. What does
+//! not belong to the Workflow's UID, or to the UID of one of its Gangs, is no evidence.
+
+use flowforge_api::Workflow;
+use flowforge_api::gang::{Gang, GangPhase};
+use flowforge_dag_controller_core::engine::{Observed, ObservedGang, rebuild};
+use flowforge_dag_controller_core::frontend::{self, FieldError};
+use flowforge_dag_controller_core::{Cause, Command, Event, Reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::convert::{has_finalizer, ms, place};
+use crate::exec::PodRef;
+use crate::flow::{Body, Flow, Sight};
+use crate::inputs::{FlowKey, Input, Kind, seed_of};
+use crate::ledger::core_phase;
+use crate::shard::{Shared, judge};
+use crate::status;
+use crate::watched::{MetadataOf, WatchedPod};
+
+/// What was found of one workflow.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The Workflow; none for leftovers of one that is gone.
+    pub workflow: Option<Box<Workflow>>,
+    gangs: BTreeMap<String, Box<Gang>>,
+    pods: BTreeMap<String, Box<WatchedPod>>,
+    services: BTreeMap<String, Box<MetadataOf>>,
+}
+
+/// Collects until every list is in.
+#[derive(Debug, Default)]
+pub struct Boot {
+    found: BTreeMap<FlowKey, Found>,
+}
+
+impl Boot {
+    /// Takes in an input; everything that was found, once the lists are in.
+    pub fn take_in(&mut self, input: Input) -> Option<BTreeMap<FlowKey, Found>> {
+        match input {
+            Input::ListsIn => return Some(std::mem::take(&mut self.found)),
+            Input::ListBegins(kind) => self.clear(kind),
+            Input::Workflow(workflow) => {
+                let key = FlowKey::new(&workflow.namespace().unwrap_or_default(), &workflow.name_any());
+                self.found.entry(key).or_default().workflow = Some(workflow);
+            }
+            Input::WorkflowGone(key, _) => self.found.entry(key).or_default().workflow = None,
+            Input::Gang(key, gang) => {
+                self.found.entry(key).or_default().gangs.insert(gang.name_any(), gang);
+            }
+            Input::GangGone(key, gone) => {
+                let found = self.found.entry(key).or_default();
+                found.gangs.retain(|_, g| g.metadata.uid.as_deref() != Some(gone.uid.as_str()));
+            }
+            Input::Pod(key, pod) => {
+                self.found.entry(key).or_default().pods.insert(pod.name_any(), pod);
+            }
+            Input::PodGone(key, gone) => {
+                let found = self.found.entry(key).or_default();
+                found.pods.retain(|_, p| p.metadata.uid.as_deref() != Some(gone.uid.as_str()));
+            }
+            Input::Service(key, service) => {
+                self.found.entry(key).or_default().services.insert(service.name_any(), service);
+            }
+            Input::ServiceGone(key, gone) => {
+                let found = self.found.entry(key).or_default();
+                found.services.retain(|_, s| s.metadata.uid.as_deref() != Some(gone.uid.as_str()));
+            }
+            // Read from the shared tables when the flows are built.
+            Input::ListEnds(_) | Input::Node(..) | Input::Claim(..) | Input::Classes => {}
+        }
+        None
+    }
+
+    fn clear(&mut self, kind: Kind) {
+        for found in self.found.values_mut() {
+            match kind {
+                Kind::Workflow => found.workflow = None,
+                Kind::Gang => found.gangs.clear(),
+                Kind::Pod => found.pods.clear(),
+                Kind::Service => found.services.clear(),
+            }
+        }
+    }
+}
+
+/// A flow with what is to be done first.
+pub struct Built {
+    /// The flow; none when its Workflow is gone.
+    pub flow: Option<Flow>,
+    /// The core's first commands.
+    pub commands: Vec<Command>,
+    /// Leaving pods that wait for a finalizer which nobody else will remove.
+    pub orphans: Vec<PodRef>,
+}
+
+/// The flow of what was found.
+#[must_use]
+pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> Option<Built> {
+    let Some(workflow) = found.workflow.take() else {
+        return Some(Built { flow: None, commands: Vec::new(), orphans: orphans(found.pods.values()) });
+    };
+    let spec = Arc::new(workflow.spec.clone());
+    let document = serde_json::to_value(&*workflow).unwrap_or_default();
+    let compiled = match frontend::compile(&document, frontend::Options::default()) {
+        Ok(compiled) => compiled,
+        Err(errors) => {
+            let body = Body::Refused(Box::new(invalid(&errors)));
+            let flow = Flow::new(key.clone(), &workflow, spec, body);
+            return Some(Built { flow: Some(flow), commands: Vec::new(), orphans: orphans(found.pods.values()) });
+        }
+    };
+    let dag = Arc::new(compiled.dag);
+    let ttl = spec.ttl_seconds_after_finished.and_then(|s| u64::try_from(s).ok());
+    let seed = seed_of(&workflow.uid().unwrap_or_default());
+    let config = shared.config.core(seed, ttl.map(|s| s.saturating_mul(1000)));
+    // A state without facts gives the flow its names; the real one follows from what it recognises.
+    let blank = rebuild(
+        Arc::clone(&dag),
+        config.clone(),
+        Observed::default(),
+        &status::recorded(&workflow, |_| None),
+        now_ms,
+        &mut Vec::new(),
+    );
+    let mut flow = Flow::new(key.clone(), &workflow, spec, Body::State(Box::new(blank)));
+    let (mut observed, orphans) = observe(&mut flow, &found, shared);
+    let hold = judge(&flow, &shared.storage);
+    let unstarted = observed.gangs.is_empty() && workflow.status.as_ref().is_none_or(|s| s.started_at.is_none());
+    if let Some(cause) = hold.as_ref().filter(|c| c.reason == Reason::ClaimNotShared && unstarted) {
+        flow.body = Body::Refused(Box::new(cause.clone()));
+        return Some(Built { flow: Some(flow), commands: Vec::new(), orphans });
+    }
+    observed.hold = hold.map(Box::new);
+    observed.cancel = workflow.spec.cancel;
+    observed.delete = workflow.metadata.deletion_timestamp.is_some();
+    let recorded = status::recorded(&workflow, |id| dag.find(id));
+    let mut commands = Vec::new();
+    let state = rebuild(Arc::clone(&dag), config, observed, &recorded, now_ms, &mut commands);
+    flow.body = Body::State(Box::new(state));
+    Some(Built { flow: Some(flow), commands, orphans })
+}
+
+/// What of the findings belongs to the flow, as facts for the core.
+fn observe(flow: &mut Flow, found: &Found, shared: &Shared) -> (Observed, Vec<PodRef>) {
+    let mut observed = Observed::default();
+    let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
+    for gang in found.gangs.values() {
+        let Sight::News(event) = flow.on_gang(gang) else { continue };
+        let Event::Gang(key, facts) = *event else { continue };
+        let status = gang.status.clone().unwrap_or_default();
+        let results = flow.attempts.get(&key).map(|a| a.ledger.recorded()).unwrap_or_default();
+        observed.gangs.push(ObservedGang {
+            key,
+            facts,
+            service: false,
+            phase: core_phase(status.phase.unwrap_or(GangPhase::Pending)),
+            scheduled_at_ms: at(&status.scheduled_at),
+            started_at_ms: at(&status.started_at),
+            results,
+        });
+    }
+    for service in found.services.values() {
+        if let Sight::News(event) = flow.on_service(service)
+            && let Event::Service(key, true) = *event
+        {
+            observed.gangs.iter_mut().filter(|g| g.key == key).for_each(|g| g.service = true);
+        }
+    }
+    let nodes = shared.nodes.read();
+    let mut strangers = Vec::new();
+    for pod in found.pods.values() {
+        match flow.on_pod(pod, |node| !nodes.contains(node)) {
+            Sight::News(event) => {
+                if let Event::Pod(key, facts) = *event {
+                    observed.pods.push((key, facts));
+                }
+            }
+            Sight::Stranger => strangers.push(pod),
+            Sight::Old => {}
+        }
+    }
+    (observed, orphans(strangers.into_iter()))
+}
+
+fn orphans<'a>(pods: impl Iterator<Item = &'a Box<WatchedPod>>) -> Vec<PodRef> {
+    let leaves = |p: &&Box<WatchedPod>| {
+        p.metadata.deletion_timestamp.is_some() && has_finalizer(&p.metadata) && place(&p.metadata).is_some()
+    };
+    pods.filter(leaves)
+        .map(|p| PodRef {
+            namespace: p.namespace().unwrap_or_default(),
+            name: p.name_any(),
+            uid: p.uid().unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn invalid(errors: &[FieldError]) -> Cause {
+    const SHOWN: usize = 5;
+    let mut text: Vec<String> = errors.iter().take(SHOWN).map(ToString::to_string).collect();
+    if errors.len() > SHOWN {
+        text.push(format!("and {} more", errors.len() - SHOWN));
+    }
+    Cause::of(Reason::InvalidSpec).with_detail(text.join("; "))
+}

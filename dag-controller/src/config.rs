@@ -1,0 +1,97 @@
+//! The configuration file: one YAML document, every field with a default, unknown fields are errors.
+
+use serde::Deserialize;
+use std::path::Path;
+
+/// What the controller may be told.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Config {
+    /// Shards; each holds the workflows whose names hash to it and works on one event at a time.
+    pub workers: usize,
+    /// Writes to the API server that may be under way at once.
+    pub concurrent_writes: usize,
+    /// How long a gang that quota refuses may hold the half it got.
+    pub quota_hold_ms: u64,
+    /// First pause after a refusal that may pass (quota, a taken name); doubled each time.
+    pub retry_base_ms: u64,
+    /// Longest such pause.
+    pub retry_cap_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let core = flowforge_dag_controller_core::Config::default();
+        Self {
+            workers: 4,
+            concurrent_writes: 64,
+            quota_hold_ms: core.quota_hold_ms,
+            retry_base_ms: core.retry_base_ms,
+            retry_cap_ms: core.retry_cap_ms,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no such document, or its values do not fit together; the text names the field.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))?;
+        Self::parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        config.validate().map(|()| config)
+    }
+
+    /// Checks the values.
+    ///
+    /// # Errors
+    /// A sentence that names the field.
+    pub fn validate(&self) -> Result<(), String> {
+        if !(1..=256).contains(&self.workers) {
+            return Err(format!("workers: {} is not between 1 and 256", self.workers));
+        }
+        if !(1..=4096).contains(&self.concurrent_writes) {
+            return Err(format!("concurrentWrites: {} is not between 1 and 4096", self.concurrent_writes));
+        }
+        if self.retry_base_ms == 0 || self.retry_cap_ms < self.retry_base_ms {
+            return Err("retryBaseMs: must be positive and not above retryCapMs".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What the core takes of it, for one workflow.
+    #[must_use]
+    pub fn core(&self, seed: u64, ttl_ms: Option<u64>) -> flowforge_dag_controller_core::Config {
+        flowforge_dag_controller_core::Config {
+            seed,
+            ttl_ms,
+            quota_hold_ms: self.quota_hold_ms,
+            retry_base_ms: self.retry_base_ms,
+            retry_cap_ms: self.retry_cap_ms,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_set_some_fields_and_leave_the_rest() {
+        let config = Config::parse("workers: 8\nretryCapMs: 5000\n").unwrap();
+        assert_eq!(config, Config { workers: 8, retry_cap_ms: 5000, ..Config::default() });
+        assert_eq!(Config::parse("{}").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_name() {
+        for (text, name) in [("worker: 1", "worker"), ("workers: 0", "workers"), ("retryBaseMs: 0", "retryBaseMs")] {
+            assert!(Config::parse(text).unwrap_err().contains(name), "{text}");
+        }
+    }
+}

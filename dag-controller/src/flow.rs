@@ -1,0 +1,415 @@
+//! One workflow as the shell holds it: the core's state beside the identities that the core does not know.
+//!
+//! ```text
+//!   object of a watch or of an answer ──owner UID, resourceVersion──> Event ──> core ──> commands (`run`)
+//!                                     └─ not ours, or older than what is known: dropped
+//! ```
+//! What must hold: an object speaks for an attempt only when its controller is the Gang (or the Workflow) of our UID;
+//! facts of one object reach the core in the order of its resourceVersions, whichever way they came. The spec is that of
+//! the first sight: later changes of it are not read, apart from `cancel`.
+
+use flowforge_api::gang::Gang;
+use flowforge_api::names::finalizer;
+use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
+use flowforge_dag_controller_core::engine::State;
+use flowforge_dag_controller_core::{AttemptKey, Cause, Event, GangEnd, MemberKey, NodeIx, PodFacts, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use kube::ResourceExt;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::convert::{Place, controller_uid, gang_facts, place, pod_facts};
+use crate::inputs::FlowKey;
+use crate::ledger::Ledger;
+use crate::pods::{AttemptRef, MemberTemplate, TemplateError, main_container};
+use crate::watched::{MetadataOf, WatchedPod};
+
+/// One workflow.
+pub struct Flow {
+    /// Namespace and name.
+    pub key: FlowKey,
+    /// UID.
+    pub uid: String,
+    /// resourceVersion last seen.
+    pub resource_version: String,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// Finalizers last seen.
+    pub finalizers: Vec<String>,
+    /// The spec of the first sight.
+    pub spec: Arc<WorkflowSpec>,
+    /// What it is.
+    pub body: Body,
+    /// Attempts whose Gang was asked for or seen.
+    pub attempts: BTreeMap<AttemptKey, Attempt>,
+    /// Writing of its status.
+    pub lane: StatusLane,
+    /// Conditions as last written or seen.
+    pub conditions: Vec<Condition>,
+    /// When the core wants to be woken.
+    pub wake_at_ms: Option<u64>,
+    /// The core has let go of the deleted workflow.
+    pub released: bool,
+}
+
+/// What a workflow is to the shell.
+pub enum Body {
+    /// It runs or ran.
+    State(Box<State>),
+    /// It can not run.
+    Refused(Box<Cause>),
+}
+
+/// Writing of a workflow's status.
+#[derive(Debug, Default)]
+pub struct StatusLane {
+    /// There is something to write.
+    pub dirty: bool,
+    /// A write is under way.
+    pub in_flight: bool,
+    /// When the last one ended.
+    pub last_at_ms: u64,
+    /// What was written last.
+    pub sent: Option<Value>,
+}
+
+/// One attempt of a node.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    /// UID of its Gang, once known.
+    pub uid: Option<String>,
+    /// resourceVersion of its Gang.
+    pub resource_version: String,
+    /// Results.
+    pub ledger: Ledger,
+    /// Writing of the Gang's status.
+    pub lane: GangLane,
+    /// Its pods' template.
+    pub template: Option<Arc<MemberTemplate>>,
+    /// UID of its Service.
+    pub service_uid: Option<String>,
+    /// Pods by rank and incarnation.
+    pub pods: BTreeMap<(u32, u32), PodRecord>,
+    /// Pods to be deleted as soon as their UID is known.
+    pub delete_when_seen: BTreeSet<(u32, u32)>,
+    /// When the event that released it arrived.
+    pub asked_at: Option<std::time::Instant>,
+}
+
+/// Writing of a Gang's status.
+#[derive(Debug, Default)]
+pub struct GangLane {
+    /// Phase or counts changed.
+    pub dirty: bool,
+    /// Results to be made durable.
+    pub recording: Vec<MemberKey>,
+    /// The end to be written.
+    pub finish: Option<GangEnd>,
+    /// What is being written.
+    pub in_flight: Option<GangLoad>,
+    /// Its end is durable: nothing is written any more.
+    pub ended: bool,
+    /// A write of mere changes is scheduled.
+    pub scheduled: bool,
+}
+
+/// What one status write makes durable.
+#[derive(Debug, Default)]
+pub struct GangLoad {
+    /// Results.
+    pub recording: Vec<MemberKey>,
+    /// End.
+    pub finish: Option<GangEnd>,
+}
+
+/// A pod that was seen.
+#[derive(Clone, Debug)]
+pub struct PodRecord {
+    /// UID.
+    pub uid: String,
+    /// resourceVersion.
+    pub version: u64,
+    /// What the core was told last.
+    pub facts: PodFacts,
+    /// It does not exist any more.
+    pub gone: bool,
+}
+
+/// What an object turned out to be.
+#[derive(Debug)]
+pub enum Sight {
+    /// News for the core.
+    News(Box<Event>),
+    /// Ours, but nothing new.
+    Old,
+    /// Not ours.
+    Stranger,
+}
+
+impl Sight {
+    fn news(event: Event) -> Self {
+        Self::News(Box::new(event))
+    }
+}
+
+impl Flow {
+    /// A flow as first seen; `body` is filled by the caller.
+    #[must_use]
+    pub fn new(key: FlowKey, workflow: &Workflow, spec: Arc<WorkflowSpec>, body: Body) -> Self {
+        let conditions = workflow.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+        let mut flow = Self {
+            key,
+            uid: workflow.uid().unwrap_or_default(),
+            resource_version: String::new(),
+            generation: None,
+            finalizers: Vec::new(),
+            spec,
+            body,
+            attempts: BTreeMap::new(),
+            lane: StatusLane::default(),
+            conditions,
+            wake_at_ms: None,
+            released: false,
+        };
+        flow.note(&workflow.metadata);
+        flow
+    }
+
+    /// The core's state, when it can run.
+    #[must_use]
+    pub fn state(&self) -> Option<&State> {
+        match &self.body {
+            Body::State(state) => Some(state),
+            Body::Refused(_) => None,
+        }
+    }
+
+    /// The node of the spec.
+    #[must_use]
+    pub fn node(&self, at: NodeIx) -> Option<&WorkflowNode> {
+        self.spec.nodes.get(at.at())
+    }
+
+    /// Takes note of the Workflow's metadata.
+    pub fn note(&mut self, meta: &ObjectMeta) {
+        if version(meta) >= self.resource_version.parse().unwrap_or(0) {
+            self.resource_version = meta.resource_version.clone().unwrap_or_default();
+            self.generation = meta.generation;
+            self.finalizers = meta.finalizers.clone().unwrap_or_default();
+        }
+    }
+
+    /// What the Workflow's wishes mean to the core.
+    #[must_use]
+    pub fn wishes(workflow: &Workflow) -> Vec<Event> {
+        let mut events = Vec::new();
+        if workflow.spec.cancel {
+            events.push(Event::Cancel);
+        }
+        if workflow.metadata.deletion_timestamp.is_some() {
+            events.push(Event::Delete);
+        }
+        events
+    }
+
+    /// Finalizers without ours, when ours is there.
+    #[must_use]
+    pub fn other_finalizers(&self) -> Option<Vec<String>> {
+        let ours = self.finalizers.iter().any(|f| f == finalizer::WORKFLOW);
+        ours.then(|| self.finalizers.iter().filter(|f| *f != finalizer::WORKFLOW).cloned().collect())
+    }
+
+    /// The attempt that an object claims to belong to.
+    #[must_use]
+    pub fn attempt_key(&self, place: &Place) -> Option<AttemptKey> {
+        let node = self.state()?.dag().find(&place.node)?;
+        (place.attempt > 0).then_some(AttemptKey { node, attempt: place.attempt })
+    }
+
+    fn member_key(&self, place: &Place) -> Option<MemberKey> {
+        let AttemptKey { node, attempt } = self.attempt_key(place)?;
+        Some(MemberKey { node, attempt, rank: place.rank?, incarnation: place.incarnation })
+    }
+
+    /// Takes in a Gang as it is.
+    pub fn on_gang(&mut self, gang: &Gang) -> Sight {
+        let Some(key) = place(&gang.metadata).and_then(|p| self.attempt_key(&p)) else { return Sight::Stranger };
+        if controller_uid(&gang.metadata) != Some(self.uid.as_str()) || self.gang_name(key) != gang.name_any() {
+            return Sight::Stranger;
+        }
+        let uid = gang.uid().unwrap_or_default();
+        let attempt = self.attempts.entry(key).or_default();
+        if attempt.uid.as_deref() != Some(uid.as_str()) {
+            if attempt.uid.is_none() {
+                attempt.ledger = Ledger::read(gang);
+            }
+            attempt.uid.get_or_insert(uid.clone());
+        }
+        if attempt.uid.as_deref() != Some(uid.as_str()) {
+            // Another object under the name of an attempt that was claimed before: it does not run twice.
+            return Sight::Stranger;
+        }
+        if version(&gang.metadata) <= attempt.resource_version.parse().unwrap_or(0) {
+            return Sight::Old;
+        }
+        attempt.resource_version = gang.metadata.resource_version.clone().unwrap_or_default();
+        let facts = gang_facts(gang);
+        attempt.lane.ended |= facts.ended.is_some();
+        Sight::news(Event::Gang(key, facts))
+    }
+
+    /// Takes in that a Gang went away.
+    pub fn on_gang_gone(&mut self, place: &Place, uid: &str) -> Sight {
+        match self.attempt_key(place) {
+            Some(key) if self.attempts.get(&key).is_some_and(|a| a.uid.as_deref() == Some(uid)) => {
+                Sight::news(Event::GangGone(key))
+            }
+            _ => Sight::Stranger,
+        }
+    }
+
+    /// Takes in a pod as it is; `node_lost` says whether its node is known to be gone.
+    pub fn on_pod(&mut self, pod: &WatchedPod, node_lost: impl Fn(&str) -> bool) -> Sight {
+        let Some(key) = place(&pod.metadata).and_then(|p| self.member_key(&p)) else { return Sight::Stranger };
+        let Some(main) = self.node(key.node).map(main_container) else { return Sight::Stranger };
+        let main = main.to_owned();
+        let Some(attempt) = self.attempts.get_mut(&key.attempt_key()) else { return Sight::Stranger };
+        if attempt.uid.is_none() || controller_uid(&pod.metadata) != attempt.uid.as_deref() {
+            return Sight::Stranger;
+        }
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let version = version(&pod.metadata);
+        let slot = (key.rank, key.incarnation);
+        let known = attempt.pods.get(&slot);
+        if known.is_some_and(|k| version <= k.version || (k.gone && k.uid == uid)) {
+            return Sight::Old;
+        }
+        let was_lost = |node: &str| known.is_some_and(|k| k.facts.node_gone && k.facts.node.as_deref() == Some(node));
+        let node = pod.spec.node_name.as_deref();
+        let lost = node.is_some_and(|n| was_lost(n) || node_lost(n));
+        let facts = pod_facts(pod, &main, lost);
+        attempt.pods.insert(slot, PodRecord { uid, version, facts: facts.clone(), gone: false });
+        Sight::news(Event::Pod(key, facts))
+    }
+
+    /// Takes in that a pod went away.
+    pub fn on_pod_gone(&mut self, place: &Place, uid: &str) -> Sight {
+        match self.member_key(place) {
+            Some(key) => self.on_member_gone(key, uid),
+            None => Sight::Stranger,
+        }
+    }
+
+    /// Takes in that a member's pod went away.
+    pub fn on_member_gone(&mut self, key: MemberKey, uid: &str) -> Sight {
+        let attempt = self.attempts.get_mut(&key.attempt_key());
+        match attempt.and_then(|a| a.pods.get_mut(&(key.rank, key.incarnation))) {
+            Some(record) if record.uid == uid && !record.gone => {
+                record.gone = true;
+                Sight::news(Event::PodGone(key))
+            }
+            Some(record) if record.uid == uid => Sight::Old,
+            _ => Sight::Stranger,
+        }
+    }
+
+    /// Takes in a Service.
+    pub fn on_service(&mut self, service: &MetadataOf) -> Sight {
+        let key = place(&service.metadata).and_then(|p| self.attempt_key(&p));
+        let Some(attempt) = key.and_then(|k| self.attempts.get_mut(&k)) else { return Sight::Stranger };
+        if attempt.uid.is_none() || controller_uid(&service.metadata) != attempt.uid.as_deref() {
+            return Sight::Stranger;
+        }
+        let uid = service.metadata.uid.clone();
+        match (key, std::mem::replace(&mut attempt.service_uid, uid.clone()) == uid) {
+            (Some(key), false) => Sight::news(Event::Service(key, true)),
+            _ => Sight::Old,
+        }
+    }
+
+    /// Takes in that a Service went away.
+    pub fn on_service_gone(&mut self, place: &Place, uid: &str) -> Sight {
+        match self.attempt_key(place) {
+            Some(key) => self.on_attempt_service_gone(key, uid),
+            None => Sight::Stranger,
+        }
+    }
+
+    /// Takes in that the Service of an attempt went away.
+    pub fn on_attempt_service_gone(&mut self, key: AttemptKey, uid: &str) -> Sight {
+        match self.attempts.get_mut(&key) {
+            Some(attempt) if attempt.service_uid.as_deref() == Some(uid) => {
+                attempt.service_uid = None;
+                Sight::news(Event::Service(key, false))
+            }
+            _ => Sight::Stranger,
+        }
+    }
+
+    /// Pods on a node that went away or came back, as news. O(pods of open attempts).
+    pub fn on_node(&mut self, node: &str, gone: bool) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (key, attempt) in &mut self.attempts {
+            for (&(rank, incarnation), record) in &mut attempt.pods {
+                if !record.gone && record.facts.node.as_deref() == Some(node) && record.facts.node_gone != gone {
+                    record.facts.node_gone = gone;
+                    let member = MemberKey { node: key.node, attempt: key.attempt, rank, incarnation };
+                    events.push(Event::Pod(member, record.facts.clone()));
+                }
+            }
+        }
+        events
+    }
+
+    /// Name of an attempt's Gang and Service.
+    #[must_use]
+    pub fn gang_name(&self, key: AttemptKey) -> String {
+        let node = self.node(key.node).map_or("", |n| n.id.as_str());
+        names::gang(&self.key.name, node, key.attempt).into()
+    }
+
+    /// The attempt as its pods see it; none before its Gang's UID is known.
+    #[must_use]
+    pub fn attempt_ref(&self, key: AttemptKey) -> Option<AttemptRef> {
+        let gang = self.gang_name(key);
+        let replicas = self.node(key.node)?.replicas;
+        Some(AttemptRef {
+            namespace: self.key.namespace.to_string(),
+            workflow: self.key.name.to_string(),
+            gang_uid: self.attempts.get(&key)?.uid.clone()?,
+            service: (replicas > 1).then(|| gang.clone()),
+            gang,
+            attempt: key.attempt,
+        })
+    }
+
+    /// The template of an attempt's pods, made at its first use.
+    ///
+    /// # Errors
+    /// When the node has no valid template.
+    pub fn template(&mut self, key: AttemptKey) -> Result<Option<Arc<MemberTemplate>>, TemplateError> {
+        if let Some(template) = self.attempts.get(&key).and_then(|a| a.template.clone()) {
+            return Ok(Some(template));
+        }
+        let (Some(attempt), Some(node)) = (self.attempt_ref(key), self.node(key.node)) else { return Ok(None) };
+        let template = Arc::new(MemberTemplate::new(&self.spec, node, attempt)?);
+        if let Some(attempt) = self.attempts.get_mut(&key) {
+            attempt.template = Some(Arc::clone(&template));
+        }
+        Ok(Some(template))
+    }
+
+    /// Drops what an ended workflow does not need any more. O(attempts).
+    pub fn compact(&mut self) {
+        if self.state().is_some_and(|s| s.phase().is_over()) {
+            self.attempts.retain(|_, a| !a.lane.ended || a.pods.values().any(|p| p.facts.finalizer && !p.gone));
+        }
+    }
+}
+
+/// The resourceVersion as a number; 0 where it is none.
+#[must_use]
+pub fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+}

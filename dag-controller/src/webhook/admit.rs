@@ -1,0 +1,249 @@
+//! The decision on one admission review. Pure: bytes in, an answer out.
+//!
+//! | Request | Answer |
+//! |---|---|
+//! | status, finalizers, deletion, an object that is being deleted, our own ServiceAccount | allowed |
+//! | create, or an update that changes nothing but metadata, `cancel` and `ttlSecondsAfterFinished` | checked, allowed |
+//! | update of any other field of `spec` | refused: submit a new Workflow |
+//! | bytes that are no review | 400 |
+
+use flowforge_api::workflow::WorkflowSpec;
+use flowforge_dag_controller_core::frontend::{self, FieldError};
+use serde_json::Value;
+
+use super::review::{Cause, Request, ReviewIn, ReviewOut};
+use crate::pods::check_node;
+
+/// Fields of `spec` that may change.
+const MUTABLE: [&str; 2] = ["cancel", "ttlSecondsAfterFinished"];
+const SHOWN: usize = 10;
+
+/// Decides reviews.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    own_user: String,
+}
+
+impl Admission {
+    /// For a controller that runs as this ServiceAccount.
+    #[must_use]
+    pub fn new(namespace: &str, service_account: &str) -> Self {
+        Self { own_user: format!("system:serviceaccount:{namespace}:{service_account}") }
+    }
+
+    /// Decides one review.
+    ///
+    /// # Errors
+    /// A sentence, when the bytes are no review.
+    pub fn review(&self, body: &[u8]) -> Result<ReviewOut, String> {
+        let review: ReviewIn =
+            serde_json::from_slice(body).map_err(|e| format!("the body is no AdmissionReview: {e}\n"))?;
+        Ok(self.decide(review.request))
+    }
+
+    fn decide(&self, request: Request) -> ReviewOut {
+        if self.is_exempt(&request) {
+            return ReviewOut::allow(request.uid);
+        }
+        let errors = match request.operation.as_str() {
+            "CREATE" => check(&request.object),
+            "UPDATE" => frozen(&request.old_object, &request.object),
+            _ => Vec::new(),
+        };
+        answer(request.uid, &errors)
+    }
+
+    fn is_exempt(&self, request: &Request) -> bool {
+        request.sub_resource.as_ref().is_some_and(|s| !s.is_empty())
+            || request.user_info.username == self.own_user
+            || request.object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
+    }
+}
+
+/// Every mistake in a Workflow: the core's front end first, then what needs Kubernetes' own types.
+#[must_use]
+pub fn check(document: &Value) -> Vec<FieldError> {
+    let mut errors = match frontend::compile(document, frontend::Options::default()) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors,
+    };
+    let spec = document.get("spec").cloned().unwrap_or_default();
+    match serde_json::from_value::<WorkflowSpec>(spec) {
+        Ok(spec) => {
+            for (i, node) in spec.nodes.iter().enumerate() {
+                if errors.len() >= frontend::MAX_ERRORS {
+                    break;
+                }
+                let more = check_node(&format!("spec.nodes[{i}]"), node);
+                errors.extend(more.into_iter().filter(|e| errors.iter().all(|known| known.path != e.path)).collect::<Vec<_>>());
+            }
+        }
+        Err(error) if errors.is_empty() => errors.push(FieldError {
+            path: "spec".to_owned(),
+            problem: error.to_string(),
+            fix: "see `kubectl explain workflow.spec`".to_owned(),
+        }),
+        Err(_) => {}
+    }
+    errors
+}
+
+/// What an update must not change.
+fn frozen(old: &Value, new: &Value) -> Vec<FieldError> {
+    let empty = serde_json::Map::new();
+    let spec = |v: &'_ Value| v.get("spec").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone());
+    let (old, new) = (spec(old), spec(new));
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort();
+    names.dedup();
+    let changed = names.into_iter().filter(|n| !MUTABLE.contains(&n.as_str()) && old.get(*n) != new.get(*n));
+    let mut errors: Vec<FieldError> = changed
+        .map(|name| FieldError {
+            path: format!("spec.{name}"),
+            problem: "cannot change once the Workflow exists".to_owned(),
+            fix: "submit a new Workflow; only spec.cancel and spec.ttlSecondsAfterFinished may change".to_owned(),
+        })
+        .collect();
+    let canceled = |spec: &serde_json::Map<String, Value>| spec.get("cancel") == Some(&Value::Bool(true));
+    if canceled(&old) && !canceled(&new) {
+        errors.push(FieldError {
+            path: "spec.cancel".to_owned(),
+            problem: "cannot be taken back".to_owned(),
+            fix: "submit a new Workflow".to_owned(),
+        });
+    }
+    errors
+}
+
+fn answer(uid: String, errors: &[FieldError]) -> ReviewOut {
+    if errors.is_empty() {
+        return ReviewOut::allow(uid);
+    }
+    let mut lines: Vec<String> = errors.iter().take(SHOWN).map(ToString::to_string).collect();
+    if errors.len() > SHOWN {
+        lines.push(format!("and {} more", errors.len() - SHOWN));
+    }
+    let causes = errors
+        .iter()
+        .map(|e| Cause {
+            reason: "FieldValueInvalid",
+            field: e.path.clone(),
+            message: format!("{}; {}", e.problem, e.fix),
+        })
+        .collect();
+    ReviewOut::deny(uid, lines.join("\n"), causes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn admission() -> Admission {
+        Admission::new("flowforge-system", "flowforge-dag-controller")
+    }
+
+    fn workflow(nodes: &Value) -> Value {
+        json!({"apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow",
+            "metadata": {"name": "wf", "namespace": "ns"}, "spec": {"nodes": nodes}})
+    }
+
+    fn good() -> Value {
+        workflow(&json!([{"id": "a", "replicas": 1, "image": "x"}]))
+    }
+
+    fn ask(request: &Value) -> ReviewOut {
+        let body = serde_json::to_vec(&json!({"apiVersion": "admission.k8s.io/v1", "request": request})).unwrap();
+        admission().review(&body).unwrap()
+    }
+
+    fn create(object: &Value) -> ReviewOut {
+        ask(&json!({"uid": "u", "operation": "CREATE", "object": object}))
+    }
+
+    fn update(old: &Value, new: &Value) -> ReviewOut {
+        ask(&json!({"uid": "u", "operation": "UPDATE", "oldObject": old, "object": new}))
+    }
+
+    #[test]
+    fn a_good_workflow_passes() {
+        let out = create(&good());
+        assert!(out.allowed(), "{}", out.message());
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_path_and_its_fix() {
+        let bad = workflow(&json!([
+            {"id": "a", "replicas": 1, "image": "x", "dependsOn": ["b"]},
+            {"id": "b", "replicas": 1, "image": "x", "dependsOn": ["a"]},
+            {"id": "c", "replicas": 0, "podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}},
+        ]));
+        let out = create(&bad);
+        assert!(!out.allowed());
+        assert!(out.message().contains("spec.nodes[2].replicas"), "{}", out.message());
+        let cyclic = workflow(&json!([
+            {"id": "a", "replicas": 1, "image": "x", "dependsOn": ["b"]},
+            {"id": "b", "replicas": 1, "image": "x", "dependsOn": ["a"]},
+        ]));
+        assert!(create(&cyclic).message().contains("dependsOn"), "{}", create(&cyclic).message());
+    }
+
+    #[test]
+    fn a_pod_template_is_checked_against_kubernetes_own_types() {
+        let nodes = json!([{"id": "a", "replicas": 1, "podTemplate": {"spec": {
+            "restartPolicy": "Always", "containers": [{"name": "main", "image": "x", "imgae": "y"}]}}}]);
+        let out = create(&workflow(&nodes));
+        assert!(out.message().contains("imgae"), "{}", out.message());
+        assert!(out.message().contains("restartPolicy"), "{}", out.message());
+    }
+
+    #[test]
+    fn only_cancel_and_ttl_may_change_and_cancel_only_once() {
+        let mut canceled = good();
+        canceled["spec"]["cancel"] = json!(true);
+        canceled["spec"]["ttlSecondsAfterFinished"] = json!(60);
+        assert!(update(&good(), &canceled).allowed());
+        assert!(update(&canceled, &good()).message().contains("spec.cancel"));
+        let other = workflow(&json!([{"id": "a", "replicas": 2, "image": "x"}]));
+        assert!(update(&good(), &other).message().contains("spec.nodes"));
+    }
+
+    #[test]
+    fn statuses_deletions_dying_objects_and_our_own_account_are_left_alone() {
+        let bad = workflow(&json!([]));
+        assert!(!create(&bad).allowed());
+        let mut dying = bad.clone();
+        dying["metadata"]["deletionTimestamp"] = json!("2026-11-23T10:00:00Z");
+        assert!(create(&dying).allowed());
+        let own = "system:serviceaccount:flowforge-system:flowforge-dag-controller";
+        for request in [
+            json!({"uid": "u", "operation": "CREATE", "subResource": "status", "object": bad}),
+            json!({"uid": "u", "operation": "CREATE", "object": bad, "userInfo": {"username": own}}),
+            json!({"uid": "u", "operation": "DELETE", "object": null, "oldObject": bad}),
+        ] {
+            assert!(ask(&request).allowed(), "{request}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_review_and_does_no_harm() {
+        for body in [b"".as_slice(), b"\xff\xfe\x00", b"[]", b"{}", b"{\"request\": 3}", b"{\"request\": {\"uid\": []}}"] {
+            assert!(admission().review(body).is_err());
+        }
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(admission().review(deep.as_bytes()).is_err());
+        let request = json!({"uid": "u", "operation": "CREATE", "object": [1, null, {"spec": {"nodes": "x"}}]});
+        assert!(!ask(&request).allowed());
+    }
+
+    #[test]
+    fn a_large_cyclic_graph_is_refused_in_good_time() {
+        let nodes: Vec<Value> = (0..5000)
+            .map(|i| json!({"id": format!("n{i}"), "replicas": 1, "image": "x", "dependsOn": [format!("n{}", (i + 1) % 5000)]}))
+            .collect();
+        // As the server runs it: on a thread with an ordinary stack.
+        let out = std::thread::spawn(move || create(&workflow(&json!(nodes)))).join().unwrap();
+        assert!(!out.allowed());
+        assert!(out.message().len() < 16 * 1024, "{} bytes", out.message().len());
+    }
+}

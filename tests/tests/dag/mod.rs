@@ -1,0 +1,178 @@
+//! What the DAG controller's control-plane tests share: one testbed for a test binary, workflows, and what becomes of
+//! them.
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test binary uses a part of this")]
+
+use flowforge_api::workflow::{NodePhase, Workflow, WorkflowPhase};
+use flowforge_api::{Gang, names};
+use flowforge_testbed::{Profile, Testbed};
+use flowforge_tests::install::{Installation, Options};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// Long enough for a loaded machine; a test that waits so long has failed.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+/// A control plane with fake nodes, kube-scheduler, and the controller under its own ServiceAccount.
+pub(crate) struct World {
+    pub(crate) testbed: &'static Testbed,
+    pub(crate) installation: Installation<'static>,
+}
+
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+});
+static WORLD: OnceCell<World> = OnceCell::const_new();
+
+/// Runs a test on the testbed of its binary.
+pub(crate) fn on_testbed<F, Fut>(controller_args: &[&str], lease_args: Option<&[&str]>, test: F)
+where
+    F: FnOnce(&'static World) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let strings = |args: &[&str]| args.iter().map(|a| (*a).to_owned()).collect::<Vec<String>>();
+    let mut options =
+        Options { scheduler: false, controller_args: strings(controller_args), ..Options::default() };
+    if let Some(args) = lease_args {
+        options.lease_args = strings(args);
+    }
+    RUNTIME.block_on(async {
+        let world = WORLD
+            .get_or_init(|| async {
+                let testbed = Testbed::builder().nodes(Profile::Cpu, 4).kube_scheduler(true).start().await.unwrap();
+                let testbed: &'static Testbed = Box::leak(Box::new(testbed));
+                let installation = Installation::install(testbed, options).await.unwrap();
+                World { testbed, installation }
+            })
+            .await;
+        test(world).await;
+    });
+}
+
+impl World {
+    pub(crate) fn workflows(&self, namespace: &str) -> Api<Workflow> {
+        Api::namespaced(self.testbed.client().clone(), namespace)
+    }
+
+    pub(crate) fn gangs(&self, namespace: &str) -> Api<Gang> {
+        Api::namespaced(self.testbed.client().clone(), namespace)
+    }
+
+    pub(crate) fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.testbed.client().clone(), namespace)
+    }
+
+    /// A namespace that can take pods.
+    pub(crate) async fn namespace(&self, name: &str) {
+        let namespaces: Api<Namespace> = Api::all(self.testbed.client().clone());
+        let object = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+        namespaces.create(&PostParams::default(), &object).await.unwrap();
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.testbed.client().clone(), name);
+        until("the namespace has its ServiceAccount", || async {
+            accounts.get_opt("default").await.unwrap().is_some().then_some(()).ok_or("none yet".to_owned())
+        })
+        .await;
+    }
+
+    /// Submits a workflow of these nodes; what it is called and where.
+    pub(crate) async fn submit(&self, namespace: &str, name: &str, nodes: Value, more: Value) {
+        self.workflows(namespace).create(&PostParams::default(), &workflow(name, nodes, more)).await.unwrap();
+    }
+
+    /// Waits until the workflow is in this phase; gives it.
+    pub(crate) async fn reaches(&self, namespace: &str, name: &str, phase: WorkflowPhase) -> Workflow {
+        let api = self.workflows(namespace);
+        until(&format!("workflow {name} is {phase:?}"), || async {
+            let workflow = api.get(name).await.map_err(|e| e.to_string())?;
+            let status = workflow.status.clone().unwrap_or_default();
+            if status.phase == Some(phase) { Ok(workflow) } else { Err(format!("{}", json!(status))) }
+        })
+        .await
+    }
+
+    /// Waits until the workflow, or one of its nodes, shows this reason.
+    pub(crate) async fn shows(&self, namespace: &str, name: &str, reason: &str) -> Workflow {
+        let api = self.workflows(namespace);
+        until(&format!("workflow {name} shows {reason}"), || async {
+            let workflow = api.get(name).await.map_err(|e| e.to_string())?;
+            let status = workflow.status.clone().unwrap_or_default();
+            let nodes = status.nodes.iter().filter_map(|n| n.reason.as_deref());
+            let found = status.reason.as_deref().into_iter().chain(nodes).any(|r| r == reason);
+            if found { Ok(workflow) } else { Err(format!("{}", json!(status))) }
+        })
+        .await
+    }
+
+    /// The pods of a workflow node.
+    pub(crate) async fn members(&self, namespace: &str, workflow: &str, node: &str) -> Vec<Pod> {
+        let selector = format!("{}={workflow},{}={node}", names::label::WORKFLOW, names::label::NODE);
+        self.pods(namespace).list(&ListParams::default().labels(&selector)).await.unwrap().items
+    }
+
+    /// Waits until all members of a node run.
+    pub(crate) async fn runs(&self, namespace: &str, workflow: &str, node: &str, count: usize) {
+        until(&format!("{node} of {workflow} runs"), || async {
+            let pods = self.members(namespace, workflow, node).await;
+            let running = pods.iter().filter(|p| pod_phase(p) == "Running").count();
+            if running == count { Ok(()) } else { Err(format!("{running} of {count} run")) }
+        })
+        .await;
+    }
+
+    /// Ends a fake pod now, with this exit code.
+    pub(crate) async fn end(&self, namespace: &str, pod: &str, exit_code: i32) {
+        let patch = json!({"metadata": {"annotations": {
+            "testbed.flowforge.dev/run-ms": "0", "testbed.flowforge.dev/exit-code": exit_code.to_string()}}});
+        self.pods(namespace).patch(pod, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+}
+
+/// A workflow of these nodes, bound by kube-scheduler.
+pub(crate) fn workflow(name: &str, nodes: Value, more: Value) -> Workflow {
+    let mut spec = json!({"schedulerName": "default-scheduler", "nodes": nodes});
+    if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+        spec.extend(more);
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow", "metadata": {"name": name}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// A node whose fake pods run for so long.
+pub(crate) fn node(id: &str, replicas: i32, run_ms: u32, depends_on: &[&str]) -> Value {
+    json!({
+        "id": id, "replicas": replicas, "image": "example/work:1", "dependsOn": depends_on,
+        "annotations": {"testbed.flowforge.dev/run-ms": run_ms.to_string()},
+        "resources": {"requests": {"cpu": "10m"}},
+    })
+}
+
+/// Waits for a fact; panics with the last explanation when it does not come in time.
+pub(crate) async fn until<T, F, Fut>(what: &str, probe: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    flowforge_tests::eventually(what, LIMIT, probe).await.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+pub(crate) fn pod_phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
+}
+
+/// Phase of a node in a workflow's status.
+pub(crate) fn phase_of(workflow: &Workflow, id: &str) -> NodePhase {
+    let status = workflow.status.as_ref().unwrap();
+    status.nodes.iter().find(|n| n.id == id).unwrap().phase
+}
+
+/// `status` of a condition of a workflow.
+pub(crate) fn condition<'a>(workflow: &'a Workflow, kind: &str) -> Option<&'a str> {
+    let conditions = &workflow.status.as_ref()?.conditions;
+    conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str())
+}
