@@ -8,12 +8,17 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
 	// dirPrefix starts the name of every testbed directory. It is short because
 	// paths of unix sockets below it may have 107 bytes.
 	dirPrefix = "flowforge-"
+	// unbornPrefix starts its name until its lock is held.
+	unbornPrefix = ".flowforge-"
+	// unbornLimit is how long that may take.
+	unbornLimit = 10 * time.Minute
 	// lockName is the file in the directory that its supervisor holds locked.
 	lockName = "supervisor.lock"
 	// maxSlot is the number of testbeds that a machine can hold at once.
@@ -38,26 +43,39 @@ func claimHome(parent string) (*home, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(parent, fmt.Sprintf("%s%d-", dirPrefix, slot))
+	dir, lock, err := makeDir(parent, slot)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a directory in %s: %w", parent, err)
 	}
-	lock, err := lockDir(dir, os.O_CREATE)
+	return &home{dir: dir, slot: slot, lock: lock, guard: guard}, nil
+}
+
+// makeDir makes the directory under a name that sweep leaves alone, and gives it
+// its own when the lock is held: to sweep, a directory whose lock is free is one
+// that nobody owns any more.
+func makeDir(parent string, slot int) (string, *os.File, error) {
+	unborn, err := os.MkdirTemp(parent, unbornPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return "", nil, err
+	}
+	lock, err := lockDir(unborn, os.O_CREATE)
+	if err != nil {
+		return "", nil, err
 	}
 	// The pid is for the command that ends a detached testbed.
 	if _, err := fmt.Fprintln(lock, os.Getpid()); err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	// Containers of other users walk through it to their volumes.
-	if err := os.Chmod(dir, 0o711); err != nil {
-		return nil, err
+	if err := os.Chmod(unborn, 0o711); err != nil {
+		return "", nil, err
 	}
-	if err := os.Mkdir(filepath.Join(dir, "logs"), 0o755); err != nil {
-		return nil, err
+	if err := os.Mkdir(filepath.Join(unborn, "logs"), 0o755); err != nil {
+		return "", nil, err
 	}
-	return &home{dir: dir, slot: slot, lock: lock, guard: guard}, nil
+	random := strings.TrimPrefix(filepath.Base(unborn), unbornPrefix)
+	dir := filepath.Join(parent, fmt.Sprintf("%s%d-%s", dirPrefix, slot, random))
+	return dir, lock, os.Rename(unborn, dir)
 }
 
 // claimSlot takes the first free slot, starting at one that differs between
@@ -91,25 +109,34 @@ func lockDir(dir string, flags int) (*os.File, error) {
 }
 
 // sweep removes the directories of supervisors that were killed: those whose
-// lock file exists and is free. A directory without lock file is being made.
+// lock is free, and those that were not finished in time.
 func sweep(parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return
 	}
 	for _, entry := range entries {
-		if !entry.IsDir() || !strings.HasPrefix(entry.Name(), dirPrefix) {
-			continue
-		}
 		dir := filepath.Join(parent, entry.Name())
-		lock, err := lockDir(dir, 0)
-		if err != nil {
-			continue
+		switch {
+		case !entry.IsDir():
+		case strings.HasPrefix(entry.Name(), dirPrefix):
+			lock, err := lockDir(dir, 0)
+			if err != nil {
+				continue // in use, or not a testbed's
+			}
+			removeStale(dir)
+			lock.Close()
+		case strings.HasPrefix(entry.Name(), unbornPrefix):
+			if info, err := entry.Info(); err == nil && time.Since(info.ModTime()) > unbornLimit {
+				removeStale(dir)
+			}
 		}
-		if err := removeTree(dir); err != nil {
-			fmt.Fprintf(os.Stderr, "supervise: remove stale %s: %v\n", dir, err)
-		}
-		lock.Close()
+	}
+}
+
+func removeStale(dir string) {
+	if err := removeTree(dir); err != nil {
+		fmt.Fprintf(os.Stderr, "supervise: remove stale %s: %v\n", dir, err)
 	}
 }
 

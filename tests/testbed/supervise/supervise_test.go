@@ -38,6 +38,14 @@ func TestMain(m *testing.M) {
 
 func startOwner(t *testing.T, parent string) *owner {
 	t.Helper()
+	o := launchOwner(t, parent)
+	o.ready = o.expect("ready")
+	return o
+}
+
+// launchOwner starts the supervisor without waiting for it.
+func launchOwner(t *testing.T, parent string) *owner {
+	t.Helper()
 	command := exec.Command(os.Args[0])
 	command.Env = append(os.Environ(), "SUPERVISE_TEST_PARENT="+parent)
 	command.Stderr = os.Stderr
@@ -71,7 +79,6 @@ func startOwner(t *testing.T, parent string) *owner {
 			o.lines <- said
 		}
 	}()
-	o.ready = o.expect("ready")
 	t.Cleanup(func() { _ = command.Process.Kill(); _ = command.Wait() })
 	return o
 }
@@ -230,6 +237,58 @@ func TestDetachedItOutlivesItsOwnerUntilSigterm(t *testing.T) {
 	}
 	if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
 		t.Errorf("the process is still there: %v", err)
+	}
+}
+
+func TestManySupervisorsThatStartTogetherDoNotSweepEachOther(t *testing.T) {
+	parent := t.TempDir()
+	for range 5 {
+		var owners []*owner
+		for range 16 {
+			owners = append(owners, launchOwner(t, parent))
+		}
+		for _, o := range owners {
+			o.ready = o.expect("ready")
+		}
+		for _, o := range owners {
+			if _, err := os.Stat(filepath.Join(o.ready.Dir, "logs")); err != nil {
+				t.Error(err)
+			}
+			o.stdin.Close()
+		}
+	}
+}
+
+func TestSweepRemovesOnlyWhatNobodyHolds(t *testing.T) {
+	parent := t.TempDir()
+	made := func(name string) string {
+		dir := filepath.Join(parent, name)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	stale, held, foreign, unborn, forgotten := made(dirPrefix+"1-a"), made(dirPrefix+"2-b"), made(dirPrefix+"logs"),
+		made(unbornPrefix+"c"), made(unbornPrefix+"d")
+	for _, dir := range []string{stale, held} {
+		if err := os.WriteFile(filepath.Join(dir, lockName), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock, err := lockDir(held, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	long := time.Now().Add(-2 * unbornLimit)
+	if err := os.Chtimes(forgotten, long, long); err != nil {
+		t.Fatal(err)
+	}
+	sweep(parent)
+	for dir, want := range map[string]bool{stale: false, held: true, foreign: true, unborn: true, forgotten: false} {
+		if _, err := os.Stat(dir); (err == nil) != want {
+			t.Errorf("%s exists: %v, want %v", dir, err == nil, want)
+		}
 	}
 }
 
