@@ -23,7 +23,7 @@ use crate::{
     profile::Profile,
     real,
     supervisor::Supervisor,
-    testbed::{Parts, keep_logs_of},
+    testbed::{Parts, keep_logs_of, readyz},
 };
 
 /// How long the API server may take to become ready.
@@ -243,9 +243,8 @@ fn parent_dir() -> PathBuf {
 async fn await_ready(supervisor: &Supervisor, client: &Client) -> Result<()> {
     let deadline = Instant::now() + READY_LIMIT;
     loop {
-        let request = http_get("/readyz")?;
-        let last = match client.request_text(request).await {
-            Ok(_) => return Ok(()),
+        let last = match readyz(client).await {
+            Ok(()) => return Ok(()),
             Err(error) => error,
         };
         alive(supervisor, &[component::ETCD, component::API_SERVER])?;
@@ -276,8 +275,4 @@ fn alive(supervisor: &Supervisor, names: &[&str]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
-    Ok(http::Request::get(path).body(Vec::new())?)
 }

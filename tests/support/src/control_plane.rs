@@ -84,7 +84,7 @@ impl ControlPlane<'_> {
     pub(crate) fn etcd(&self) -> Result<Launch> {
         let identity = self.pki.etcd_serving(self.network.address)?;
         let client = format!("https://{}", self.network.at(port::ETCD));
-        let peer = format!("http://{}", self.network.at(port::ETCD_PEER));
+        let peer = format!("https://{}", self.network.at(port::ETCD_PEER));
         let flags = vec![
             flag("name", "testbed"),
             flag("data-dir", self.dir.join("etcd").display()),
@@ -96,6 +96,10 @@ impl ControlPlane<'_> {
             flag("cert-file", identity.cert.display()),
             flag("key-file", identity.key.display()),
             flag("client-cert-auth", "true"),
+            flag("peer-cert-file", identity.cert.display()),
+            flag("peer-key-file", identity.key.display()),
+            flag("peer-client-cert-auth", "true"),
+            flag("peer-trusted-ca-file", self.pki.etcd.cert.display()),
             flag("trusted-ca-file", self.pki.etcd.cert.display()),
             // The data goes with the testbed.
             flag("unsafe-no-fsync", "true"),

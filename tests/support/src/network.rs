@@ -30,8 +30,6 @@ pub mod port {
     pub const CONTROLLER_MANAGER: u16 = 10257;
     /// kube-scheduler.
     pub const SCHEDULER: u16 = 10259;
-    /// kwok.
-    pub const KWOK: u16 = 10247;
 }
 
 /// The network of one testbed.

@@ -319,9 +319,8 @@ impl Testbed {
     pub async fn await_apiserver(&self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
-            let request = http::Request::get("/readyz").body(Vec::new())?;
-            match self.client.request_text(request).await {
-                Ok(_) => return Ok(()),
+            match readyz(&self.client).await {
+                Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= deadline => return Err(error).context("the API server is not ready"),
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
@@ -375,6 +374,13 @@ impl fmt::Debug for Testbed {
             .field("apiserver", &self.apiserver_url())
             .finish_non_exhaustive()
     }
+}
+
+/// Asks the API server whether it is ready.
+pub(crate) async fn readyz(client: &Client) -> Result<()> {
+    let request = http::Request::get("/readyz").body(Vec::new())?;
+    client.request_text(request).await?;
+    Ok(())
 }
 
 /// Has the logs copied, in the teardown, to

@@ -24,7 +24,6 @@ use tokio::time::timeout;
 
 use crate::{
     control_plane::{ControlPlane, component},
-    network::port,
     profile::{NODE_KIND_LABEL, Profile},
     supervisor::{Launch, Stage},
 };
@@ -70,7 +69,6 @@ pub(crate) fn kwok(program: &Path, plane: &ControlPlane<'_>) -> Result<Launch> {
             "nodePlayStageParallelism": 8,
             "podPlayStageParallelism": 16,
             "podsOnNodeSyncParallelism": 4,
-            "serverAddress": plane.network.at(port::KWOK).to_string(),
         },
     });
     let file = plane.dir.join("kwok.yaml");
