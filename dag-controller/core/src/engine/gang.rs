@@ -301,7 +301,14 @@ impl Gang {
     /// What a member's outcome means for the gang.
     fn weigh(&mut self, outcome: MemberOutcome, cause: Cause, cx: &mut Cx<'_>) {
         match outcome {
-            MemberOutcome::Failed => self.end(false, cause, cx),
+            MemberOutcome::Failed => {
+                // Who failed by himself is not excused by a stop that came in the same moment.
+                let stopped = self.ending.as_ref().is_some_and(|e| e.cause.reason.class() == Class::Stopped);
+                if stopped && !self.finishing {
+                    self.ending = None;
+                }
+                self.end(false, cause, cx);
+            }
             MemberOutcome::Succeeded if self.tally.succeeded == self.replicas() => {
                 // A stop that came too late does not undo what every member achieved.
                 if !self.finishing && self.ending.as_ref().is_some_and(|e| e.cause.reason.class() == Class::Stopped) {

@@ -12,9 +12,10 @@
 //! | main container ended with 0, before any deletion was asked for, and its kubelet did not evict or refuse it | Succeeded |
 //! | ended after our own stop | Collateral if it ever ran, else Undone |
 //! | carries DisruptionTarget reason GangRollback and is deleting or ended | Undone |
+//! | ended with a kubelet's reason (`Evicted`, `OutOf…`, …) | Lost |
 //! | is deleting, or its node is gone, and it never ran | Undone |
 //! | is deleting, or ended after its deletion was asked for, or its node is gone | Lost |
-//! | ended with DisruptionTarget, or a kubelet's reason (`Evicted`, `OutOf…`, …) | Lost |
+//! | ended with DisruptionTarget | Lost |
 //! | main container or an init container ended non-zero | Failed |
 //! | phase Failed without any of these | Lost |
 //!
@@ -167,6 +168,10 @@ pub(crate) fn fate(facts: &PodFacts, ours: bool, ran: bool) -> Fate {
     }
     if facts.disruption == Some(Disruption::GangRollback) && (leaving || ended) {
         return Fate::Undone;
+    }
+    if let Some(reason) = kubelet_reason(&facts.reason).filter(|_| ended) {
+        // Whatever happened to the pod after: the verdict must not depend on when we look.
+        return Fate::Lost(reason);
     }
     if leaving && !ran {
         return Fate::Undone;

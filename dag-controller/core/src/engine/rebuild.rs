@@ -8,7 +8,7 @@
 //! Gang, one of its pods, or a recorded gang phase says so, and for succeeded when a node that waits for it was claimed.
 //! A node of which all evidence was deleted behind our back fails; it never runs a second time.
 
-use crate::command::{Command, MemberEnd};
+use crate::command::{Command, MemberEnd, MemberOutcome};
 use crate::dag::Dag;
 use crate::event::{GangEnd, GangFacts, PodFacts};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
@@ -18,7 +18,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::State;
-use super::gang::{Claim, Gang};
+use super::gang::{Claim, Cx, Gang};
+use super::member::Member;
 
 /// What the lists found, apart from the Workflow's own status.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -122,7 +123,9 @@ pub fn rebuild(
         state.restore_node(node, now_ms, out);
     }
     state.restore_gangs(&mut observed, now_ms, out);
-    state.restore_pods(observed.pods, &observed.gangs, now_ms, out);
+    let seen = seen(&observed);
+    state.restore_results(&observed.gangs, &seen, now_ms, out);
+    state.restore_pods(observed.pods, &observed.gangs, &seen, now_ms, out);
     state.infer_successes(now_ms, out);
     state.fail_lost_gangs(&recorded.nodes, now_ms, out);
     state.go_on(now_ms, out);
@@ -158,6 +161,12 @@ impl State {
         node.tally = recorded.tally;
         node.cause = recorded.cause.clone().map(Box::new);
         self.settle(recorded.node, recorded.phase);
+        if recorded.phase == NodePhase::Skipped && self.stop.is_none() {
+            // Somebody decided to stop; the decision stands, whatever became of its reason.
+            let cause = recorded.cause.clone().unwrap_or(Cause::of(Reason::NodeFailed));
+            self.culprit = self.dag.find(&cause.detail).filter(|_| cause.reason == Reason::NodeFailed);
+            self.stop = Some(Box::new(cause));
+        }
         if recorded.phase == NodePhase::Failed
             && let Some(cause) = &recorded.cause
         {
@@ -176,17 +185,25 @@ impl State {
             });
         }
         self.carry_out_stop(now_ms, out);
-        let newest = newest_incarnations(&observed.pods);
-        for gang in &observed.gangs {
-            for result in &gang.results {
-                let AttemptKey { node, attempt } = gang.key;
-                let newest = newest.get(&(gang.key, result.rank)).copied().unwrap_or(0);
-                let incarnation = result.incarnation.unwrap_or(newest);
-                if incarnation < newest {
-                    continue;
+    }
+
+    /// The recorded members. A pod that is there outweighs the record of an older incarnation.
+    fn restore_results(&mut self, gangs: &[ObservedGang], seen: &Seen, now_ms: u64, out: &mut Vec<Command>) {
+        for (&(key, rank), newest) in seen {
+            if let Some(incarnation) = newest.pod {
+                self.with_gang(key, now_ms, out, |open, _| open.expect(rank, incarnation));
+            }
+        }
+        // What was lost and made again comes last: it speaks for its rank only where nothing newer does.
+        for lost in [false, true] {
+            for gang in gangs {
+                for result in gang.results.iter().filter(|r| (r.end.outcome == MemberOutcome::Lost) == lost) {
+                    let AttemptKey { node, attempt } = gang.key;
+                    let newest = seen.get(&(gang.key, result.rank)).copied().unwrap_or_default();
+                    let incarnation = result.incarnation.unwrap_or_else(|| newest.of_packed());
+                    let key = MemberKey { node, attempt, rank: result.rank, incarnation };
+                    self.with_gang(gang.key, now_ms, out, |open, cx| open.restore(key, &result.end, cx));
                 }
-                let key = MemberKey { node, attempt, rank: result.rank, incarnation };
-                self.with_gang(gang.key, now_ms, out, |open, cx| open.restore(key, &result.end, cx));
             }
         }
     }
@@ -195,6 +212,7 @@ impl State {
         &mut self,
         mut pods: Vec<(MemberKey, PodFacts)>,
         gangs: &[ObservedGang],
+        seen: &Seen,
         now_ms: u64,
         out: &mut Vec<Command>,
     ) {
@@ -203,10 +221,10 @@ impl State {
         for (key, facts) in &pods {
             self.on_pod(*key, facts, now_ms, out);
         }
-        let newest = newest_incarnations(&pods);
         for gang in gangs {
             for result in &gang.results {
-                self.with_gang(gang.key, now_ms, out, |open, cx| open.without_pod(result.rank, &newest, cx));
+                let pod = seen.get(&(gang.key, result.rank)).and_then(|newest| newest.pod);
+                self.with_gang(gang.key, now_ms, out, |open, cx| open.without_pod(result.rank, pod, cx));
             }
         }
     }
@@ -256,7 +274,7 @@ impl State {
         let open: Vec<NodeIx> = self.open.iter().copied().collect();
         for node in open {
             let attempt = self.nodes[node.at()].attempt;
-            self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::supply_all);
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::go_on);
         }
         self.set_ttl_if_over();
         self.dirty = true;
@@ -270,14 +288,37 @@ impl State {
     }
 }
 
-/// Highest incarnation seen of every rank.
-fn newest_incarnations(pods: &[(MemberKey, PodFacts)]) -> BTreeMap<(AttemptKey, u32), u32> {
-    let mut newest = BTreeMap::new();
-    for (key, _) in pods {
-        let known = newest.entry((key.attempt_key(), key.rank)).or_insert(key.incarnation);
-        *known = key.incarnation.max(*known);
+/// What is known of a rank's incarnations.
+#[derive(Clone, Copy, Debug, Default)]
+struct Newest {
+    /// The highest whose pod is there.
+    pod: Option<u32>,
+    /// The highest that was recorded as lost and made again.
+    lost: Option<u32>,
+}
+
+impl Newest {
+    /// The incarnation that a packed record speaks of.
+    fn of_packed(self) -> u32 {
+        self.pod.unwrap_or(0).max(self.lost.map_or(0, |lost| lost.saturating_add(1)))
     }
-    newest
+}
+
+type Seen = BTreeMap<(AttemptKey, u32), Newest>;
+
+fn seen(observed: &Observed) -> Seen {
+    let mut seen = Seen::new();
+    for (key, _) in &observed.pods {
+        let newest = seen.entry((key.attempt_key(), key.rank)).or_default();
+        newest.pod = newest.pod.max(Some(key.incarnation));
+    }
+    for gang in &observed.gangs {
+        for result in gang.results.iter().filter(|r| r.end.outcome == MemberOutcome::Lost) {
+            let newest = seen.entry((gang.key, result.rank)).or_default();
+            newest.lost = newest.lost.max(result.incarnation);
+        }
+    }
+    seen
 }
 
 impl Gang {
@@ -288,10 +329,26 @@ impl Gang {
         self.started_at_ms = started_at_ms.or(self.started_at_ms);
     }
 
+    /// All facts are in. A member that a former leader stopped cannot run again: where the reason was lost with that
+    /// leader, the gang ends all the same.
+    fn go_on(&mut self, cx: &mut Cx<'_>) {
+        if self.members.iter().any(|m| m.outcome == Some(MemberOutcome::Stopped)) {
+            self.end(false, Cause::of(Reason::Unrecorded), cx);
+        }
+        self.supply_all(cx);
+    }
+
+    /// A slot whose pod is known to be of this incarnation.
+    fn expect(&mut self, rank: u32, incarnation: u32) {
+        if self.member(rank).is_some_and(|m| m.incarnation < incarnation) {
+            self.edit(rank, |m| *m = Member { incarnation, ..Member::default() });
+        }
+    }
+
     /// A recorded member whose pod no list has found is gone.
-    fn without_pod(&mut self, rank: u32, newest: &BTreeMap<(AttemptKey, u32), u32>, cx: &mut super::gang::Cx<'_>) {
+    fn without_pod(&mut self, rank: u32, newest_pod: Option<u32>, cx: &mut Cx<'_>) {
         let key = self.key_of(rank);
-        if newest.get(&(self.key, rank)).is_none_or(|&seen| seen < key.incarnation) {
+        if newest_pod.is_none_or(|seen| seen < key.incarnation) {
             self.on_pod_gone(key, cx);
         }
     }

@@ -273,7 +273,12 @@ impl Gang {
             return;
         }
         if self.supply.let_go_at_ms.is_some_and(|at_ms| at_ms <= cx.now_ms) {
-            self.withdraw(cx);
+            if self.tally.creating == 0 {
+                self.withdraw(cx);
+            } else {
+                // An unanswered create may have made the gang whole, and a whole gang may be bound.
+                cx.timers.set(cx.now_ms + cx.config.retry_base_ms, Wake::Gang(self.key.node));
+            }
         }
         self.ask_claim(cx);
         self.supply_all(cx);

@@ -214,8 +214,14 @@ impl State {
         let Some(cause) = self.stop.as_deref().cloned() else { return };
         let open: Vec<NodeIx> = self.open.iter().copied().collect();
         for node in open {
+            let cause = match self.culprit == Some(node) {
+                // It will speak for itself; if not, what it did was lost with a former leader.
+                true if self.booting => continue,
+                true => Cause::of(Reason::Unrecorded),
+                false => cause.clone(),
+            };
             let attempt = self.nodes[node.at()].attempt;
-            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| gang.end(false, cause.clone(), cx));
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| gang.end(false, cause, cx));
         }
         if self.booting || self.over as usize + self.open.len() == self.nodes.len() {
             return;
