@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use flowforge_testbed::{Profile, Testbed, binaries};
+use flowforge_testbed::{Profile, Testbed, binaries, real};
 use serde::{Deserialize, Serialize};
 
 #[derive(Parser)]
@@ -182,7 +182,7 @@ fn build(k8s: Option<Kubernetes>, fake_only: bool) -> Result<()> {
     let modules = match k8s {
         Some(version) => vec![version.module()],
         None if fake_only => vec![binaries::SUPERVISE, binaries::KWOK, binaries::KUBERNETES],
-        None => binaries::DEFAULT.to_vec(),
+        None => [&binaries::DEFAULT[..], &real::MODULES[..]].concat(),
     };
     for module in modules {
         println!("{}", module.build()?.display());

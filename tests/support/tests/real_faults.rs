@@ -71,6 +71,10 @@ async fn a_kubelet_a_machine_and_a_device_fail_and_recover() {
     testbed.await_node(&names[1], LIMIT).await.unwrap();
     await_phase(&pods, "victim", "Failed").await;
 
+    // A machine is killed behind its runner's back.
+    testbed.kill(&names[1]).unwrap();
+    eventually("no process is left", async || processes_of(&format!("/{}", names[1])).is_empty().then_some(())).await;
+
     // The testbed goes while containers run.
     let [dir, slot] = [testbed.dir().to_owned(), slot_of(&testbed).into()];
     let begin = Instant::now();

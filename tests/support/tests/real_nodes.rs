@@ -12,7 +12,10 @@ use std::{
 };
 
 use common::{allocatable, await_phase, create, ending, eventually, log, namespace, pod, skipped, with_limits};
-use flowforge_testbed::{Profile, Testbed};
+use flowforge_testbed::{
+    Profile, Testbed,
+    real::{WORKLOAD, pack_image},
+};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Service};
 use kube::{Api, api::PostParams};
 use serde_json::json;
@@ -262,5 +265,52 @@ fn pods_reach_services_and_the_api_server_by_name() {
         for name in ["far", "near"] {
             await_phase(&pods, name, "Succeeded").await;
         }
+    });
+}
+
+#[test]
+fn another_binary_becomes_an_image_and_runs() {
+    check(|testbed, names| async move {
+        let pods = namespace(testbed, "images").await;
+        let archive = testbed.dir().join("tool.tar");
+        let binary = WORKLOAD.binary("workload").unwrap();
+        pack_image(&binary, "docker.io/flowforge/tool:1", &archive).unwrap();
+        assert!(pack_image(&binary, "tool", &archive).is_err(), "a short name is refused");
+        testbed.import_images(&names[2], &archive).await.unwrap();
+        let with_image = |name: &str, node: &str| {
+            let mut pod = pod(name, node, "exit 3");
+            pod["spec"]["containers"][0]["image"] = json!("docker.io/flowforge/tool:1");
+            pod
+        };
+        create(&pods, with_image("here", &names[2])).await;
+        assert_eq!(ending(&await_phase(&pods, "here", "Failed").await).exit_code, 3);
+        // The image is on that node only.
+        create(&pods, with_image("elsewhere", &names[3])).await;
+        eventually("the image is missed", async || {
+            let status = pods.get("elsewhere").await.unwrap().status?;
+            let reason = status.container_statuses?.first()?.state.clone()?.waiting?.reason?;
+            (reason == "ErrImageNeverPull").then_some(())
+        })
+        .await;
+        assert!(testbed.import_images("no-such-node", &archive).await.is_err());
+    });
+}
+
+#[test]
+fn a_static_pod_runs_and_is_mirrored() {
+    check(|testbed, names| async move {
+        let pods = namespace(testbed, "static").await;
+        let mut manifest = pod("own", &names[3], "sleep 600");
+        manifest["metadata"]["namespace"] = json!("static");
+        let file = testbed.static_pods(&names[3]).unwrap().join("own.json");
+        std::fs::write(&file, manifest.to_string()).unwrap();
+        let name = format!("own-{}", names[3]);
+        eventually("the mirror pod runs", async || {
+            let status = pods.get_opt(&name).await.unwrap()?.status?;
+            (status.phase? == "Running").then_some(())
+        })
+        .await;
+        std::fs::remove_file(&file).unwrap();
+        eventually("the mirror pod is gone", async || pods.get_opt(&name).await.unwrap().is_none().then_some(())).await;
     });
 }

@@ -39,9 +39,19 @@ pub(super) fn archive() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Packs a static binary into an image archive: `images` are names and entry
+/// Packs a static binary into an image archive for [`crate::Testbed::import_images`]:
+/// its only file is the binary at `/FILE-NAME`, which is the entry point.
+///
+/// # Errors
+/// When `name` is not a full image name (`HOST/PATH:TAG`).
+pub fn pack_image(binary: &Path, name: &str, archive: &Path) -> Result<()> {
+    let file = binary.file_name().context("a binary without a name")?.to_string_lossy();
+    pack(&IMAGE.binary("image")?, archive, binary, &[(name, &format!("/{file}"))])
+}
+
+/// Packs a static binary under several names: `images` are names and entry
 /// points, whose words are separated by commas.
-pub(super) fn pack(packer: &Path, archive: &Path, binary: &Path, images: &[(&str, &str)]) -> Result<()> {
+fn pack(packer: &Path, archive: &Path, binary: &Path, images: &[(&str, &str)]) -> Result<()> {
     let output = Command::new(packer)
         .arg("-o")
         .arg(archive)

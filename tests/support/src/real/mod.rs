@@ -36,27 +36,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::PostParams};
 use serde_json::json;
 use tokio::time::sleep;
 
-pub use images::{IMAGE, SANDBOX_IMAGE, WORKLOAD, WORKLOAD_IMAGE};
+pub use images::{IMAGE, SANDBOX_IMAGE, WORKLOAD, WORKLOAD_IMAGE, pack_image};
 pub use node::{DEVICE_PLUGIN, RUNNER};
 pub use requirements::{Missing, available};
 
 use crate::{
     Profile, Testbed,
-    binaries::{CONTAINERD, COREDNS, Module},
+    binaries::{CONTAINERD, Module},
+    fake,
     kubeconfig::{self, Credential},
     network::Network,
     profile::NODE_KIND_LABEL,
     supervisor::Supervisor,
 };
 
-/// The Go modules that real nodes need beside Kubernetes itself.
-pub const MODULES: [Module; 6] = [CONTAINERD, COREDNS, WORKLOAD, IMAGE, RUNNER, DEVICE_PLUGIN];
+/// The Go modules of real nodes that are not in [`crate::binaries::DEFAULT`].
+pub const MODULES: [Module; 4] = [WORKLOAD, IMAGE, RUNNER, DEVICE_PLUGIN];
 
 /// How long nodes may take to become ready, on a machine that also compiles.
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -160,6 +161,7 @@ async fn start_with(
             kubeconfig: &kubeconfig,
         };
         testbed.launch(setup.prepare()?)?;
+        testbed.on_teardown(&setup.cleanup())?;
     }
 
     // 3. What all of them share.
@@ -217,28 +219,33 @@ async fn create_node(testbed: &Testbed, profile: Profile, index: usize, number: 
     Ok(())
 }
 
-/// Waits until a node takes pods and offers all devices of its profile.
+/// Waits until a node takes pods and offers all devices of its profile; gives up
+/// at once when the node's machine has ended.
 async fn await_ready(testbed: &Testbed, profile: Profile, name: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(testbed.client().clone());
-    testbed.await_node(name, READY_LIMIT).await.with_context(|| format!("see the logs of {name}"))?;
-    let wanted: Vec<(String, String)> = profile
-        .capacity()
-        .into_iter()
-        .filter(|(resource, _)| resource.contains('/'))
-        .map(|(resource, quantity)| (resource, quantity.0))
-        .collect();
     let deadline = Instant::now() + READY_LIMIT;
     loop {
-        let status = nodes.get(name).await?.status.unwrap_or_default();
-        let allocatable = status.allocatable.unwrap_or_default();
-        let offers =
-            |(resource, quantity): &(String, String)| allocatable.get(resource).is_some_and(|has| has.0 == *quantity);
-        if wanted.iter().all(offers) {
+        let node = nodes.get(name).await?;
+        if fake::is_schedulable(&node) && offers_devices(profile, &node) {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "node {name} offers {allocatable:?}, not {wanted:?}");
-        sleep(Duration::from_millis(100)).await;
+        if let Some(exit) = testbed.exits(name).last() {
+            bail!("node {name} ended with code {}: {}", exit.code, testbed.logs(name).text().trim_end());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "node {name} is not ready; see its logs {}.*. Its status: {:?}",
+            testbed.logs(name).path().with_extension("").display(),
+            node.status
+        );
+        sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn offers_devices(profile: Profile, node: &Node) -> bool {
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let devices = profile.capacity().into_iter().filter(|(resource, _)| resource.contains('/'));
+    devices.into_iter().all(|(resource, wanted)| allocatable.is_some_and(|all| all.get(&resource) == Some(&wanted)))
 }
 
 /// What tests do with real nodes.

@@ -110,6 +110,12 @@ impl NodeSetup<'_> {
         Ok(self.launch())
     }
 
+    /// The command that removes what a node leaves that was killed from outside.
+    pub(super) fn cleanup(&self) -> Vec<String> {
+        let spec = self.dir().join("node.json").display().to_string();
+        vec![self.binaries.runner.display().to_string(), "--clean".to_owned(), spec]
+    }
+
     fn launch(&self) -> Launch {
         let program = self.binaries.runner.display().to_string();
         let spec = self.dir().join("node.json").display().to_string();

@@ -1,6 +1,7 @@
 // Command runner is the machine around one real node.
 //
-//	runner NODE.json
+//	runner NODE.json            run the node until SIGTERM
+//	runner --clean NODE.json    remove what a runner that was killed left
 //
 // A node is a PID namespace and a mount namespace of its own:
 //
@@ -13,8 +14,8 @@
 // they make its end certain: when init dies, the kernel kills every process of
 // the node, shims and containers included, and with the last of them go all its
 // mounts. Init dies with the runner, and the runner with whoever started it. So
-// whatever is killed, nothing but the cgroup directories can be left behind; the
-// runner removes those, and the next owner of the name would, too.
+// whatever is killed, nothing but empty cgroups can be left behind: the runner
+// removes them at its end, `--clean` and the next run of the node do, too.
 //
 // The network namespace is not its own: the runner is started inside the
 // testbed's, which all nodes share.
@@ -33,10 +34,16 @@ import (
 	"time"
 )
 
-// initArgument marks the second stage; it cannot be a file name of a node.
-const initArgument = "--init"
+const (
+	// initArgument marks the second stage.
+	initArgument  = "--init"
+	cleanArgument = "--clean"
+)
 
 const prSetPdeathsig = 1
+
+// cgroupPatience is how long killed processes may take to leave their cgroup.
+const cgroupPatience = 5 * time.Second
 
 func init() {
 	// A parent-death signal is tied to the thread that made the child. The main
@@ -47,12 +54,14 @@ func init() {
 func main() {
 	var err error
 	switch {
-	case len(os.Args) == 2 && os.Args[1] != initArgument:
+	case len(os.Args) == 2:
 		err = runNode(os.Args[1])
 	case len(os.Args) == 3 && os.Args[1] == initArgument:
 		err = runInit(os.Args[2])
+	case len(os.Args) == 3 && os.Args[1] == cleanArgument:
+		err = clean(os.Args[2])
 	default:
-		err = fmt.Errorf("usage: runner NODE.json")
+		err = fmt.Errorf("usage: runner [--clean] NODE.json")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runner:", err)
@@ -71,12 +80,15 @@ func runNode(path string) error {
 	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	groups := cgroups{root: "/sys/fs/cgroup", path: spec.Cgroup}
+	groups := spec.cgroups()
+	if err := groups.remove(cgroupPatience); err != nil {
+		return err
+	}
 	if err := groups.create(); err != nil {
 		return err
 	}
 	defer func() {
-		if err := groups.remove(5 * time.Second); err != nil {
+		if err := groups.remove(cgroupPatience); err != nil {
 			fmt.Fprintln(os.Stderr, "runner:", err)
 		}
 	}()
@@ -113,6 +125,15 @@ func dieWithParent() error {
 	return nil
 }
 
+// clean removes the cgroups of a node that does not run.
+func clean(path string) error {
+	spec, err := readSpec(path)
+	if err != nil {
+		return err
+	}
+	return spec.cgroups().remove(cgroupPatience)
+}
+
 // Spec is what NODE.json says. All paths are absolute.
 type Spec struct {
 	// Name of the node.
@@ -147,6 +168,10 @@ type Process struct {
 	// Once is set for a program that has to succeed before the next one starts;
 	// all others are started again when they end.
 	Once bool `json:"once,omitempty"`
+}
+
+func (s *Spec) cgroups() cgroups {
+	return cgroups{root: "/sys/fs/cgroup", path: s.Cgroup}
 }
 
 func readSpec(path string) (*Spec, error) {
