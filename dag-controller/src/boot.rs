@@ -26,7 +26,7 @@ use crate::watched::{MetadataOf, WatchedPod};
 #[derive(Debug, Default)]
 pub struct Found {
     /// The Workflow; none for leftovers of one that is gone.
-    pub workflow: Option<Box<Workflow>>,
+    workflow: Option<Box<Workflow>>,
     gangs: BTreeMap<String, Box<Gang>>,
     pods: BTreeMap<String, Box<WatchedPod>>,
     services: BTreeMap<String, Box<MetadataOf>>,
@@ -36,6 +36,14 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Boot {
     found: BTreeMap<FlowKey, Found>,
+}
+
+impl Found {
+    /// A Workflow that nothing belongs to yet.
+    #[must_use]
+    pub fn new_workflow(workflow: Workflow) -> Self {
+        Self { workflow: Some(Box::new(workflow)), ..Self::default() }
+    }
 }
 
 impl Boot {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::announce::Announcer;
-use crate::boot::{Boot, Built, build};
+use crate::boot::{Boot, Built, Found, build};
 use crate::config::Config;
 use crate::convert::{has_finalizer, ms, place};
 use crate::exec::{self, Outcome, PodRef};
@@ -171,8 +171,7 @@ impl Shard {
             self.forget(&key);
         }
         let Some(flow) = self.flows.get_mut(&key) else {
-            let found = crate::boot::Found { workflow: Some(Box::new(workflow)), ..Default::default() };
-            let built = build(&key, found, &self.shared, now_ms());
+            let built = build(&key, Found::new_workflow(workflow), &self.shared, now_ms());
             self.admit(built, arrived);
             return;
         };
