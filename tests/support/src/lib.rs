@@ -33,6 +33,7 @@ pub mod pki;
 mod process;
 pub mod profile;
 pub mod real;
+mod shared;
 mod supervisor;
 mod testbed;
 
@@ -40,5 +41,6 @@ pub use builder::Builder;
 pub use control_plane::component;
 pub use process::{LogFile, ProcessSpec};
 pub use profile::Profile;
+pub use shared::Shared;
 pub use supervisor::Exit;
 pub use testbed::Testbed;

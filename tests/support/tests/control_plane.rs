@@ -3,15 +3,18 @@
 
 use std::{
     collections::BTreeMap,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use flowforge_testbed::{Testbed, component};
+use flowforge_testbed::{Shared, Testbed, component};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use kube::{
     Api, Client, Error,
     api::{ListParams, ObjectMeta, PostParams},
 };
+
+static CLUSTER: LazyLock<Shared> = LazyLock::new(|| Shared::start(Testbed::builder()));
 
 async fn create_service_account(client: &Client, name: &str) {
     let account = ServiceAccount {
@@ -57,13 +60,13 @@ async fn a_control_plane_comes_up_with_the_version_it_was_built_from() {
     assert!(!dir.exists());
 }
 
-#[tokio::test]
-async fn rbac_gives_a_service_account_what_its_role_says_and_nothing_else() {
-    let testbed = Testbed::builder().start().await.unwrap();
-    create_service_account(testbed.client(), "reader").await;
-    testbed
-        .apply_yaml(
-            "
+#[test]
+fn rbac_gives_a_service_account_what_its_role_says_and_nothing_else() {
+    CLUSTER.run(async |testbed| {
+        create_service_account(testbed.client(), "reader").await;
+        testbed
+            .apply_yaml(
+                "
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: { name: reader, namespace: default }
@@ -75,30 +78,32 @@ metadata: { name: reader, namespace: default }
 roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: reader }
 subjects: [{ kind: ServiceAccount, name: reader, namespace: default }]
 ",
-        )
-        .await
-        .unwrap();
-    let reader = testbed.client_as("default", "reader").await.unwrap();
-    let config_maps: Api<ConfigMap> = Api::default_namespaced(reader.clone());
-    let secrets: Api<Secret> = Api::default_namespaced(reader.clone());
-    assert_eq!(status(config_maps.list(&ListParams::default()).await), 200);
-    assert_eq!(status(config_maps.create(&PostParams::default(), &config_map("a")).await), 403);
-    assert_eq!(status(secrets.list(&ListParams::default()).await), 403);
+            )
+            .await
+            .unwrap();
+        let reader = testbed.client_as("default", "reader").await.unwrap();
+        let config_maps: Api<ConfigMap> = Api::default_namespaced(reader.clone());
+        let secrets: Api<Secret> = Api::default_namespaced(reader.clone());
+        assert_eq!(status(config_maps.list(&ListParams::default()).await), 200);
+        assert_eq!(status(config_maps.create(&PostParams::default(), &config_map("a")).await), 403);
+        assert_eq!(status(secrets.list(&ListParams::default()).await), 403);
 
-    // Who presents nothing is nobody.
-    let mut config = kube::Config::new(testbed.apiserver_url().parse().unwrap());
-    config.accept_invalid_certs = true;
-    let nobody = Client::try_from(config).unwrap();
-    let config_maps: Api<ConfigMap> = Api::namespaced(nobody, "default");
-    assert_eq!(status(config_maps.list(&ListParams::default()).await), 403);
+        // Who presents nothing is nobody.
+        let mut config = kube::Config::new(testbed.apiserver_url().parse().unwrap());
+        config.accept_invalid_certs = true;
+        let nobody = Client::try_from(config).unwrap();
+        let config_maps: Api<ConfigMap> = Api::namespaced(nobody, "default");
+        assert_eq!(status(config_maps.list(&ListParams::default()).await), 403);
+    });
 }
 
-#[tokio::test]
-async fn strict_validation_refuses_a_field_that_does_not_exist() {
-    let testbed = Testbed::builder().start().await.unwrap();
-    let misspelt = "{ apiVersion: v1, kind: ConfigMap, metadata: { name: a }, dato: {} }";
-    let error = testbed.apply_yaml(misspelt).await.unwrap_err();
-    assert!(format!("{error:#}").contains("dato"), "{error:#}");
+#[test]
+fn strict_validation_refuses_a_field_that_does_not_exist() {
+    CLUSTER.run(async |testbed| {
+        let misspelt = "{ apiVersion: v1, kind: ConfigMap, metadata: { name: a }, dato: {} }";
+        let error = testbed.apply_yaml(misspelt).await.unwrap_err();
+        assert!(format!("{error:#}").contains("dato"), "{error:#}");
+    });
 }
 
 #[tokio::test]
@@ -127,12 +132,12 @@ async fn a_paused_api_server_answers_only_after_it_is_resumed() {
     assert_eq!(status(asked.await.unwrap()), 200);
 }
 
-#[tokio::test]
-async fn a_custom_resource_can_be_applied_together_with_its_definition() {
-    let testbed = Testbed::builder().start().await.unwrap();
-    let applied = testbed
-        .apply_yaml(
-            "
+#[test]
+fn a_custom_resource_can_be_applied_together_with_its_definition() {
+    CLUSTER.run(async |testbed| {
+        let applied = testbed
+            .apply_yaml(
+                "
 apiVersion: example.com/v1
 kind: Widget
 metadata: { name: w, namespace: things }
@@ -158,11 +163,15 @@ spec:
         type: object
         properties: { spec: { type: object, properties: { size: { type: integer } } } }
 ",
-        )
-        .await
-        .unwrap();
-    assert_eq!(applied, 3);
-    let said =
-        testbed.kubectl().args(["-n", "things", "get", "widget", "w", "-o", "jsonpath={.spec.size}"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "3");
+            )
+            .await
+            .unwrap();
+        assert_eq!(applied, 3);
+        let said = testbed
+            .kubectl()
+            .args(["-n", "things", "get", "widget", "w", "-o", "jsonpath={.spec.size}"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&said.stdout), "3");
+    });
 }

@@ -3,16 +3,21 @@
 
 use std::{
     collections::BTreeMap,
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use flowforge_testbed::{Profile, Testbed, component};
+use flowforge_testbed::{Profile, Shared, Testbed, component};
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use kube::{
     Api,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
+
+/// Four 8-GPU machines and one without GPUs.
+static CLUSTER: LazyLock<Shared> =
+    LazyLock::new(|| Shared::start(Testbed::builder().nodes(Profile::DgxH100, 4).nodes(Profile::Cpu, 1)));
 
 /// A pod with one container and the given annotations (`testbed.flowforge.dev/` is
 /// put in front), for a scheduler that does not exist.
@@ -76,75 +81,78 @@ fn end(pod: &Pod) -> (i32, String) {
     (terminated.exit_code, terminated.reason.clone().unwrap())
 }
 
-#[tokio::test]
-async fn a_pod_bound_by_hand_runs_and_ends_with_its_exit_code() {
-    let testbed = Testbed::builder().nodes(Profile::DgxH100, 4).start().await.unwrap();
-    let begin = Instant::now();
-    run(&testbed, &pod("good", "Never", &[("run-ms", "700")]), "dgx-h100-0000").await;
-    run(&testbed, &pod("bad", "Never", &[("run-ms", "0"), ("exit-code", "3")]), "dgx-h100-0001").await;
-    run(&testbed, &pod("endless", "Always", &[]), "dgx-h100-0002").await;
+#[test]
+fn a_pod_bound_by_hand_runs_and_ends_with_its_exit_code() {
+    CLUSTER.run(async |testbed| {
+        let begin = Instant::now();
+        run(testbed, &pod("good", "Never", &[("run-ms", "700")]), "dgx-h100-0000").await;
+        run(testbed, &pod("bad", "Never", &[("run-ms", "0"), ("exit-code", "3")]), "dgx-h100-0001").await;
+        run(testbed, &pod("endless", "Always", &[]), "dgx-h100-0002").await;
 
-    let running = await_phase(&testbed, "good", "Running").await;
-    assert!(running.status.unwrap().pod_ip.is_some());
-    let good = await_phase(&testbed, "good", "Succeeded").await;
-    let took = begin.elapsed();
-    assert!(took >= Duration::from_millis(700), "{took:?}");
-    assert_eq!(end(&good), (0, "Completed".to_owned()));
+        let running = await_phase(testbed, "good", "Running").await;
+        assert!(running.status.unwrap().pod_ip.is_some());
+        let good = await_phase(testbed, "good", "Succeeded").await;
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(700), "{took:?}");
+        assert_eq!(end(&good), (0, "Completed".to_owned()));
 
-    let bad = await_phase(&testbed, "bad", "Failed").await;
-    assert_eq!(end(&bad), (3, "Error".to_owned()));
+        let bad = await_phase(testbed, "bad", "Failed").await;
+        assert_eq!(end(&bad), (3, "Error".to_owned()));
 
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    await_phase(&testbed, "endless", "Running").await;
-    let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
-    pods.delete("endless", &DeleteParams::default()).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while pods.get_opt("endless").await.unwrap().is_some() {
-        assert!(Instant::now() < deadline, "the deleted pod is still there");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        await_phase(testbed, "endless", "Running").await;
+        let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
+        pods.delete("endless", &DeleteParams::default()).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pods.get_opt("endless").await.unwrap().is_some() {
+            assert!(Instant::now() < deadline, "the deleted pod is still there");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
 }
 
-#[tokio::test]
-async fn a_deleted_pod_that_a_finalizer_holds_shows_how_its_containers_ended() {
-    let testbed = Testbed::builder().nodes(Profile::DgxH100, 1).start().await.unwrap();
-    let mut held = pod("held", "Never", &[("run-ms", "600000"), ("term-ms", "300")]);
-    held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
-    run(&testbed, &held, "dgx-h100-0000").await;
-    await_phase(&testbed, "held", "Running").await;
-    let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
-    let begin = Instant::now();
-    pods.delete("held", &DeleteParams::default()).await.unwrap();
-    let failed = await_phase(&testbed, "held", "Failed").await;
-    assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
-    assert_eq!(end(&failed), (143, "Error".to_owned()));
+#[test]
+fn a_deleted_pod_that_a_finalizer_holds_shows_how_its_containers_ended() {
+    CLUSTER.run(async |testbed| {
+        let mut held = pod("held", "Never", &[("run-ms", "600000"), ("term-ms", "300")]);
+        held.metadata.finalizers = Some(vec!["example.com/hold".to_owned()]);
+        run(testbed, &held, "dgx-h100-0003").await;
+        await_phase(testbed, "held", "Running").await;
+        let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
+        let begin = Instant::now();
+        pods.delete("held", &DeleteParams::default()).await.unwrap();
+        let failed = await_phase(testbed, "held", "Failed").await;
+        assert!(begin.elapsed() >= Duration::from_millis(300), "{:?}", begin.elapsed());
+        assert_eq!(end(&failed), (143, "Error".to_owned()));
 
-    let patch = json!({ "metadata": { "finalizers": null } });
-    pods.patch("held", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while pods.get_opt("held").await.unwrap().is_some() {
-        assert!(Instant::now() < deadline, "the pod is still there");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        let patch = json!({ "metadata": { "finalizers": null } });
+        pods.patch("held", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pods.get_opt("held").await.unwrap().is_some() {
+            assert!(Instant::now() < deadline, "the pod is still there");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
 }
 
-#[tokio::test]
-async fn a_change_of_a_running_pod_does_not_start_its_clock_again() {
-    let testbed = Testbed::builder().nodes(Profile::Cpu, 1).start().await.unwrap();
-    let mut pod = pod("patched", "Never", &[("run-ms", "2000")]);
-    pod.spec.as_mut().unwrap().containers[0].resources = None;
-    run(&testbed, &pod, "cpu-0000").await;
-    await_phase(&testbed, "patched", "Running").await;
-    let begin = Instant::now();
-    let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
-    for turn in 0..6 {
-        tokio::time::sleep(Duration::from_millis(250)).await;
-        let patch = json!({ "metadata": { "labels": { "turn": turn.to_string() } } });
-        pods.patch("patched", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
-    }
-    await_phase(&testbed, "patched", "Succeeded").await;
-    // Restarted at the last patch it would end 3.5 s after the start.
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+#[test]
+fn a_change_of_a_running_pod_does_not_start_its_clock_again() {
+    CLUSTER.run(async |testbed| {
+        let mut pod = pod("patched", "Never", &[("run-ms", "2000")]);
+        pod.spec.as_mut().unwrap().containers[0].resources = None;
+        run(testbed, &pod, "cpu-0000").await;
+        await_phase(testbed, "patched", "Running").await;
+        let begin = Instant::now();
+        let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
+        for turn in 0..6 {
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let patch = json!({ "metadata": { "labels": { "turn": turn.to_string() } } });
+            pods.patch("patched", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        }
+        await_phase(testbed, "patched", "Succeeded").await;
+        // Restarted at the last patch it would end 3.5 s after the start.
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    });
 }
 
 #[tokio::test]
