@@ -407,7 +407,8 @@ impl Gang {
             None => {}
             // The record comes first: a pod that is told to stop must not look, to a later leader, as if cut short.
             Some(_) if !m.has(flag::RECORDED) => {}
-            Some(_) if !stopped && (unwanted || m.has(flag::OTHERS)) => self.kill(rank, cx),
+            // The kubelet tells a main container's end before the pod's: a deletion now would take its logs away.
+            Some(_) if !stopped && m.has(flag::OTHERS) => self.kill(rank, cx),
             Some(_) if !stopped => {}
             Some(MemberOutcome::Lost) => self.replace(rank, cx),
             Some(_) => self.let_go(rank, cx),

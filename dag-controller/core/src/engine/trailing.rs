@@ -44,8 +44,7 @@ impl Trailing {
     /// A pod that may still run, and must not. Its deletion is asked for also when it is under way already: where the
     /// pod is long gone, and the facts were stale, the answer says so.
     pub(crate) fn stop(&mut self, key: MemberKey, out: &mut Vec<Command>) {
-        if !self.pods.contains_key(&key) {
-            self.put(key, Some(Trail::Stopping));
+        if self.put(key, Some(Trail::Stopping)) != Some(Trail::Stopping) {
             out.push(Command::DeletePod(key));
         }
     }

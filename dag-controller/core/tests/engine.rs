@@ -1,0 +1,608 @@
+//! The engine, one story at a time: what it is told, and what it then wants done.
+//!
+//! Members are written `node.rank` (`train.2`), and `train.2r1` when made again once.
+
+use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
+use flowforge_dag_controller_core::{
+    AttemptKey, Cause, Command, Config, Dag, Event, GangEnd, GangFacts, GangPhase, MemberKey, MemberLost, NodeIx,
+    NodePhase, NodeSpec, Observed, ObservedGang, PodFacts, Reason, Recorded, RecordedNode, State, WorkflowPhase, apply,
+    rebuild,
+};
+use std::sync::Arc;
+
+/// preprocess -> train (2 members) -> eval, publish.
+fn diamond(member_lost: MemberLost) -> Arc<Dag> {
+    let node = |id: &str, replicas| NodeSpec { id: id.into(), replicas, member_lost };
+    let nodes = vec![node("preprocess", 1), node("train", 2), node("eval", 1), node("publish", 1)];
+    let edges = [(0, 1), (1, 2), (1, 3)].map(|(up, down)| (NodeIx(up), NodeIx(down)));
+    Arc::new(Dag::new(nodes, edges.to_vec()).unwrap_or_else(|e| unreachable!("it is a diamond: {e}")))
+}
+
+struct Run {
+    dag: Arc<Dag>,
+    state: State,
+    now_ms: u64,
+    wake_at_ms: Option<u64>,
+}
+
+impl Run {
+    fn new(member_lost: MemberLost) -> (Self, String) {
+        Self::of(diamond(member_lost), Config::default(), Observed::default(), &Recorded::default())
+    }
+
+    fn of(dag: Arc<Dag>, config: Config, observed: Observed, recorded: &Recorded) -> (Self, String) {
+        let mut out = Vec::new();
+        let now_ms = 1_000_000;
+        let state = rebuild(Arc::clone(&dag), config, observed, recorded, now_ms, &mut out);
+        let mut run = Self { dag, state, now_ms, wake_at_ms: None };
+        let shown = run.show(&out);
+        (run, shown)
+    }
+
+    /// Applies an event; the commands that change something, in short.
+    fn tell(&mut self, event: Event) -> String {
+        self.now_ms += 10;
+        let mut out = Vec::new();
+        apply(&mut self.state, event, self.now_ms, &mut out);
+        self.show(&out)
+    }
+
+    fn show(&mut self, commands: &[Command]) -> String {
+        let mut shown = Vec::new();
+        for command in commands {
+            shown.push(match command {
+                Command::CreateGang(k) => format!("gang {}", self.id(k.node)),
+                Command::CreateService(k) => format!("service {}", self.id(k.node)),
+                Command::CreatePod(k) => format!("pod {}", self.member(*k)),
+                Command::DeletePod(k) => format!("delete {}", self.member(*k)),
+                Command::RecordResult(k, end) => format!("record {} {:?} {}", self.member(*k), end.outcome, end.reason),
+                Command::RemoveFinalizer(k) => format!("free {}", self.member(*k)),
+                Command::FinishGang(k, end) => format!("finish {} {}", self.id(k.node), end.cause.reason),
+                Command::ReleaseWorkflow => "release".to_owned(),
+                Command::DeleteWorkflow => "expire".to_owned(),
+                Command::WakeAt { at_ms } => {
+                    self.wake_at_ms = Some(*at_ms);
+                    continue;
+                }
+                _ => continue,
+            });
+        }
+        shown.join(", ")
+    }
+
+    fn id(&self, node: NodeIx) -> &str {
+        &self.dag.node(node).id
+    }
+
+    fn member(&self, k: MemberKey) -> String {
+        let again = if k.incarnation > 0 { format!("r{}", k.incarnation) } else { String::new() };
+        format!("{}.{}{again}", self.id(k.node), k.rank)
+    }
+
+    fn attempt(&self, id: &str) -> AttemptKey {
+        AttemptKey { node: self.dag.find(id).unwrap_or_default(), attempt: 1 }
+    }
+
+    /// `train.2r1`.
+    fn key(&self, member: &str) -> MemberKey {
+        let (id, rest) = member.split_once('.').unwrap_or((member, "0"));
+        let (rank, incarnation) = rest.split_once('r').unwrap_or((rest, "0"));
+        let AttemptKey { node, attempt } = self.attempt(id);
+        MemberKey { node, attempt, rank: rank.parse().unwrap_or(0), incarnation: incarnation.parse().unwrap_or(0) }
+    }
+
+    fn gang(&mut self, id: &str) -> String {
+        let key = self.attempt(id);
+        self.tell(Event::Gang(key, GangFacts::default()))
+    }
+
+    fn pod(&mut self, member: &str, facts: PodFacts) -> String {
+        let key = self.key(member);
+        self.tell(Event::Pod(key, facts))
+    }
+
+    fn recorded(&mut self, member: &str) -> String {
+        let key = self.key(member);
+        self.tell(Event::Recorded(vec![key]))
+    }
+
+    fn finished(&mut self, id: &str, succeeded: bool, reason: Reason) -> String {
+        let key = self.attempt(id);
+        let end = GangEnd {
+            succeeded,
+            cause: Cause::of(reason),
+            scheduled_at_ms: Some(1),
+            started_at_ms: self.state.node(key.node).started_at_ms,
+            finished_at_ms: self.now_ms,
+        };
+        self.tell(Event::Gang(key, GangFacts { ended: Some(end), deleting: false }))
+    }
+
+    fn refuse(&mut self, member: &str, kind: RefusalKind) -> String {
+        let key = self.key(member);
+        self.tell(Event::Refused(Object::Pod(key), Refusal { kind, message: "says the server".into() }))
+    }
+
+    /// Lets the time of the last wish come.
+    fn wake(&mut self) -> String {
+        self.now_ms = self.now_ms.max(self.wake_at_ms.take().unwrap_or(0));
+        self.tell(Event::Timer)
+    }
+
+    /// From its release to its durable success.
+    fn succeed(&mut self, id: &str) -> String {
+        self.gang(id);
+        for rank in 0..self.dag.node(self.attempt(id).node).replicas {
+            self.pod(&format!("{id}.{rank}"), exited(0));
+            self.recorded(&format!("{id}.{rank}"));
+        }
+        self.finished(id, true, Reason::Completed)
+    }
+
+    fn phase(&self, id: &str) -> NodePhase {
+        self.state.node(self.attempt(id).node).phase
+    }
+
+    fn phases(&self) -> Vec<NodePhase> {
+        self.state.nodes().map(|n| n.phase).collect()
+    }
+}
+
+fn pending() -> PodFacts {
+    PodFacts { finalizer: true, ..PodFacts::default() }
+}
+
+fn bound() -> PodFacts {
+    PodFacts { node: Some("n1".into()), ..pending() }
+}
+
+fn running() -> PodFacts {
+    PodFacts { phase: PodPhase::Running, main: MainContainer::Running, ..bound() }
+}
+
+fn exited(exit_code: i32) -> PodFacts {
+    let phase = if exit_code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
+    PodFacts { phase, main: MainContainer::Ended { exit_code, reason: "Error".into(), finished_at_ms: 5 }, ..bound() }
+}
+
+fn deleting(facts: PodFacts) -> PodFacts {
+    PodFacts { deletion_requested_at_ms: Some(4), ..facts }
+}
+
+#[test]
+fn a_diamond_runs_from_top_to_bottom() {
+    let (mut run, first) = Run::new(MemberLost::Fail);
+    assert_eq!(first, "gang preprocess");
+    assert_eq!(run.state.phase(), WorkflowPhase::Running);
+    assert_eq!(run.gang("preprocess"), "pod preprocess.0", "a single pod needs no Service");
+    assert_eq!(run.phase("preprocess"), NodePhase::Scheduling);
+    assert_eq!(run.pod("preprocess.0", running()), "");
+    assert_eq!(run.phase("preprocess"), NodePhase::Running);
+    assert_eq!(run.pod("preprocess.0", exited(0)), "record preprocess.0 Succeeded Completed");
+    assert_eq!(run.recorded("preprocess.0"), "free preprocess.0, finish preprocess Completed");
+    assert_eq!(run.phase("preprocess"), NodePhase::Running, "its success is not durable yet");
+    assert_eq!(run.finished("preprocess", true, Reason::Completed), "gang train");
+
+    assert_eq!(run.gang("train"), "service train, pod train.0, pod train.1");
+    run.pod("train.0", bound());
+    assert_eq!(run.state.node(NodeIx(1)).gang, Some(GangPhase::Pending));
+    run.pod("train.1", bound());
+    assert_eq!(run.state.node(NodeIx(1)).gang, Some(GangPhase::Scheduled));
+    assert_eq!(run.phase("train"), NodePhase::Scheduling, "bound is not running");
+    run.pod("train.0", running());
+    run.pod("train.1", exited(0));
+    assert_eq!(run.phase("train"), NodePhase::Running, "one runs, one has run");
+    run.pod("train.0", exited(0));
+    run.recorded("train.0");
+    assert_eq!(run.recorded("train.1"), "free train.1, finish train Completed");
+    assert_eq!(run.finished("train", true, Reason::Completed), "gang eval, gang publish");
+    run.succeed("eval");
+    run.succeed("publish");
+    assert_eq!(run.state.phase(), WorkflowPhase::Succeeded);
+    assert_eq!(run.state.progress(), (4, 4));
+}
+
+#[test]
+fn a_finished_node_never_reruns_whatever_arrives_late() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    assert_eq!(run.gang("preprocess"), "", "a Gang event from before its end");
+    assert_eq!(run.recorded("preprocess.0"), "");
+    let gone = run.key("preprocess.0");
+    assert_eq!(run.tell(Event::PodGone(gone)), "");
+    let gang = run.attempt("preprocess");
+    assert_eq!(run.tell(Event::GangGone(gang)), "", "archived");
+    assert_eq!(run.phase("preprocess"), NodePhase::Succeeded);
+    assert_eq!(run.pod("preprocess.0", running()), "delete preprocess.0", "a late pod of an ended gang is stopped");
+}
+
+#[test]
+fn a_failed_member_fails_gang_node_and_workflow_once_all_pods_are_stopped() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    run.pod("train.0", running());
+    run.pod("train.1", running());
+    assert_eq!(run.pod("train.1", exited(3)), "record train.1 Failed Error, delete train.0");
+    let cause = run.state.node(NodeIx(1)).cause.cloned().unwrap_or(Cause::of(Reason::Completed));
+    assert_eq!(
+        (cause.reason, cause.message()),
+        (Reason::MemberFailed, "member 1 exited with code 3 (Error on n1)".into())
+    );
+    assert_eq!(run.phase("eval"), NodePhase::Skipped, "what never ran is skipped at once");
+    assert_eq!(run.recorded("train.1"), "free train.1");
+    assert_eq!(run.state.phase(), WorkflowPhase::Running, "train.0 may still run");
+    let stopped = PodFacts { deletion_requested_at_ms: Some(2), ..exited(143) };
+    assert_eq!(run.pod("train.0", stopped), "record train.0 Stopped Stopped");
+    assert_eq!(run.recorded("train.0"), "free train.0, finish train MemberFailed");
+    run.finished("train", false, Reason::MemberFailed);
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+    assert_eq!(run.state.cause().map(|c| c.reason), Some(Reason::MemberFailed));
+    assert_eq!(run.phases(), [NodePhase::Succeeded, NodePhase::Failed, NodePhase::Skipped, NodePhase::Skipped]);
+}
+
+#[test]
+fn running_siblings_are_stopped_and_released_ones_that_never_ran_are_skipped() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.succeed("train");
+    run.gang("eval");
+    run.gang("publish");
+    run.pod("publish.0", pending());
+    assert_eq!(run.pod("eval.0", exited(1)), "record eval.0 Failed Error, delete publish.0");
+    assert_eq!(run.recorded("eval.0"), "free eval.0, finish eval MemberFailed");
+    assert_eq!(run.pod("publish.0", deleting(pending())), "free publish.0, finish publish NodeFailed");
+    run.finished("eval", false, Reason::MemberFailed);
+    run.finished("publish", false, Reason::NodeFailed);
+    assert_eq!((run.phase("eval"), run.phase("publish")), (NodePhase::Failed, NodePhase::Skipped));
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+}
+
+#[test]
+fn a_rolled_back_member_is_made_again_in_the_same_attempt() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    run.pod("train.0", running());
+    let marked = PodFacts { disruption: Some(Disruption::GangRollback), ..running() };
+    assert_eq!(run.pod("train.0", marked.clone()), "", "marked is not gone");
+    assert_eq!(run.pod("train.0", deleting(marked)), "");
+    let killed = PodFacts { disruption: Some(Disruption::GangRollback), ..deleting(exited(137)) };
+    assert_eq!(run.pod("train.0", killed), "free train.0, pod train.0r1", "no result: it did not fail");
+    assert_eq!(run.state.node(NodeIx(1)).attempt, 1);
+    assert_eq!(run.phase("train"), NodePhase::Scheduling);
+    assert_eq!(run.pod("train.0", deleting(exited(137))), "", "the old one is nobody's member");
+}
+
+#[test]
+fn members_that_vanish_again_and_again_are_made_again_after_pauses() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.gang("preprocess");
+    for again in 0..3 {
+        let member = format!("preprocess.0r{again}");
+        assert_eq!(
+            run.pod(&member, deleting(pending())),
+            format!("free {}, pod preprocess.0r{}", run.member(run.key(&member)), again + 1)
+        );
+    }
+    assert_eq!(run.pod("preprocess.0r3", deleting(pending())), "free preprocess.0r3");
+    assert_eq!(run.state.node(NodeIx(0)).cause.map(|c| c.reason), Some(Reason::MembersVanish));
+    assert_eq!(run.wake(), "pod preprocess.0r4");
+}
+
+#[test]
+fn a_lost_member_fails_the_gang_or_is_replaced_as_the_policy_says() {
+    for (policy, expected) in [
+        (MemberLost::Fail, "record train.0 Failed NodeLost, delete train.1"),
+        (MemberLost::Replace, "record train.0 Lost NodeLost"),
+    ] {
+        let (mut run, _) = Run::new(policy);
+        run.succeed("preprocess");
+        run.gang("train");
+        run.pod("train.0", running());
+        run.pod("train.1", running());
+        let lost = PodFacts { disruption: Some(Disruption::NodeLost), ..deleting(running()) };
+        assert_eq!(run.pod("train.0", lost.clone()), expected);
+        assert_eq!(run.phase("train"), NodePhase::Running);
+        if policy == MemberLost::Replace {
+            assert_eq!(run.recorded("train.0"), "", "it may still run");
+            let gone = PodFacts { phase: PodPhase::Failed, ..lost };
+            assert_eq!(run.pod("train.0", gone), "free train.0, pod train.0r1");
+            assert_eq!(run.phase("train"), NodePhase::Running, "phases never go back");
+        }
+    }
+}
+
+#[test]
+fn an_exit_of_its_own_fails_the_gang_under_either_policy() {
+    let (mut run, _) = Run::new(MemberLost::Replace);
+    run.gang("preprocess");
+    assert_eq!(run.pod("preprocess.0", exited(1)), "record preprocess.0 Failed Error");
+    assert_eq!(run.recorded("preprocess.0"), "free preprocess.0, finish preprocess MemberFailed");
+}
+
+#[test]
+fn a_member_succeeds_by_its_main_container_and_its_sidecars_are_stopped_once_that_is_recorded() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.gang("preprocess");
+    let main_done = PodFacts { phase: PodPhase::Running, ..exited(0) };
+    assert_eq!(run.pod("preprocess.0", main_done.clone()), "record preprocess.0 Succeeded Completed");
+    assert_eq!(run.recorded("preprocess.0"), "", "the kubelet reports the pod's phase a little later");
+    let sidecar = PodFacts { others_running: true, ..main_done };
+    assert_eq!(run.pod("preprocess.0", sidecar.clone()), "delete preprocess.0");
+    let stopped = PodFacts { phase: PodPhase::Failed, others_running: false, ..deleting(sidecar) };
+    assert_eq!(run.pod("preprocess.0", stopped), "free preprocess.0, finish preprocess Completed");
+}
+
+#[test]
+fn cancel_stops_what_runs_and_skips_the_rest() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    run.pod("train.0", running());
+    run.pod("train.1", running());
+    assert_eq!(run.tell(Event::Cancel), "delete train.0, delete train.1");
+    assert_eq!(run.tell(Event::Cancel), "", "once");
+    for member in ["train.0", "train.1"] {
+        let stopped = PodFacts { deletion_requested_at_ms: Some(2), ..exited(0) };
+        assert_eq!(
+            run.pod(member, stopped),
+            format!("record {member} Stopped Stopped"),
+            "a clean exit on SIGTERM is no success"
+        );
+        run.recorded(member);
+    }
+    run.finished("train", false, Reason::Canceled);
+    assert_eq!(run.state.phase(), WorkflowPhase::Canceled);
+    assert_eq!(run.phases(), [NodePhase::Succeeded, NodePhase::Failed, NodePhase::Skipped, NodePhase::Skipped]);
+}
+
+#[test]
+fn a_cancel_that_comes_too_late_changes_nothing() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.succeed("train");
+    run.succeed("eval");
+    run.gang("publish");
+    run.pod("publish.0", exited(0));
+    run.tell(Event::Cancel);
+    assert_eq!(run.recorded("publish.0"), "free publish.0, finish publish Completed");
+    run.finished("publish", true, Reason::Completed);
+    assert_eq!(run.state.phase(), WorkflowPhase::Succeeded);
+}
+
+#[test]
+fn a_cancel_before_any_release_ends_at_once() {
+    let observed = Observed { cancel: true, ..Observed::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &Recorded::default());
+    assert_eq!(first, "");
+    assert_eq!(run.state.phase(), WorkflowPhase::Canceled);
+    assert_eq!(run.phases(), [NodePhase::Skipped; 4]);
+}
+
+#[test]
+fn deletion_waits_for_pods_and_finalizers() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.gang("preprocess");
+    run.pod("preprocess.0", running());
+    assert_eq!(run.tell(Event::Delete), "delete preprocess.0");
+    run.pod("preprocess.0", deleting(exited(143)));
+    assert_eq!(run.recorded("preprocess.0"), "free preprocess.0, finish preprocess Deleted");
+    assert_eq!(run.finished("preprocess", false, Reason::Deleted), "", "its finalizer is still on");
+    let key = run.key("preprocess.0");
+    assert_eq!(run.tell(Event::PodGone(key)), "release");
+    assert_eq!(run.tell(Event::Delete), "", "once");
+}
+
+#[test]
+fn a_hold_delays_releases_and_nothing_else() {
+    let hold = Box::new(Cause::of(Reason::ClaimMissing).with_detail("nas"));
+    let observed = Observed { hold: Some(hold.clone()), ..Observed::default() };
+    let (mut run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &Recorded::default());
+    assert_eq!(first, "");
+    assert_eq!(run.state.phase(), WorkflowPhase::Pending);
+    assert_eq!(run.state.cause(), Some(&*hold));
+    assert_eq!(run.tell(Event::Hold(None)), "gang preprocess");
+    run.tell(Event::Hold(Some(hold)));
+    assert_eq!(run.succeed("preprocess"), "", "train waits");
+    assert_eq!(run.tell(Event::Hold(None)), "gang train");
+}
+
+#[test]
+fn quota_lets_go_of_the_half_that_exists_and_tries_again() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    let service = run.attempt("train");
+    run.tell(Event::Service(service, true));
+    run.pod("train.0", pending());
+    assert_eq!(run.refuse("train.1", RefusalKind::Quota), "");
+    let cause = run.state.node(NodeIx(1)).cause.cloned().unwrap_or(Cause::of(Reason::Completed));
+    assert_eq!((cause.reason, cause.detail.as_str()), (Reason::QuotaExceeded, "says the server"));
+    let began = run.now_ms;
+    let mut probes = 0;
+    let let_go = loop {
+        match run.wake().as_str() {
+            "pod train.1" => run.refuse("train.1", RefusalKind::Quota),
+            "delete train.0" => break run.now_ms - began,
+            other => unreachable!("{other:?}"),
+        };
+        probes += 1;
+    };
+    let hold = Config::default().quota_hold_ms;
+    assert!((hold..=2 * hold + 1_000).contains(&let_go), "{let_go} ms");
+    assert!(probes >= 5, "it probes while it holds: {probes}");
+    assert_eq!(run.pod("train.0", deleting(pending())), "free train.0", "not made again before the pause is over");
+    let let_go_at_ms = run.now_ms;
+    let tried_again = (0..5).map(|_| run.wake()).find(|shown| !shown.is_empty());
+    assert_eq!(tried_again.as_deref(), Some("pod train.0r1"), "one probe first");
+    assert!(run.now_ms - let_go_at_ms >= hold / 2, "somebody else had time");
+    assert_eq!(run.pod("train.0r1", pending()), "pod train.1", "then the rest");
+    run.pod("train.1", pending());
+    assert_eq!(run.state.node(NodeIx(1)).cause, None);
+    assert_eq!(run.phase("train"), NodePhase::Scheduling);
+}
+
+#[test]
+fn refusals_that_trying_again_does_not_change_fail_with_their_message() {
+    for (kind, reason) in
+        [(RefusalKind::Forbidden, Reason::CreateForbidden), (RefusalKind::Invalid, Reason::CreateInvalid)]
+    {
+        let (mut run, _) = Run::new(MemberLost::Fail);
+        run.gang("preprocess");
+        assert_eq!(run.refuse("preprocess.0", kind), format!("finish preprocess {reason}"));
+        run.finished("preprocess", false, reason);
+        assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+        let (mut run, _) = Run::new(MemberLost::Fail);
+        let gang = Object::Gang(run.attempt("preprocess"));
+        run.tell(Event::Refused(gang, Refusal { kind, message: "no".into() }));
+        assert_eq!(run.state.phase(), WorkflowPhase::Failed, "there is no Gang to write into");
+        assert_eq!(run.state.cause().map(|c| (c.reason, c.detail.as_str())), Some((reason, "no")));
+    }
+}
+
+#[test]
+fn a_taken_name_is_waited_for_with_growing_pauses() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    let gang = Object::Gang(run.attempt("preprocess"));
+    let refusal = Refusal { kind: RefusalKind::NameTaken, message: "owned by somebody else".into() };
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        let before = run.now_ms;
+        assert_eq!(run.tell(Event::Refused(gang, refusal.clone())), "");
+        assert_eq!(run.wake(), "gang preprocess");
+        pauses.push(run.now_ms - before);
+    }
+    assert!(pauses[7] > 10 * pauses[0], "{pauses:?}");
+    assert_eq!(run.gang("preprocess"), "pod preprocess.0");
+    assert_eq!(run.state.node(NodeIx(0)).cause, None);
+}
+
+#[test]
+fn a_service_that_goes_away_is_made_again() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    let key = run.attempt("train");
+    assert_eq!(run.tell(Event::Service(key, true)), "");
+    assert_eq!(run.tell(Event::Service(key, false)), "service train");
+}
+
+#[test]
+fn a_gang_deleted_under_us_fails_its_node() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.gang("preprocess");
+    run.pod("preprocess.0", running());
+    let key = run.attempt("preprocess");
+    assert_eq!(run.tell(Event::GangGone(key)), "delete preprocess.0");
+    assert_eq!(run.pod("preprocess.0", deleting(exited(143))), "free preprocess.0", "nowhere to record");
+    assert_eq!(run.phase("preprocess"), NodePhase::Failed);
+    assert_eq!(run.state.cause().map(|c| c.reason), Some(Reason::GangDeleted));
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+}
+
+#[test]
+fn an_ended_workflow_expires() {
+    let config = Config { ttl_ms: Some(5_000), ..Config::default() };
+    let (mut run, _) = Run::of(diamond(MemberLost::Fail), config, Observed::default(), &Recorded::default());
+    for id in ["preprocess", "train", "eval", "publish"] {
+        run.succeed(id);
+    }
+    assert_eq!(run.tell(Event::Timer), "", "not yet");
+    assert_eq!(run.wake(), "expire");
+}
+
+fn recorded_node(node: u32, phase: NodePhase, gang: Option<GangPhase>) -> RecordedNode {
+    RecordedNode {
+        node: NodeIx(node),
+        phase,
+        attempt: u32::from(phase != NodePhase::Pending),
+        gang,
+        cause: None,
+        tally: (0, 0),
+        released_at_ms: None,
+        scheduled_at_ms: None,
+        started_at_ms: None,
+        finished_at_ms: None,
+    }
+}
+
+fn observed_gang(node: u32, ended: Option<GangEnd>) -> ObservedGang {
+    let phase = if ended.is_some() { GangPhase::Succeeded } else { GangPhase::Pending };
+    ObservedGang {
+        key: AttemptKey { node: NodeIx(node), attempt: 1 },
+        facts: GangFacts { ended, deleting: false },
+        service: false,
+        phase,
+        scheduled_at_ms: None,
+        started_at_ms: None,
+        results: Vec::new(),
+    }
+}
+
+#[test]
+fn a_restart_goes_on_where_it_was() {
+    let end = GangEnd {
+        succeeded: true,
+        cause: Cause::of(Reason::Completed),
+        scheduled_at_ms: None,
+        started_at_ms: None,
+        finished_at_ms: 5,
+    };
+    let train0 = MemberKey { node: NodeIx(1), attempt: 1, rank: 0, incarnation: 0 };
+    let observed = Observed {
+        gangs: vec![observed_gang(0, Some(end)), observed_gang(1, None)],
+        pods: vec![(train0, running())],
+        ..Observed::default()
+    };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &Recorded::default());
+    assert_eq!(first, "service train, pod train.1", "the status was not even written");
+    assert_eq!(run.phases(), [NodePhase::Succeeded, NodePhase::Scheduling, NodePhase::Pending, NodePhase::Pending]);
+}
+
+#[test]
+fn a_restart_that_finds_no_gang_tells_a_claim_from_a_loss() {
+    // Released, and the status says so; but the Gang was never made: it is claimed now.
+    let nodes = vec![recorded_node(0, NodePhase::Scheduling, None)];
+    let recorded = Recorded { phase: WorkflowPhase::Running, nodes, ..Recorded::default() };
+    let (_, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
+    assert_eq!(first, "gang preprocess");
+    // The status has seen its Gang: it was deleted, and nothing runs twice.
+    let nodes = vec![recorded_node(0, NodePhase::Running, Some(GangPhase::Running))];
+    let recorded = Recorded { phase: WorkflowPhase::Running, nodes, ..Recorded::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
+    assert_eq!(first, "");
+    assert_eq!((run.phase("preprocess"), run.state.phase()), (NodePhase::Failed, WorkflowPhase::Failed));
+    // The status is old, but a later node was claimed: it had succeeded.
+    let observed = Observed { gangs: vec![observed_gang(1, None)], ..Observed::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &recorded);
+    assert_eq!(first, "service train, pod train.0, pod train.1");
+    assert_eq!(run.phase("preprocess"), NodePhase::Succeeded);
+}
+
+#[test]
+fn an_ended_workflow_stays_ended_after_a_restart() {
+    let recorded = Recorded { phase: WorkflowPhase::Failed, ..Recorded::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
+    assert_eq!(first, "", "also when its nodes were not recorded");
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+}
+
+#[test]
+fn events_about_nothing_we_know_are_ignored() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    let nowhere = AttemptKey { node: NodeIx(99), attempt: 1 };
+    let member = MemberKey { node: NodeIx(99), attempt: 1, rank: 0, incarnation: 0 };
+    for event in [
+        Event::Gang(nowhere, GangFacts::default()),
+        Event::GangGone(nowhere),
+        Event::Service(nowhere, true),
+        Event::Pod(member, running()),
+        Event::PodGone(member),
+        Event::Recorded(vec![member]),
+    ] {
+        assert_eq!(run.tell(event), "");
+    }
+    let surplus = MemberKey { node: NodeIx(0), attempt: 1, rank: 7, incarnation: 0 };
+    assert_eq!(run.tell(Event::Pod(surplus, running())), "delete preprocess.7", "a rank that the gang has not");
+}
