@@ -263,3 +263,76 @@ fn shortest_way_back(
 fn index(at: usize) -> Option<NodeIx> {
     u32::try_from(at).ok().map(NodeIx)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nodes(count: usize) -> Vec<NodeSpec> {
+        let node = |at| NodeSpec { id: format!("n{at}").into(), replicas: 1, member_lost: MemberLost::Fail };
+        (0..count).map(node).collect()
+    }
+
+    fn edges(pairs: &[(u32, u32)]) -> Vec<(NodeIx, NodeIx)> {
+        pairs.iter().map(|(up, down)| (NodeIx(*up), NodeIx(*down))).collect()
+    }
+
+    fn ixs(of: &[u32]) -> Vec<NodeIx> {
+        of.iter().copied().map(NodeIx).collect()
+    }
+
+    #[test]
+    fn a_diamond_has_its_rows_layers_and_critical_path() {
+        let dag = Dag::new(nodes(4), edges(&[(1, 3), (0, 1), (0, 2), (2, 3), (0, 1)])).expect("acyclic");
+        assert_eq!(dag.edge_count(), 4, "an edge counts once");
+        assert_eq!(dag.downstream(NodeIx(0)), ixs(&[1, 2]));
+        assert_eq!(dag.downstream(NodeIx(3)), ixs(&[]));
+        assert_eq!(dag.upstream_count(NodeIx(3)), 2);
+        assert_eq!(dag.layers(), [ixs(&[0]), ixs(&[1, 2]), ixs(&[3])]);
+        assert_eq!(dag.find("n2"), Some(NodeIx(2)));
+        let (path, total_ms) = dag.critical_path(|n| [5, 10, 20, 1][n.at()]);
+        assert_eq!((path, total_ms), (ixs(&[0, 2, 3]), 26));
+        let (path, _) = dag.critical_path(|_| 1);
+        assert_eq!(path, ixs(&[0, 1, 3]), "among equals the lower ids");
+    }
+
+    #[test]
+    fn what_is_no_dag_is_named() {
+        let cycle = |count, pairs: &[(u32, u32)]| Dag::new(nodes(count), edges(pairs)).expect_err("no dag");
+        assert_eq!(cycle(3, &[(0, 1), (1, 2), (2, 1)]), DagError::Cycle(ixs(&[1, 2])));
+        assert_eq!(cycle(2, &[(1, 1)]), DagError::Cycle(ixs(&[1])));
+        assert_eq!(cycle(2, &[(0, 2)]), DagError::UnknownNode(NodeIx(2)));
+        let long_and_short = cycle(5, &[(0, 1), (1, 2), (2, 3), (3, 0), (1, 0)]);
+        assert_eq!(long_and_short, DagError::Cycle(ixs(&[0, 1])), "the shortest way back");
+        let mut twice = nodes(2);
+        twice[1].id = "n0".into();
+        assert_eq!(Dag::new(twice, Vec::new()), Err(DagError::DuplicateId("n0".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn a_graph_is_a_dag_or_shows_a_true_cycle(pairs in prop::collection::vec((0u32..20, 0u32..20), 0..60)) {
+            let edges = edges(&pairs);
+            match Dag::new(nodes(20), edges.clone()) {
+                Ok(dag) => {
+                    let mut place = [0; 20];
+                    for (at, node) in dag.order().iter().enumerate() {
+                        place[node.at()] = at;
+                    }
+                    prop_assert_eq!(dag.order().len(), 20);
+                    for (up, down) in edges {
+                        prop_assert!(place[up.at()] < place[down.at()]);
+                        prop_assert!(dag.downstream(up).contains(&down));
+                    }
+                }
+                Err(DagError::Cycle(cycle)) => {
+                    for (at, node) in cycle.iter().enumerate() {
+                        prop_assert!(edges.contains(&(*node, cycle[(at + 1) % cycle.len()])));
+                    }
+                }
+                Err(other) => prop_assert!(false, "{other}"),
+            }
+        }
+    }
+}

@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 /// splitmix64 (Steele, Lea, Flood).
 #[derive(Clone, Debug)]
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -31,18 +31,18 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % (bound.max(1) as u64)).unwrap_or(0)
     }
 
     /// True `percent` times in a hundred.
-    pub fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
 }
 
 /// A random graph: edges go from lower to higher places, about `degree` into each node.
-pub fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
+pub(crate) fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
     let mut specs = Vec::new();
     let mut edges = Vec::new();
     for at in 0..nodes {
@@ -60,31 +60,31 @@ pub fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usiz
 
 /// What goes wrong, in per cent of steps or of objects.
 #[derive(Clone, Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Nodes of which a member exits non-zero.
-    pub failing_nodes: u64,
+    pub(crate) failing_nodes: u64,
     /// A pod is deleted, evicted, or its node lost.
-    pub lost_pods: u64,
+    pub(crate) lost_pods: u64,
     /// A member of a gang that is not whole is rolled back.
-    pub rollbacks: u64,
+    pub(crate) rollbacks: u64,
     /// The controller dies.
-    pub crashes: u64,
+    pub(crate) crashes: u64,
     /// A create of a dead controller lands later.
-    pub late_creates: bool,
+    pub(crate) late_creates: bool,
     /// Events come twice.
-    pub duplicates: u64,
+    pub(crate) duplicates: u64,
     /// Any former event comes again.
-    pub replays: u64,
+    pub(crate) replays: u64,
     /// `spec.cancel`.
-    pub cancel: u64,
+    pub(crate) cancel: u64,
     /// The workflow is deleted.
-    pub delete: u64,
+    pub(crate) delete: u64,
     /// A Gang is deleted by a user.
-    pub gang_deletions: u64,
+    pub(crate) gang_deletions: u64,
     /// A name is taken for a while.
-    pub taken_names: u64,
+    pub(crate) taken_names: u64,
     /// Most pods that exist at a time.
-    pub quota: Option<usize>,
+    pub(crate) quota: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -106,12 +106,12 @@ enum Thing {
     Workflow,
 }
 
-pub struct World {
-    pub rng: Rng,
-    pub now_ms: u64,
-    pub dag: Arc<Dag>,
-    pub state: State,
-    pub faults: Faults,
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) now_ms: u64,
+    pub(crate) dag: Arc<Dag>,
+    pub(crate) state: State,
+    pub(crate) faults: Faults,
     in_order: bool,
     config: Config,
     gangs: BTreeMap<AttemptKey, GangObject>,
@@ -122,21 +122,21 @@ pub struct World {
     written: Recorded,
     cancel: bool,
     delete: bool,
-    pub released: bool,
+    pub(crate) released: bool,
     inbox: BTreeMap<Thing, VecDeque<Event>>,
     history: Vec<Event>,
     todo: Vec<Command>,
     late: Vec<Command>,
     wake_at_ms: Option<u64>,
     /// Prints what happens.
-    pub trace: bool,
-    pub crashes: usize,
-    pub replaced: usize,
-    pub refused: usize,
+    pub(crate) trace: bool,
+    pub(crate) crashes: usize,
+    pub(crate) replaced: usize,
+    pub(crate) refused: usize,
 }
 
 impl World {
-    pub fn new(seed: u64, dag: Arc<Dag>, faults: Faults) -> Self {
+    pub(crate) fn new(seed: u64, dag: Arc<Dag>, faults: Faults) -> Self {
         let mut rng = Rng(seed);
         let failing = dag.ids().filter(|_| rng.chance(faults.failing_nodes)).collect();
         let config = Config { seed, ..Config::default() };
@@ -177,7 +177,7 @@ impl World {
 
     // ---- the engine's side -------------------------------------------------------------------------------------------
 
-    pub fn apply(&mut self, event: Event) {
+    pub(crate) fn apply(&mut self, event: Event) {
         let mut out = Vec::new();
         if self.trace {
             println!("{} event {event:?}", self.now_ms);
@@ -648,7 +648,7 @@ impl World {
     }
 
     /// The controller dies: what it had sent may land, may not, or may land late; what it had heard is lost.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.crashes += 1;
         for command in std::mem::take(&mut self.todo) {
             match self.rng.below(3) {
@@ -672,7 +672,7 @@ impl World {
     }
 
     /// A state from what a list finds now.
-    pub fn rebuilt(&self, out: &mut Vec<Command>) -> State {
+    pub(crate) fn rebuilt(&self, out: &mut Vec<Command>) -> State {
         let gangs = self.gangs.iter().map(|(key, g)| ObservedGang {
             key: *key,
             facts: GangFacts { ended: g.ended.clone(), deleting: g.deleting },
@@ -702,7 +702,7 @@ impl World {
     // ---- running -----------------------------------------------------------------------------------------------------
 
     /// `steps` steps of everything, faults included.
-    pub fn run(&mut self, steps: usize) {
+    pub(crate) fn run(&mut self, steps: usize) {
         for _ in 0..steps {
             self.now_ms += self.rng.next() % 20;
             match self.rng.below(10) {
@@ -723,7 +723,7 @@ impl World {
     }
 
     /// Everything that is under way arrives; nothing new happens to pods.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let mut steps = 0;
         while self.deliver_one() || self.execute_one() {
             self.ring();
@@ -733,7 +733,7 @@ impl World {
     }
 
     /// The faults stop: all must end. Counts the steps.
-    pub fn heal(&mut self) -> usize {
+    pub(crate) fn heal(&mut self) -> usize {
         self.faults = Faults { quota: self.faults.quota, ..Faults::default() };
         for late in std::mem::take(&mut self.late) {
             self.execute(late);
@@ -756,7 +756,7 @@ impl World {
     }
 
     /// How the ended world looks to a reader who knows only the graph and the Gangs: by the rules, without the engine.
-    pub fn check_end(&self) {
+    pub(crate) fn check_end(&self) {
         assert!(self.state.phase().is_over(), "heals_when_faults_stop: it never ends\n{:?}", self.state);
         assert_eq!(self.written.phase, self.state.phase(), "the last status is written");
         let all_succeeded = self.dag.ids().all(|n| self.state.node(n).phase == NodePhase::Succeeded);
@@ -791,7 +791,7 @@ impl World {
     }
 
     /// rebuild equals the state reached by events. Only meaningful at rest.
-    pub fn check_rebuild(&self) {
+    pub(crate) fn check_rebuild(&self) {
         let mut out = Vec::new();
         let rebuilt = self.rebuilt(&mut out);
         assert_eq!(record(&rebuilt).phase, self.state.phase());
@@ -808,7 +808,7 @@ impl World {
     }
 
     /// The claimed nodes are exactly those that a naive reader of the Gangs would claim. Only at rest.
-    pub fn check_released(&self) {
+    pub(crate) fn check_released(&self) {
         let stopped = self.cancel || self.delete || self.state.cause().is_some();
         for node in self.dag.ids() {
             let ready =
@@ -820,11 +820,11 @@ impl World {
     }
 
     /// Nodes whose plan is to fail.
-    pub fn failing(&self) -> &BTreeSet<NodeIx> {
+    pub(crate) fn failing(&self) -> &BTreeSet<NodeIx> {
         &self.failing
     }
 
-    pub fn pods(&self) -> &BTreeMap<MemberKey, PodFacts> {
+    pub(crate) fn pods(&self) -> &BTreeMap<MemberKey, PodFacts> {
         &self.pods
     }
 }
@@ -833,10 +833,14 @@ fn runs(f: &PodFacts) -> bool {
     f.node.is_some() && !f.node_gone && !matches!(f.phase, PodPhase::Succeeded | PodPhase::Failed)
 }
 
+/// Whether anything is left to happen to a pod by itself.
 fn may_step(f: &PodFacts) -> bool {
-    let terminal = matches!(f.phase, PodPhase::Succeeded | PodPhase::Failed);
-    let deleting = f.deletion_requested_at_ms.is_some();
-    !terminal && !(deleting && f.node.is_none()) && (deleting || !matches!(f.main, MainContainer::Ended { .. }))
+    match (f.phase, f.deletion_requested_at_ms, &f.main) {
+        (PodPhase::Succeeded | PodPhase::Failed, _, _) => false,
+        (_, Some(_), _) => f.node.is_some(),
+        (_, None, MainContainer::Ended { .. }) => false,
+        (_, None, _) => true,
+    }
 }
 
 fn recorded_member(key: MemberKey, end: &MemberEnd) -> RecordedMember {
@@ -846,7 +850,7 @@ fn recorded_member(key: MemberKey, end: &MemberEnd) -> RecordedMember {
 }
 
 /// The status as the shell would write it.
-pub fn record(state: &State) -> Recorded {
+pub(crate) fn record(state: &State) -> Recorded {
     let nodes = state.nodes().map(|n| RecordedNode {
         node: n.node,
         phase: n.phase,
