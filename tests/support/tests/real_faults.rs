@@ -24,7 +24,13 @@ async fn a_kubelet_a_machine_and_a_device_fail_and_recover() {
     if skipped() {
         return;
     }
-    let testbed = Testbed::builder().real_nodes(Profile::DgxH100, 2).start().await.unwrap();
+    let testbed = Testbed::builder()
+        .real_nodes(Profile::DgxH100, 2)
+        .node_grace(Duration::from_secs(10))
+        .controller_manager_flag("--node-monitor-period=1s")
+        .start()
+        .await
+        .unwrap();
     let names = testbed.real_node_names().unwrap();
     let pods = namespace(&testbed, "faults").await;
     let client = testbed.client();

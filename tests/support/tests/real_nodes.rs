@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::{runtime::Runtime, sync::OnceCell};
 
 const NODES: usize = 4;
+const FAKES: usize = 4;
 
 /// The client of the shared testbed lives on it.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
@@ -42,8 +43,9 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce(&'static Testbed, Vec<String>
 
 async fn start() -> Testbed {
     let begin = Instant::now();
-    let testbed = Testbed::builder().real_nodes(Profile::DgxH100, NODES).start().await.unwrap();
-    println!("{NODES} real nodes ready after {:.1} s", begin.elapsed().as_secs_f64());
+    let testbed =
+        Testbed::builder().real_nodes(Profile::DgxH100, NODES).nodes(Profile::DgxH100, FAKES).start().await.unwrap();
+    println!("{NODES} real and {FAKES} fake nodes ready after {:.1} s", begin.elapsed().as_secs_f64());
     testbed
 }
 
@@ -237,6 +239,26 @@ fn pods_on_different_nodes_share_a_claim() {
 }
 
 #[test]
+fn a_fake_node_beside_real_ones_plays_its_pods_with_the_same_claim() {
+    check(|testbed, names| async move {
+        let fake = Profile::DgxH100.node_name(NODES);
+        assert!(!names.contains(&fake));
+        let pods = namespace(testbed, "mixed").await;
+        testbed.shared_claim("mixed", "data").await.unwrap();
+        for node in [&fake, &names[0]] {
+            let mut pod = pod(&format!("on-{node}"), node, "exit 0");
+            pod["spec"]["volumes"] = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }]);
+            pod["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/mnt" }]);
+            create(&pods, pod).await;
+        }
+        for node in [&fake, &names[0]] {
+            let ended = await_phase(&pods, &format!("on-{node}"), "Succeeded").await;
+            assert_eq!(ending(&ended).exit_code, 0, "{node}");
+        }
+    });
+}
+
+#[test]
 fn pods_reach_services_and_the_api_server_by_name() {
     check(|testbed, names| async move {
         let pods = namespace(testbed, "services").await;
@@ -257,11 +279,18 @@ fn pods_reach_services_and_the_api_server_by_name() {
         .unwrap();
         let services: Api<Service> = Api::namespaced(testbed.client().clone(), "services");
         services.create(&PostParams::default(), &service).await.unwrap();
+        // This process serves too, as a webhook of a test would.
+        let own = std::net::TcpListener::bind((testbed.host_address().unwrap(), 0)).unwrap();
+        let targets = [
+            "server:80".to_owned(),
+            "server.services.svc.cluster.local:80".to_owned(),
+            "kubernetes.default.svc:443".to_owned(),
+            own.local_addr().unwrap().to_string(),
+        ];
+        let command = targets.map(|target| format!("connect {target}")).join(" -- ");
         // From another node, and from the same node.
-        let command =
-            "connect server:80 -- connect server.services.svc.cluster.local:80 -- connect kubernetes.default.svc:443";
-        create(&pods, pod("far", &names[1], command)).await;
-        create(&pods, pod("near", &names[0], command)).await;
+        create(&pods, pod("far", &names[1], &command)).await;
+        create(&pods, pod("near", &names[0], &command)).await;
         for name in ["far", "near"] {
             await_phase(&pods, name, "Succeeded").await;
         }
