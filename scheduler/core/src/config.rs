@@ -53,7 +53,8 @@ impl Default for Config {
     }
 }
 
-/// The levels of a cluster that says nothing else: label keys are configuration, these are the common ones.
+/// The levels of a cluster that says nothing else: label keys are configuration, these are the common ones. Topograph
+/// counts its tiers from the node: tier 0 is the leaf switch.
 #[must_use]
 pub fn default_topology() -> TopologyLevels {
     let level = |name: &str, keys: &[&str]| (SmolStr::from(name), keys.iter().map(|k| SmolStr::from(*k)).collect());
@@ -62,7 +63,7 @@ pub fn default_topology() -> TopologyLevels {
         level(
             "block",
             &[
-                "fabric.topograph.run/tier-2",
+                "fabric.topograph.run/tier-1",
                 "network.topology.nvidia.com/spine",
                 "topology.k8s.aws/network-node-layer-2",
                 "cloud.google.com/gce-topology-block",
@@ -72,7 +73,7 @@ pub fn default_topology() -> TopologyLevels {
         level(
             "rack",
             &[
-                "fabric.topograph.run/tier-1",
+                "fabric.topograph.run/tier-0",
                 "network.topology.nvidia.com/leaf",
                 "topology.k8s.aws/network-node-layer-3",
                 "cloud.google.com/gce-topology-subblock",

@@ -10,28 +10,28 @@ use std::collections::BTreeMap;
 ///
 /// # Errors
 /// The refusal, when no node takes it.
-pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Refusal> {
+pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Box<Refusal>> {
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else {
-        return Err(Refusal::Nodes(Seen::default()));
+        return Err(Box::new(Refusal::Nodes(Seen::default())));
     };
     let total = snapshot.cluster().node_count();
     if total == 0 {
-        return Err(Refusal::Nodes(Seen::default()));
+        return Err(Box::new(Refusal::Nodes(Seen::default())));
     }
     if spec.unbound_claims {
-        return Err(Refusal::PreFilter { total, reason: Reason::UnboundClaims });
+        return Err(Box::new(Refusal::PreFilter { total, reason: Reason::UnboundClaims }));
     }
     if let Some(named) = spec.pinned() {
         if named.is_empty() {
-            return Err(Refusal::PreFilter { total, reason: Reason::AffinityConflict });
+            return Err(Box::new(Refusal::PreFilter { total, reason: Reason::AffinityConflict }));
         }
         let nodes = named_nodes(&spec, snapshot.cluster());
-        return best_of(&nodes, &spec, snapshot.cluster()).ok_or_else(|| refuse_named(&nodes, &spec, snapshot.cluster()));
+        return best_of(&nodes, &spec, snapshot.cluster()).ok_or_else(|| Box::new(refuse_named(&nodes, &spec, snapshot.cluster())));
     }
     let best = snapshot.view(shape).and_then(|cache| cache.best(&spec));
     match best.and_then(|index| snapshot.cluster().nodes.at(index)) {
         Some((node, _)) => Ok(node),
-        None => Err(Refusal::Nodes(seen(snapshot, shape))),
+        None => Err(Box::new(Refusal::Nodes(seen(snapshot, shape)))),
     }
 }
 

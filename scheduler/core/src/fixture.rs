@@ -17,8 +17,8 @@ pub(crate) fn dgx(name: &str, block: &str, rack: &str) -> NodeInfo {
         .has("nvidia.com/gpu", 8)
         .label("flowforge.dev/numa-nodes", "2")
         .label("nvidia.com/gpu.product", "NVIDIA-H100-80GB-HBM3")
-        .label("fabric.topograph.run/tier-2", block)
-        .label("fabric.topograph.run/tier-1", rack)
+        .label("fabric.topograph.run/tier-1", block)
+        .label("fabric.topograph.run/tier-0", rack)
 }
 
 pub(crate) trait NodeChain: Sized {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 pub type Millis = u64;
 
 /// Identity of a pod.
-#[derive(Clone, Debug, Eq, PartialEq, Hash, Ord, PartialOrd, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Ord, PartialOrd, Serialize, Deserialize)]
 pub struct PodKey {
     /// Namespace.
     pub namespace: SmolStr,
@@ -108,12 +108,6 @@ pub struct PodInfo {
     pub scheduled_condition: Option<(SmolStr, String)>,
     /// Claims and volumes are not schedulable yet by this build: names of PVCs that are unbound, for a named refusal.
     pub unbound_claims: Vec<SmolStr>,
-}
-
-impl Default for PodKey {
-    fn default() -> Self {
-        Self { namespace: SmolStr::default(), name: SmolStr::default(), uid: SmolStr::default() }
-    }
 }
 
 /// Which gang a pod belongs to and as what.

@@ -38,7 +38,7 @@ impl Engine {
                     Answer::Replanned(gang, answer) => self.protocol.replanned(&gang, answer, now, &mut self.fx),
                     Answer::Abort(gang, why) => self.protocol.abort(&gang, &why, now, &mut self.fx),
                     Answer::NodeGone(name) => self.protocol.on_node_gone(&name, now, &mut self.fx),
-                    Answer::Offer(gang) => self.offer_pending(gang, now),
+                    Answer::Offer(gang) => self.offer(gang, now),
                 }
             }
         }
@@ -235,7 +235,7 @@ impl Engine {
                     self.queue.remove(entity);
                 }
             }
-            (GangKey::Pod(pod), Ending::Undone { cause }) => self.on_pod_undone(pod, cause, now, out),
+            (GangKey::Pod(pod), Ending::Undone { cause }) => self.on_pod_undone(pod, &cause, now, out),
             (GangKey::Gang { .. }, Ending::Bound { .. }) => {
                 observe_gang(timings, out);
                 let Some(id) = self.gang_of_key(key) else { return };
@@ -261,13 +261,13 @@ impl Engine {
         vacant.into_iter().for_each(|id| self.drop_pod(id));
     }
 
-    fn on_pod_undone(&mut self, key: &PodKey, cause: Cause, now: Millis, out: &mut Vec<Command>) {
+    fn on_pod_undone(&mut self, key: &PodKey, cause: &Cause, now: Millis, out: &mut Vec<Command>) {
         let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
         let entity = Entity::Pod(id);
         if !self.is_waiting(id) {
             return self.queue.remove(entity);
         }
-        if let Cause::Refused(text) = &cause {
+        if let Cause::Refused(text) = cause {
             self.observe_attempt(id, AttemptResult::Error, out);
             self.report(&[id], &Refusal::Pod { reason: Reason::BindRefused(text.clone()) }, out);
         }
@@ -275,7 +275,7 @@ impl Engine {
         if matches!(cause, Cause::Changed(_)) {
             self.queue.put_back(entity);
         } else {
-            self.queue.fail(entity, Some(Arc::new(Refusal::Pod { reason: undone(&cause) })), now);
+            self.queue.fail(entity, Some(Arc::new(Refusal::Pod { reason: undone(cause) })), now);
         }
     }
 

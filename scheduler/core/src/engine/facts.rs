@@ -2,8 +2,9 @@
 
 use super::Engine;
 use crate::event::RelistedKind;
+use crate::gang::GangId;
 use crate::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
-use crate::plugins::scheduling_gates;
+use crate::plugins::{Cures, scheduling_gates};
 use crate::queue::Entity;
 use crate::snapshot::{Place, PodId};
 use smol_str::SmolStr;
@@ -30,6 +31,7 @@ impl Engine {
         let left = known.and_then(|id| self.gang_of(id)).filter(|(_, name)| membership.as_ref().is_none_or(|g| g.name != *name));
         if let (Some(id), Some((gang, _))) = (known, left) {
             self.gangs.part(id, gang);
+            self.sweep(gang);
         }
         let (namespace, ours) = (pod.key.namespace.clone(), pod.ours);
         let Some(news) = self.snapshot.upsert_pod(pod) else { return };
@@ -106,13 +108,25 @@ impl Engine {
     pub(super) fn drop_pod(&mut self, id: PodId) {
         if let Some((gang, _)) = self.gang_of(id) {
             self.gangs.part(id, gang);
+            self.sweep(gang);
         }
         self.queue.remove(Entity::Pod(id));
         self.first_ready.remove(&id);
+        if self.snapshot.cluster().pod(id).is_some_and(|p| p.place.node().is_some()) {
+            self.cures = self.cures.and(Cures::POD_GONE);
+        }
         if let Some(pod) = self.snapshot.delete_pod(id) {
             self.vacant.remove(&pod.key.uid);
-            if pod.place.node().is_some() {
-                self.cures = self.cures.and(crate::plugins::Cures::POD_GONE);
+        }
+    }
+
+    /// A gang that is gone leaves nothing behind.
+    fn sweep(&mut self, id: GangId) {
+        if self.gangs.get(id).is_none() {
+            self.queue.remove(Entity::Gang(id));
+            self.set_outside(id, 0);
+            if let Some(until) = self.notes.remove(&id).and_then(|note| note.settling_until) {
+                self.settling.remove(&(until, id));
             }
         }
     }
@@ -126,8 +140,12 @@ impl Engine {
     }
 
     pub(super) fn on_gang_gone(&mut self, namespace: &SmolStr, name: &SmolStr, uid: &SmolStr, now: Millis) {
-        let key = self.gangs.find(namespace, name).and_then(|id| self.key_of(id));
+        let id = self.gangs.find(namespace, name);
+        let key = id.and_then(|id| self.key_of(id));
         self.gangs.undeclare(namespace, name, uid);
+        if let Some(id) = id {
+            self.sweep(id);
+        }
         if let Some(key) = key {
             self.protocol.abort(&key, "the gang was deleted", now, &mut self.fx);
         }
@@ -174,6 +192,7 @@ impl Engine {
             }
         }
         self.notes.clear();
+        self.outside = 0;
         let gangs: Vec<Entity> = self.queue.iter().map(|(e, _)| e).filter(|e| matches!(e, Entity::Gang(_))).collect();
         gangs.into_iter().for_each(|gang| self.queue.remove(gang));
         self.gangs.touch_all();

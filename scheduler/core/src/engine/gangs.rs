@@ -26,6 +26,7 @@ impl Engine {
     }
 
     fn look_at(&mut self, id: GangId, now: Millis, out: &mut Vec<Command>) {
+        self.set_outside(id, 0);
         if let Some(until) = self.notes.get_mut(&id).and_then(|n| n.settling_until.take()) {
             self.settling.remove(&(until, id));
         }
@@ -35,7 +36,7 @@ impl Engine {
             return;
         };
         if self.protocol.is_open(&key) {
-            return self.offer_pending(id, now);
+            return self.offer(id, now);
         }
         self.remember_whole(id);
         let Some(gang) = self.gangs.get(id) else { return };
@@ -45,6 +46,8 @@ impl Engine {
             let refusal = Refusal::Gang { gang: title.clone(), reason: reason.clone() };
             self.report(&[*pod], &refusal, out);
         }
+        let queued = matches!(seen.readiness, Readiness::Ready(_) | Readiness::Replacing | Readiness::Partial);
+        self.set_outside(id, seen.strangers.len() + if queued { 0 } else { seen.pending.len() });
         match &seen.readiness {
             Readiness::Idle => self.queue.remove(Entity::Gang(id)),
             Readiness::Waiting(reason) => {
@@ -59,6 +62,16 @@ impl Engine {
             Readiness::Ready(_) | Readiness::Replacing => self.enqueue(id, &seen, now),
             Readiness::Partial => self.adopt(id, key, &seen, now),
         }
+    }
+
+    /// How many members of a gang wait although they are in no queue.
+    pub(super) fn set_outside(&mut self, id: GangId, pods: usize) {
+        let before = match self.notes.get_mut(&id) {
+            Some(note) => std::mem::replace(&mut note.outside, pods),
+            None if pods == 0 => 0,
+            None => std::mem::replace(&mut self.note(id).outside, pods),
+        };
+        self.outside = self.outside + pods - before;
     }
 
     fn wait(&mut self, id: GangId, seen: &Assessment, refusal: Refusal, out: &mut Vec<Command>) {
@@ -83,16 +96,15 @@ impl Engine {
         }
     }
 
-    /// Offers the pods of a gang that wait to the open intent: they may take the slot of a lost member.
-    pub(super) fn offer_pending(&mut self, id: GangId, now: Millis) {
+    /// Offers the pods of a gang to the open intent, bound ones too: they may take the slot of a lost member.
+    pub(super) fn offer(&mut self, id: GangId, now: Millis) {
         let Some(gang) = self.gangs.get(id) else { return };
-        let waiting: Vec<PodId> = gang.members.iter().copied().filter(|pod| self.is_waiting(*pod)).collect();
-        for pod in waiting {
-            if let Some(info) = self.snapshot.cluster().info(pod)
-                && !self.protocol.is_member(&info.key)
+        for pod in gang.members.difference(&gang.doomed) {
+            let Some(record) = self.snapshot.cluster().pod(*pod).filter(|p| !p.vacant) else { continue };
+            if let Some(info) = &record.info
+                && !self.protocol.is_member(&record.key)
             {
-                let info = info.clone();
-                self.protocol.on_pod(&info, now, &mut self.fx);
+                self.protocol.on_pod(info, now, &mut self.fx);
             }
         }
     }

@@ -63,6 +63,8 @@ pub struct Engine {
     first_ready: HashMap<PodId, Millis, foldhash::fast::FixedState>,
     /// Refusals of this run: pods of one shape get one answer while nothing changes.
     refused: BTreeMap<ShapeId, (u64, Arc<Refusal>)>,
+    /// Members that wait although their gang is in no queue.
+    outside: usize,
     /// Pods whose object is gone while their place is kept for a replacement.
     vacant: BTreeMap<SmolStr, PodId>,
 }
@@ -88,6 +90,8 @@ struct Note {
     /// The status written last.
     status: Option<GangSchedulingStatus>,
     settling_until: Option<Millis>,
+    /// Members that wait although the gang is in no queue.
+    outside: usize,
 }
 
 impl Engine {
@@ -114,6 +118,7 @@ impl Engine {
             settling: BTreeSet::new(),
             first_ready: HashMap::default(),
             refused: BTreeMap::new(),
+            outside: 0,
             vacant: BTreeMap::new(),
         }
     }

@@ -55,7 +55,7 @@ impl Engine {
         match cycle::find(&mut self.snapshot, shape) {
             Ok(node) => self.bind_pod(id, node, now, out),
             Err(refusal) => {
-                let refusal = Arc::new(refusal);
+                let refusal: Arc<Refusal> = Arc::from(refusal);
                 self.refused.insert(shape, (seq, Arc::clone(&refusal)));
                 self.refuse_pod(id, shape, refusal, now, out);
             }
@@ -136,7 +136,7 @@ impl Engine {
             Err(reason) => return self.refuse_gang(id, &seen, None, self.named(id, reason), now, out),
         };
         match self.place_gang(&ask, &seen, missing.as_ref()) {
-            Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing, now, out),
+            Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing.as_ref(), now, out),
             Planned::Nowhere(nowhere) => {
                 let level = ask.required.map(|l| self.snapshot.cluster().tree().levels().name(l).to_owned());
                 let context = GangContext {
@@ -243,7 +243,7 @@ impl Engine {
         id: GangId,
         seen: &Assessment,
         places: &[(PodId, NodeId)],
-        missing: Option<Minimum>,
+        missing: Option<&Minimum>,
         now: Millis,
         out: &mut Vec<Command>,
     ) {
@@ -254,7 +254,7 @@ impl Engine {
         let plan = Plan {
             gang: key,
             members: places.iter().filter_map(placement).collect(),
-            quorum: missing.as_ref().map(|m| quorum(m, 0)).unwrap_or_default(),
+            quorum: missing.map(|m| quorum(m, 0)).unwrap_or_default(),
             ready_at_ms: self.gangs.get(id).map_or(now, |g| g.last_arrival_ms),
             planned_at_ms: now,
         };

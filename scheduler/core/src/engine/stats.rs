@@ -1,9 +1,7 @@
 //! The gauges, and the list of what waits.
 
 use super::Engine;
-use crate::model::PodInfo;
 use crate::queue::{Entity, Entry, Place};
-use crate::snapshot::PodId;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
@@ -18,7 +16,7 @@ pub struct Stats {
     pub unschedulable: usize,
     /// Pods with scheduling gates.
     pub gated: usize,
-    /// Members of gangs that are not complete.
+    /// Members of gangs that are not complete, or that their gang has no place for.
     pub incomplete: usize,
     /// Pods whose binding is under way.
     pub pending: usize,
@@ -34,7 +32,7 @@ pub struct Stats {
     pub pods: usize,
     /// Pods assumed on a node and not confirmed yet.
     pub assumed: usize,
-    /// Gangs with at least one member.
+    /// Gangs that are declared or have members.
     pub gangs: usize,
     /// Node classes.
     pub classes: usize,
@@ -62,41 +60,31 @@ pub struct Waiting {
 }
 
 impl Engine {
-    /// The gauges. `O(pods + shapes)`: for a scrape, not for every event.
+    /// The gauges. `O(shapes + open intents)`.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counts = self.queue.counts();
         let protocol = self.protocol.stats();
         let cluster = self.snapshot.cluster();
         let (shapes, shape_bytes) = self.snapshot.cache_size();
-        let (gated, incomplete) = self.outside_the_queue();
         Stats {
             active: counts.active,
             backoff: counts.backoff,
             unschedulable: counts.parked,
-            gated,
-            incomplete,
+            gated: self.snapshot.gated(),
+            incomplete: self.outside,
             pending: counts.in_flight,
             unschedulable_by_plugin: self.queue.by_plugin().clone(),
             open_intents: protocol.open_intents,
             gangs_held_partial: protocol.held_partial,
             nodes: cluster.node_count(),
-            pods: cluster.pods.iter().filter(|(_, p)| p.place != crate::snapshot::Place::Ended).count(),
+            pods: cluster.pod_count() - cluster.ended_count(),
             assumed: cluster.assumed_count(),
-            gangs: self.gangs.iter().filter(|(_, g)| !g.members.is_empty()).count(),
+            gangs: self.gangs.len(),
             classes: cluster.class_count(),
             shapes,
             shape_bytes,
         }
-    }
-
-    /// Gated pods, and ungated members of gangs that are in no queue.
-    fn outside_the_queue(&self) -> (usize, usize) {
-        let gated = |info: &PodInfo| info.gated && !info.deleting;
-        let pods = self.snapshot.cluster().pods.iter().filter_map(|(_, p)| p.info.as_deref());
-        let waits = |pod: &&PodId| self.is_waiting(**pod);
-        let outside = self.gangs.iter().filter(|(id, _)| self.queue.get(Entity::Gang(*id)).is_none());
-        (pods.filter(|p| gated(p)).count(), outside.map(|(_, g)| g.members.iter().filter(waits).count()).sum())
     }
 
     /// Everything that waits, at most `limit` entries: the queue, then gangs that are in none.

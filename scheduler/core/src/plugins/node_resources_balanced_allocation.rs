@@ -34,9 +34,10 @@ mod tests {
     #[test]
     fn a_pod_that_evens_out_scores_higher() {
         let allocatable = [1000, 1000];
+        // 50 + (50 + after - before) / 2
         assert_eq!(score([0, 0], [100, 100], allocatable), 75);
-        assert_eq!(score([0, 500], [500, 0], allocatable), 50 + (50 + 100 - 75) / 2);
-        assert_eq!(score([0, 0], [1000, 0], allocatable), 50 + (50 + 50 - 100) / 2);
+        assert_eq!(score([0, 500], [500, 0], allocatable), 87);
+        assert_eq!(score([0, 0], [1000, 0], allocatable), 50);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub struct Cluster {
     device_resources: Vec<SmolStr>,
     known_nodes: usize,
     assumed: usize,
+    ended: usize,
 }
 
 impl Cluster {
@@ -53,6 +54,7 @@ impl Cluster {
             device_resources,
             known_nodes: 0,
             assumed: 0,
+            ended: 0,
         }
     }
 
@@ -72,6 +74,12 @@ impl Cluster {
     #[must_use]
     pub fn assumed_count(&self) -> usize {
         self.assumed
+    }
+
+    /// Pods that ended.
+    #[must_use]
+    pub fn ended_count(&self) -> usize {
+        self.ended
     }
 
     /// Node classes.
@@ -386,6 +394,8 @@ impl Cluster {
         }
         self.assumed -= usize::from(matches!(old, Place::Assumed(_)));
         self.assumed += usize::from(matches!(place, Place::Assumed(_)));
+        self.ended -= usize::from(old == Place::Ended);
+        self.ended += usize::from(place == Place::Ended);
         if old.node() != place.node() {
             if let Some(node) = old.node() {
                 self.take_off(id, node);

@@ -41,6 +41,8 @@ use std::collections::BTreeSet;
 pub struct Snapshot {
     pub(crate) cluster: Cluster,
     shapes: Shapes,
+    /// Pods of ours with scheduling gates.
+    gated: usize,
 }
 
 /// What a pod's news changed.
@@ -66,6 +68,7 @@ impl Snapshot {
         Self {
             cluster: Cluster::new(levels, config.device_resources.clone()),
             shapes: Shapes::new(config.shape_cache_bytes),
+            gated: 0,
         }
     }
 
@@ -147,7 +150,10 @@ impl Snapshot {
         let shape = (place == Place::Pending || matches!(place, Place::Assumed(_))).then(|| self.enter_shape(&info));
         let Some(pod) = self.cluster.pods.get_mut(id) else { return false };
         let old = std::mem::replace(&mut pod.shape, shape);
-        pod.info = Some(Box::new(info));
+        self.gated += usize::from(is_gated(&info));
+        if let Some(before) = pod.info.replace(Box::new(info)) {
+            self.gated -= usize::from(is_gated(&before));
+        }
         if let Some(old) = old {
             self.shapes.release(old);
         }
@@ -168,6 +174,7 @@ impl Snapshot {
     /// A pod object is gone: what it held is free.
     pub fn delete_pod(&mut self, id: PodId) -> Option<PodRecord> {
         let pod = self.cluster.remove_pod(id)?;
+        self.gated -= usize::from(pod.info.as_deref().is_some_and(is_gated));
         if let Some(shape) = pod.shape {
             self.shapes.release(shape);
         }
@@ -240,6 +247,12 @@ impl Snapshot {
         Some((shape.cache()?, shape, &self.cluster))
     }
 
+    /// Pods of ours with scheduling gates.
+    #[must_use]
+    pub fn gated(&self) -> usize {
+        self.gated
+    }
+
     /// Drops what the budget does not allow for; label keys of ended shapes leave the projection.
     pub fn trim(&mut self) {
         for shape in self.shapes.trim() {
@@ -252,4 +265,8 @@ impl Snapshot {
     pub fn cache_size(&self) -> (usize, usize) {
         self.shapes.size()
     }
+}
+
+fn is_gated(pod: &PodInfo) -> bool {
+    pod.gated && !pod.deleting && !pod.phase.is_terminal()
 }

@@ -162,7 +162,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn a_node(n: u8, gpus: u8, rack: u8, cordoned: bool, taint: u8, uid: bool) -> NodeInfo {
-    let mut info = node(&format!("n{n}")).label("fabric.topograph.run/tier-1", &format!("r{rack}")).has("cpu", 4000).has("pods", 4);
+    let mut info = node(&format!("n{n}")).label("fabric.topograph.run/tier-0", &format!("r{rack}")).has("cpu", 4000).has("pods", 4);
     if gpus > 0 {
         info = info.has("nvidia.com/gpu", i64::from(gpus) * 2).label("pool", &format!("g{gpus}"));
     }
