@@ -7,16 +7,16 @@ use std::{net::Ipv4Addr, path::Path};
 
 use serde_json::{Value, json};
 
-use super::{SANDBOX_IMAGE, TopologyPolicy, network::pod_range};
+use super::{
+    SANDBOX_IMAGE, TopologyPolicy,
+    network::{POD_RANGES, pod_range},
+};
 
 /// Where the kubelet finds the container runtime, inside the node.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// The ClusterIP of DNS, kubeadm's choice.
 pub(super) const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-
-/// All pods of all real nodes.
-const POD_RANGES: &str = "10.244.0.0/16";
 
 /// The CPUs and memory that a node keeps for itself, so that its allocatable is
 /// that of a fake node of the same profile.

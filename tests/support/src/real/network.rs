@@ -29,6 +29,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::requirements::search_path;
 use crate::{
     network::Network,
     supervisor::{Launch, Stage, Supervisor},
@@ -61,6 +62,9 @@ pub(super) fn node_address(slot: u8, index: usize) -> Ipv4Addr {
     Ipv4Addr::new(100, 127, slot, last)
 }
 
+/// All pods of all real nodes.
+pub(super) const POD_RANGES: &str = "10.244.0.0/16";
+
 /// The pods' addresses on the `index`-th real node.
 pub(super) fn pod_range(index: usize) -> String {
     format!("10.244.{index}.0/24")
@@ -89,6 +93,10 @@ pub(super) fn create(supervisor: &Supervisor) -> Result<Network> {
     ip(&enter, &format!("link set lo up\naddr add {address}/24 dev uplink\nlink set uplink up\n"))?;
     let forward = run(&enter, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], "");
     forward.context("let nodes route between their pods")?;
+    // The machine has no route to pods, whose addresses recur in every testbed.
+    let masquerade =
+        ["iptables", "-w", "-t", "nat", "-A", "POSTROUTING", "-s", POD_RANGES, "-o", "uplink", "-j", "MASQUERADE"];
+    run(&enter, &masquerade, "").context("let pods reach the machine")?;
     Ok(Network { address: address.into(), advertise: address.into(), enter })
 }
 
@@ -128,6 +136,7 @@ fn run(enter: &[String], argv: &[&str], input: &str) -> Result<()> {
     let (program, arguments) = whole.split_first().context("an empty command")?;
     let mut child = Command::new(program)
         .args(arguments)
+        .env("PATH", search_path())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

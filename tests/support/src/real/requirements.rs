@@ -93,7 +93,8 @@ pub(super) fn find_programs() -> Result<Programs, Missing> {
     }
 }
 
-fn search_path() -> String {
+/// `PATH` with the system directories in it.
+pub(super) fn search_path() -> String {
     let own = env::var("PATH").unwrap_or_default();
     let mut dirs: Vec<&str> = own.split(':').filter(|dir| !dir.is_empty()).collect();
     dirs.extend(SYSTEM_DIRS.into_iter().filter(|dir| !own.split(':').any(|own| own == *dir)));
