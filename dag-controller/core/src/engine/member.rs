@@ -38,7 +38,7 @@ pub(crate) enum Stage {
     Live,
 }
 
-/// Facts that stay true once seen, but for [`flag::OTHERS`].
+/// Facts that stay true once seen, but for [`flag::FINALIZER`].
 pub(crate) mod flag {
     /// It has a node.
     pub(crate) const BOUND: u16 = 1;
@@ -56,7 +56,7 @@ pub(crate) mod flag {
     pub(crate) const FINALIZER: u16 = 1 << 6;
     /// RemoveFinalizer was commanded, or is not needed.
     pub(crate) const RELEASED: u16 = 1 << 7;
-    /// Containers besides the main one run (the last word counts).
+    /// Containers besides the main one ran on after its end.
     pub(crate) const OTHERS: u16 = 1 << 8;
     /// It ended without a verdict and is made again once stopped.
     pub(crate) const UNDONE: u16 = 1 << 9;
@@ -98,12 +98,12 @@ impl Member {
     /// Takes in what the facts say about the pod itself; verdicts are [`fate`]'s.
     pub(crate) fn observe(&mut self, facts: &PodFacts) {
         self.stage = Stage::Live;
-        self.flags &= !(flag::OTHERS | flag::FINALIZER);
+        self.flags &= !flag::FINALIZER;
         self.set(flag::RAN, has_run(facts));
         self.set(flag::BOUND, facts.node.is_some() || self.has(flag::RAN));
         self.set(flag::DELETING, facts.deletion_requested_at_ms.is_some());
         self.set(flag::STOPPED, is_stopped(facts));
-        self.set(flag::OTHERS, facts.others_running);
+        self.set(flag::OTHERS, facts.others_running && matches!(facts.main, MainContainer::Ended { .. }));
         self.set(flag::FINALIZER, facts.finalizer);
     }
 

@@ -14,7 +14,7 @@ use crate::reason::{Cause, Reason};
 use crate::state::GangPhase;
 
 use super::gang::{Claim, Cx, Gang};
-use super::member::{Stage, flag};
+use super::member::{Member, Stage, flag};
 use super::timers::{Wake, backoff_ms, quota_hold_ms};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,7 +89,7 @@ impl Gang {
 
     /// Creates what is missing, as far as the pause and the batch allow. O(members) when something is missing.
     pub(crate) fn supply_all(&mut self, cx: &mut Cx<'_>) {
-        if !self.may_create(cx) {
+        if !self.may_create(cx) || self.is_withdrawing() {
             return;
         }
         self.supply.withdrawing = false;
@@ -120,6 +120,12 @@ impl Gang {
 
     fn may_create(&self, cx: &mut Cx<'_>) -> bool {
         !cx.booting && self.claim == Claim::Held && self.ending.is_none() && !self.is_held(cx)
+    }
+
+    /// A withdrawn pod is not gone yet. Made whole again with it, the gang would be bound, and then lose it.
+    fn is_withdrawing(&self) -> bool {
+        let on_its_way = |m: &Member| m.stage == Stage::Live && m.has(flag::KILLED) && m.outcome.is_none();
+        self.supply.withdrawing && self.members.iter().any(on_its_way)
     }
 
     fn is_held(&self, cx: &mut Cx<'_>) -> bool {
