@@ -542,13 +542,9 @@ fn observed_gang(node: u32, ended: Option<GangEnd>) -> ObservedGang {
 
 #[test]
 fn a_restart_goes_on_where_it_was() {
-    let end = GangEnd {
-        succeeded: true,
-        cause: Cause::of(Reason::Completed),
-        scheduled_at_ms: None,
-        started_at_ms: None,
-        finished_at_ms: 5,
-    };
+    let (scheduled_at_ms, started_at_ms) = (None, None);
+    let cause = Cause::of(Reason::Completed);
+    let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms: 5 };
     let train0 = MemberKey { node: NodeIx(1), attempt: 1, rank: 0, incarnation: 0 };
     let observed = Observed {
         gangs: vec![observed_gang(0, Some(end)), observed_gang(1, None)],

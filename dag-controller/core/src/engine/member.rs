@@ -62,7 +62,7 @@ pub(crate) mod flag {
     pub(crate) const UNDONE: u16 = 1 << 9;
 }
 
-/// One slot of a gang: twelve bytes a member.
+/// One slot of a gang: eight bytes a member.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Member {
     /// How often this rank was made again.

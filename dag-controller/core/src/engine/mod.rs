@@ -244,3 +244,14 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_node_and_of_a_member_is_small() {
+        assert!(size_of::<Node>() <= 128, "{} bytes a node", size_of::<Node>());
+        assert_eq!(size_of::<member::Member>(), 8, "bytes a member");
+    }
+}
