@@ -27,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 2_048;
 /// Longest sleep, so that gauges and the heartbeat stay fresh.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
+/// Sleep while dispatch has no room, unless an input comes.
+const BLOCKED_SLEEP: Duration = Duration::from_millis(5);
 /// Gauges are set at most this often.
 const GAUGE_PERIOD: Duration = Duration::from_millis(200);
 /// A term in which nothing can be planned for so long is given up, so that the next one reads everything anew.
@@ -143,6 +145,9 @@ impl Writer {
     }
 
     fn sleep(&self) -> Duration {
+        if self.outbox.is_blocked() {
+            return BLOCKED_SLEEP;
+        }
         let Some(at_ms) = self.engine.next_wakeup() else { return LONGEST_SLEEP };
         Duration::from_millis(at_ms.saturating_sub(self.clock.now_ms())).min(LONGEST_SLEEP)
     }
@@ -169,6 +174,7 @@ impl Writer {
                 self.metrics.observe(observation, share);
                 continue;
             }
+            tracing::trace!(now_ms, ?command, "command");
             let facts = subject(&command).and_then(|pod| self.facts.get(&pod.uid)).unwrap_or(&unknown);
             self.outbox.push(command, facts, now_ms);
         }
@@ -182,6 +188,7 @@ impl Writer {
     }
 
     fn apply(&mut self, event: Event, at_ms: u64) {
+        tracing::trace!(at_ms, ?event, "event");
         self.engine.apply(event, at_ms, &mut self.commands);
     }
 

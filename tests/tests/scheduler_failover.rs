@@ -12,7 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use scheduler::{Random, assert_no_overcommit, bound, create, delete, gang, install, is_live, members, namespace, until};
+use scheduler::{Random, assert_no_overcommit, bound, create, delete, gang, install_with_short_lease, is_live, members, namespace, until};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -107,7 +107,7 @@ async fn a_large_gang_is_whole_or_unbound_however_often_the_scheduler_is_killed(
     const SIZE: usize = 256;
     let kills: u64 = std::env::var("FLOWFORGE_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50);
     let testbed = scheduler::testbed(Profile::DgxH100, 512).await;
-    install(&testbed, CONFIG).await;
+    install_with_short_lease(&testbed, CONFIG).await;
     namespace(&testbed, "large").await;
     let binds = BindWatch::start(&testbed);
     let mut random = Random::new(1);
@@ -158,7 +158,7 @@ async fn a_paused_leaders_late_writes_change_nothing() {
     const SIZE: usize = 64;
     const ROUNDS: u64 = 8;
     let testbed = scheduler::testbed(Profile::DgxH100, 128).await;
-    let installation = install(&testbed, CONFIG).await;
+    let installation = install_with_short_lease(&testbed, CONFIG).await;
     let standby = testbed.network().at(STANDBY_PORT);
     installation.start_scheduler(STANDBY, standby).await.unwrap();
     namespace(&testbed, "paused").await;
@@ -218,7 +218,7 @@ async fn placement(testbed: &Testbed, name: &str) -> BTreeMap<String, String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_the_api_server_costs_neither_the_lease_nor_the_gangs() {
     let testbed = scheduler::testbed(Profile::DgxH100, 32).await;
-    let installation = install(&testbed, CONFIG).await;
+    let installation = install_with_short_lease(&testbed, CONFIG).await;
     namespace(&testbed, "flooded").await;
     let flood = flood(&testbed).await;
     let before = epoch(&testbed).await.unwrap();

@@ -4,7 +4,7 @@
 mod scheduler;
 
 use flowforge_testbed::{Profile, Testbed};
-use flowforge_tests::metrics::Scrape;
+use flowforge_tests::metrics::{Scrape, get};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -15,6 +15,7 @@ use scheduler::{
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,9 +52,13 @@ async fn a_gang_one_gpu_short_binds_nothing_until_a_node_brings_it() {
     let before = Scrape::of(installation.scheduler).await.unwrap();
     let took = bound_after_a_node_is_added(&testbed).await;
     assert!(took <= Duration::from_secs(1), "bound {took:?} after the node could take pods");
-    let after = Scrape::of(installation.scheduler).await.unwrap();
     let placed = "flowforge_gang_placement_duration_seconds_count";
-    assert_eq!(after.sum(placed, "") - before.sum(placed, ""), 1.0);
+    until("the placement is measured once its intent is closed", SOON, || async {
+        let after = Scrape::of(installation.scheduler).await.unwrap();
+        let measured = after.sum(placed, "") - before.sum(placed, "");
+        if measured == 1.0 { Ok(()) } else { Err(format!("{measured}")) }
+    })
+    .await;
     assert_no_overcommit(&testbed, "nvidia.com/gpu").await;
     an_incomplete_gang_says_so(&testbed).await;
 }
@@ -165,7 +170,7 @@ async fn two_gangs_of_which_one_fits_never_lock_each_other_out() {
     const ROUNDS: usize = 200;
     const ISLANDS: usize = 4;
     let testbed = scheduler::testbed(Profile::DgxH100, 5 * ISLANDS).await;
-    install(&testbed, CONFIG).await;
+    let installation = install(&testbed, CONFIG).await;
     // Four islands of five nodes run fifty rounds each; a gang takes three nodes, so two never fit together.
     for (index, node) in node_names(&testbed).await.iter().enumerate() {
         label_node(&testbed, node, json!({"island": (index / 5).to_string()})).await;
@@ -173,7 +178,7 @@ async fn two_gangs_of_which_one_fits_never_lock_each_other_out() {
     let mut islands = Vec::new();
     for island in 0..ISLANDS {
         namespace(&testbed, &format!("island-{island}")).await;
-        islands.push(rounds(&testbed, island, ROUNDS / ISLANDS));
+        islands.push(rounds(&testbed, installation.scheduler, island, ROUNDS / ISLANDS));
     }
     let partial: Vec<Duration> = futures::future::join_all(islands).await;
     let worst = partial.into_iter().max().unwrap();
@@ -183,7 +188,16 @@ async fn two_gangs_of_which_one_fits_never_lock_each_other_out() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-async fn rounds(testbed: &Testbed, island: usize, rounds: usize) -> Duration {
+/// Waits until the gang is whole; what the scheduler thinks meanwhile is the explanation when it never is.
+async fn whole(testbed: &Testbed, scheduler: SocketAddr, space: &str, name: &str) {
+    until(&format!("gang {name} is whole"), SOON, || async {
+        let live = members(testbed, space, name).await.iter().filter(|pod| is_live(pod)).count();
+        if live == 3 { Ok(()) } else { Err(get(scheduler, "/debug/state").await.unwrap_or_default()) }
+    })
+    .await;
+}
+
+async fn rounds(testbed: &Testbed, scheduler: SocketAddr, island: usize, rounds: usize) -> Duration {
     let space = format!("island-{island}");
     let watch = PartialWatch::start(testbed, &space, 3);
     for round in 0..rounds {
@@ -211,7 +225,7 @@ async fn rounds(testbed: &Testbed, island: usize, rounds: usize) -> Duration {
             "round {round}: both gangs hold nodes"
         );
         delete(testbed, &space, &format!("flowforge.dev/gang={}", names[first])).await;
-        bound(testbed, &space, loser, 3, SOON).await;
+        whole(testbed, scheduler, &space, loser).await;
         delete(testbed, &space, &format!("flowforge.dev/gang={loser}")).await;
     }
     watch.longest()

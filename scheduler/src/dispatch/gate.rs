@@ -29,6 +29,16 @@ pub(super) enum Failure {
     Lost,
 }
 
+impl Failure {
+    /// The text for people.
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Self::Conflict(why) | Self::NotFound(why) | Self::Refused(why) | Self::Unknown(why) => why,
+            Self::Lost => "the leadership was lost",
+        }
+    }
+}
+
 /// The way to the API server for one term.
 #[derive(Clone)]
 pub(super) struct Gate {

@@ -48,7 +48,7 @@ impl Journal {
                         payload: read.payload,
                     },
                     Err(Failure::Lost) => return None,
-                    Err(failure) => JournalReadResult::Unknown(format!("{failure:?}")),
+                    Err(failure) => JournalReadResult::Unknown(failure.why().to_owned()),
                 };
                 Some(Outcome::JournalRead { op: *op, result })
             }

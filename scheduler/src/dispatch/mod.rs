@@ -22,7 +22,7 @@ use flowforge_runtime::{Leadership, Pressure};
 use flowforge_scheduler_core::command::{Command, OpId};
 use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
-use gate::{Failure, Gate};
+use gate::Gate;
 pub(crate) use journal::Journal;
 use reports::{ConditionWrite, GangWrite, Reports};
 use smol_str::SmolStr;
@@ -171,6 +171,11 @@ impl Outbox {
         self.backlog.is_empty()
     }
 
+    /// Whether commands wait for room in a lane.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
     /// A gang object is gone.
     pub(crate) fn forget_gang(&self, uid: &SmolStr) {
         self.reports.forget_gang(uid);
@@ -238,20 +243,12 @@ pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(i64
         settings.pressure.clone(),
         settings.request_timeout,
     );
-    let mut epoch = 0;
-    let mut read = Vec::new();
-    for slot in 0..slots {
-        let (slot_epoch, slot) = settings.journal.read(&gate, slot, Instant::now()).await.map_err(|failure| {
-            let why = match failure {
-                Failure::Conflict(why) | Failure::NotFound(why) | Failure::Refused(why) | Failure::Unknown(why) => why,
-                Failure::Lost => "the leadership was lost".to_owned(),
-            };
-            format!("cannot read slot {slot} of the placement journal in {}: {why}", settings.journal.namespace)
-        })?;
-        epoch = epoch.max(slot_epoch);
-        read.push(slot);
-    }
-    Ok((epoch, read))
+    let read = (0..slots).map(|slot| settings.journal.read(&gate, slot, Instant::now()));
+    let read = futures::future::try_join_all(read).await.map_err(|failure| {
+        format!("cannot read the placement journal in {}: {}", settings.journal.namespace, failure.why())
+    })?;
+    let epoch = read.iter().map(|(epoch, _)| *epoch).max().unwrap_or_default();
+    Ok((epoch, read.into_iter().map(|(_, slot)| slot).collect()))
 }
 
 /// The pod that a command is about.

@@ -19,13 +19,15 @@ pub(crate) async fn testbed(profile: Profile, nodes: usize) -> Testbed {
     Testbed::builder().nodes(profile, nodes).start().await.unwrap()
 }
 
-/// Options for the scheduler alone, with a configuration file of this content.
+/// Options for the scheduler alone, with a configuration file of this content and the lease of production.
 pub(crate) fn options(testbed: &Testbed, config: &str) -> Options {
     let path: PathBuf = testbed.dir().join("scheduler.yaml");
     std::fs::write(&path, config).unwrap();
+    let log = std::env::var("FLOWFORGE_TEST_LOG").unwrap_or_else(|_| "info".to_owned());
     Options {
         controller: false,
-        scheduler_args: vec![format!("--config={}", path.display()), "--log-level=info".to_owned()],
+        lease_args: Vec::new(),
+        scheduler_args: vec![format!("--config={}", path.display()), format!("--log-level={log}")],
         ..Options::default()
     }
 }
@@ -33,6 +35,12 @@ pub(crate) fn options(testbed: &Testbed, config: &str) -> Options {
 /// Installs and starts the scheduler; a failure shows its log.
 pub(crate) async fn install<'t>(testbed: &'t Testbed, config: &str) -> Installation<'t> {
     Installation::install(testbed, options(testbed, config)).await.unwrap()
+}
+
+/// The same with a lease that others take over after five seconds.
+pub(crate) async fn install_with_short_lease<'t>(testbed: &'t Testbed, config: &str) -> Installation<'t> {
+    let options = Options { lease_args: Options::default().lease_args, ..options(testbed, config) };
+    Installation::install(testbed, options).await.unwrap()
 }
 
 /// A namespace that can take pods.
