@@ -21,7 +21,6 @@ use flowforge_api::names::field_manager;
 
 const QUEUE: usize = 1024;
 const LONGEST_NOTE: usize = 1024;
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 struct Notice {
     object: ObjectReference,
@@ -50,10 +49,11 @@ impl Announcer {
     pub fn new(
         client: Client,
         leadership: Leadership,
+        timeout: Duration,
         metrics: Arc<Metrics>,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, inbox) = mpsc::channel(QUEUE);
-        let task = send(inbox, client, leadership, Arc::clone(&metrics));
+        let task = send(inbox, client, leadership, timeout, Arc::clone(&metrics));
         (Self { queue, metrics }, task)
     }
 
@@ -130,7 +130,13 @@ impl Announcer {
     }
 }
 
-async fn send(mut inbox: mpsc::Receiver<Notice>, client: Client, leadership: Leadership, metrics: Arc<Metrics>) {
+async fn send(
+    mut inbox: mpsc::Receiver<Notice>,
+    client: Client,
+    leadership: Leadership,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+) {
     let mut number = 0u32;
     loop {
         let notice = tokio::select! {
@@ -139,16 +145,19 @@ async fn send(mut inbox: mpsc::Receiver<Notice>, client: Client, leadership: Lea
         };
         let Some(notice) = notice else { return };
         metrics.queue_out.with(Queue::Events).inc();
-        if !leadership.permits(TIMEOUT) {
+        if !leadership.permits(timeout) {
             metrics.wrote(Write::Event, Outcome::Withheld);
             continue;
         }
         number = number.wrapping_add(1);
         let event = event(notice, number);
         let api: Api<Event> = Api::namespaced(client.clone(), event.metadata.namespace.as_deref().unwrap_or_default());
-        let outcome = match tokio::time::timeout(TIMEOUT, api.create(&PostParams::default(), &event)).await {
+        let outcome = match tokio::time::timeout(timeout, api.create(&PostParams::default(), &event)).await {
             Ok(Ok(_)) => Outcome::Done,
-            Ok(Err(kube::Error::Api(_))) => Outcome::Refused,
+            Ok(Err(kube::Error::Api(status))) => {
+                tracing::debug!(message = %status.message, "event refused");
+                Outcome::Refused
+            }
             Ok(Err(_)) | Err(_) => Outcome::Unknown,
         };
         metrics.wrote(Write::Event, outcome);

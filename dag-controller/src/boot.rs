@@ -5,11 +5,13 @@
 
 use flowforge_api::Workflow;
 use flowforge_api::gang::{Gang, GangPhase};
+use flowforge_api::workflow::WorkflowPhase;
 use flowforge_dag_controller_core::engine::{Observed, ObservedGang, rebuild};
 use flowforge_dag_controller_core::frontend::{self, FieldError};
 use flowforge_dag_controller_core::{Cause, Command, Event, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -113,6 +115,11 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         return Some(Built { flow: None, commands: Vec::new(), orphans: orphans(found.pods.values()) });
     };
     let spec = Arc::new(workflow.spec.clone());
+    if let Some(cause) = recorded_refusal(&workflow) {
+        let mut flow = Flow::new(key.clone(), &workflow, spec, Body::Refused(Box::new(cause)));
+        flow.lane.sent = sent(&workflow);
+        return Some(Built { flow: Some(flow), commands: Vec::new(), orphans: orphans(found.pods.values()) });
+    }
     let document = serde_json::to_value(&*workflow).unwrap_or_default();
     let compiled = match frontend::compile(&document, frontend::Options::default()) {
         Ok(compiled) => compiled,
@@ -136,11 +143,13 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         &mut Vec::new(),
     );
     let mut flow = Flow::new(key.clone(), &workflow, spec, Body::State(Box::new(blank)));
+    flow.lane.sent = sent(&workflow);
     let (mut observed, orphans) = observe(&mut flow, &found, shared);
     let hold = judge(&flow, &shared.storage);
     let unstarted = observed.gangs.is_empty() && workflow.status.as_ref().is_none_or(|s| s.started_at.is_none());
     if let Some(cause) = hold.as_ref().filter(|c| c.reason == Reason::ClaimNotShared && unstarted) {
         flow.body = Body::Refused(Box::new(cause.clone()));
+        flow.lane.sent = None;
         return Some(Built { flow: Some(flow), commands: Vec::new(), orphans });
     }
     observed.hold = hold.map(Box::new);
@@ -206,6 +215,19 @@ fn orphans<'a>(pods: impl Iterator<Item = &'a Box<WatchedPod>>) -> Vec<PodRef> {
             uid: p.uid().unwrap_or_default(),
         })
         .collect()
+}
+
+/// A refusal that a former term wrote down is final.
+fn recorded_refusal(workflow: &Workflow) -> Option<Cause> {
+    let status = workflow.status.as_ref().filter(|s| s.phase == Some(WorkflowPhase::Failed))?;
+    let reason = Reason::parse(status.reason.as_deref()?);
+    let refused = matches!(reason, Reason::InvalidSpec | Reason::ClaimNotShared) && status.started_at.is_none();
+    refused.then(|| Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default()))
+}
+
+/// The status as a write of ours that has been made: what is already so is not written again.
+fn sent(workflow: &Workflow) -> Option<Value> {
+    workflow.status.as_ref().map(status::merge_patch)
 }
 
 fn invalid(errors: &[FieldError]) -> Cause {

@@ -258,12 +258,26 @@ pub async fn write_gang(writer: &Writer, key: AttemptKey, mut write: GangWrite) 
                 return Outcome::GangAbsent(key);
             }
             Sent::Done(gang) if gang_end(&gang).is_some() => return Outcome::Gang(key, Box::new(gang)),
+            // An earlier try whose answer was lost has landed.
+            Sent::Done(gang) if holds(&gang, &write.status) => {
+                return Outcome::GangWritten(key, gang.metadata.resource_version.unwrap_or_default());
+            }
             Sent::Done(gang) => write.resource_version = gang.metadata.resource_version.unwrap_or_default(),
             Sent::Gone => return Outcome::GangAbsent(key),
             Sent::Withheld => return Outcome::Withheld,
             Sent::Refused(_) | Sent::Stale | Sent::Taken => return Outcome::GangRefused(key),
         }
     }
+}
+
+/// Whether a Gang's status holds our part already.
+fn holds(gang: &Gang, ours: &GangStatus) -> bool {
+    let Some(theirs) = &gang.status else { return false };
+    let part = |s: &GangStatus| {
+        let ranks = [s.succeeded_ranks.clone(), s.failed_ranks.clone(), s.stopped_ranks.clone()];
+        (s.phase, s.reason.clone(), s.members.clone(), ranks, s.results.clone())
+    };
+    part(theirs) == part(ours)
 }
 
 /// A Workflow by name, UID and resourceVersion.

@@ -413,3 +413,7 @@ impl Flow {
 pub fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

@@ -53,6 +53,8 @@ pub enum Alarm {
     Status,
     /// A gang's changes are to be written.
     Gang(AttemptKey),
+    /// A workflow that could not run has lived long enough.
+    Expired,
 }
 
 /// What carrying out commands leaves to the shard.
@@ -99,10 +101,7 @@ impl Runner<'_> {
                     left.alarms.push((at_ms, Alarm::Core));
                 }
                 Command::ReleaseWorkflow => self.release(flow),
-                Command::DeleteWorkflow => {
-                    let workflow = workflow_ref(flow);
-                    self.spawn(flow, |writer| async move { exec::delete_workflow(&writer, workflow).await });
-                }
+                Command::DeleteWorkflow => self.delete_workflow(flow),
             }
         }
         left
@@ -114,6 +113,12 @@ impl Runner<'_> {
     {
         let (key, uid, job) = (flow.key.clone(), flow.uid.clone(), job(self.writer.clone()));
         self.jobs.spawn(async move { Ended { flow: key, uid, outcome: job.await } });
+    }
+
+    /// Deletes a workflow that has lived long enough.
+    pub fn delete_workflow(&mut self, flow: &Flow) {
+        let workflow = workflow_ref(flow);
+        self.spawn(flow, |writer| async move { exec::delete_workflow(&writer, workflow).await });
     }
 
     fn create_gang(&mut self, flow: &mut Flow, key: AttemptKey) {

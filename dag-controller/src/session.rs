@@ -103,7 +103,7 @@ impl Controller {
         let (router, inboxes) = Router::new(self.config.workers, Arc::clone(&self.metrics));
         let (storage, nodes) = (Arc::new(StorageTable::default()), Nodes::default());
         let (announcer, announcing) =
-            Announcer::new(self.client.clone(), leadership.clone(), Arc::clone(&self.metrics));
+            Announcer::new(self.client.clone(), leadership.clone(), self.timeout, Arc::clone(&self.metrics));
         let shared = Shared {
             writer: self.writer(leadership),
             storage: Arc::clone(&storage),

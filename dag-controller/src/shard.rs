@@ -208,11 +208,18 @@ impl Shard {
         }
     }
 
-    /// Tells the user that a workflow can not run.
+    /// Tells the user that a workflow can not run, unless that was told before.
     fn refuse(&mut self, key: &FlowKey, arrived: Instant) {
-        if let Some(flow) = self.flows.get(key) {
-            self.shared.announcer.refused(flow);
+        let Some(flow) = self.flows.get_mut(key) else { return };
+        if let Some(ttl) = flow.spec.ttl_seconds_after_finished.and_then(|s| u64::try_from(s).ok()) {
+            let at = now_ms().saturating_add(ttl.saturating_mul(1000));
+            flow.wake_at_ms = Some(at);
+            self.alarms.insert((at, key.clone(), Alarm::Expired));
         }
+        if flow.lane.sent.is_some() {
+            return;
+        }
+        self.shared.announcer.refused(flow);
         self.with_runner(key, arrived, |runner, flow| {
             flow.lane.dirty = true;
             runner.write_status(flow);
@@ -308,6 +315,7 @@ impl Shard {
             match cause {
                 Some(cause) if cause.reason == Reason::ClaimNotShared && !started => {
                     flow.body = Body::Refused(Box::new(cause));
+                    flow.lane.sent = None;
                     self.refuse(&key, arrived);
                 }
                 cause => self.drive(&key, vec![Event::Hold(cause.map(Box::new))], arrived),
@@ -341,6 +349,11 @@ impl Shard {
                         self.drive(&key, vec![Event::Timer], arrived);
                     }
                 }
+                Alarm::Expired => self.with_runner(&key, arrived, |runner, flow| {
+                    if flow.wake_at_ms == Some(at) {
+                        runner.delete_workflow(flow);
+                    }
+                }),
                 Alarm::Status => self.with_runner(&key, arrived, |runner, flow| runner.write_status(flow)),
                 Alarm::Gang(attempt) => self.with_runner(&key, arrived, |runner, flow| {
                     if let Some(attempt) = flow.attempts.get_mut(&attempt) {

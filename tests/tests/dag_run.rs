@@ -266,13 +266,8 @@ fn of_two_gangs_that_fit_the_quota_only_alone_one_runs_then_the_other() {
         })
         .await;
         // Nobody binds them before both have got their share, so that both are half created.
-        let slow = |id: &str| {
-            let mut node = node(id, 4, 500, &[]);
-            node["podTemplate"] = json!({"spec": {"schedulerName": "nobody"}});
-            node
-        };
         for name in ["one", "two"] {
-            world.submit("quota", name, json!([slow("a")]), json!({})).await;
+            world.submit("quota", name, json!([node("a", 4, 500, &[])]), json!({"schedulerName": "nobody"})).await;
         }
         let half = world.shows("quota", "one", "QuotaExceeded");
         let other = world.shows("quota", "two", "QuotaExceeded");
@@ -364,14 +359,13 @@ async fn create_raw(world: &dag::World, namespace: &str, name: &str, nodes: Valu
 fn hostile_input_does_no_harm() {
     cases(|world| async move {
         world.namespace("hostile").await;
-        // A large cyclic graph is refused, in good time.
+        // A large cyclic graph is refused within the API server's patience with a webhook (5 s), else it would be another
+        // refusal.
         let many: Vec<Value> = (0..5000)
             .map(|i| json!({"id": format!("n{i}"), "image": "x", "dependsOn": [format!("n{}", (i + 1) % 5000)]}))
             .collect();
-        let started = std::time::Instant::now();
         let refusal = create_raw(world, "hostile", "cycle", json!(many)).await.unwrap_err();
         assert!(refusal.contains("dependsOn"), "{refusal}");
-        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
         // Garbage to the webhook itself.
         let address = world.testbed.network().at(11443);
         let mut config = kube::Config::new(format!("https://{address}").parse().unwrap());
@@ -417,9 +411,7 @@ fn what_slipped_past_the_webhook_is_refused_by_the_controller() {
 fn a_member_rolled_back_by_the_scheduler_is_made_again_in_the_same_attempt() {
     cases(|world| async move {
         world.namespace("rollback").await;
-        let mut node = node("a", 2, 300, &[]);
-        node["podTemplate"] = json!({"spec": {"schedulerName": "nobody"}});
-        world.submit("rollback", "wf", json!([node]), json!({})).await;
+        world.submit("rollback", "wf", json!([node("a", 2, 300, &[])]), json!({"schedulerName": "nobody"})).await;
         until("both members exist", || async {
             let n = world.members("rollback", "wf", "a").await.len();
             if n == 2 { Ok(()) } else { Err(format!("{n}")) }

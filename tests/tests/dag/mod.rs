@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 /// Long enough for a loaded machine; a test that waits so long has failed.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_secs(240);
 
 /// A control plane with fake nodes, kube-scheduler, and the controller under its own ServiceAccount.
 pub(crate) struct World {
