@@ -109,6 +109,8 @@ disabled_plugins = [
 [plugins."io.containerd.cri.v1.runtime"]
   # A lower score than our own needs CAP_SYS_RESOURCE, which root may lack.
   restrict_oom_score_adj = true
+  # A profile would be loaded into the machine's kernel, and stay.
+  disable_apparmor = true
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["{plugins}"]
   conf_dir = "{config}"

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -69,7 +70,12 @@ func (c cgroups) create() error {
 	return nil
 }
 
-// handDown enables all controllers of a v2 group for its children.
+// needed are the controllers without which a kubelet refuses a v2 group.
+var needed = []string{"cpu", "cpuset", "hugetlb", "memory", "pids"}
+
+// handDown enables the controllers of a v2 group for its children. One that is
+// busy elsewhere (cpu with real-time processes, rdma, misc) is missed only if
+// the kubelet needs it.
 func handDown(parent string) error {
 	controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -80,7 +86,8 @@ func handDown(parent string) error {
 	}
 	control := filepath.Join(parent, "cgroup.subtree_control")
 	for controller := range strings.FieldsSeq(string(controllers)) {
-		if err := os.WriteFile(control, []byte("+"+controller), 0o644); err != nil {
+		err := os.WriteFile(control, []byte("+"+controller), 0o644)
+		if err != nil && slices.Contains(needed, controller) {
 			return fmt.Errorf("%s: +%s: %w", control, controller, err)
 		}
 	}
