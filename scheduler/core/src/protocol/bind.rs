@@ -53,7 +53,6 @@ impl Protocol {
         let op = self.await_op(Awaited::Member(seq, index, request), cx.now);
         let Some(intent) = self.intents.get_mut(&seq) else { return };
         let id = intent.id.clone();
-        let gang = intent.gang.clone();
         let member = &intent.members[index];
         let pod = member.pod.clone();
         let resource_version = member.resource_version.clone();
@@ -69,7 +68,11 @@ impl Protocol {
                 Command::FencePod { op, pod, resource_version: Some(resource_version), fence }
             }
             MemberRequest::Mark => {
-                let message = format!("{gang} is rolled back: not all of its members could be bound");
+                let gang = &intent.gang;
+                let message = match &intent.phase {
+                    Phase::RollingBack { cause, .. } => format!("{gang} is rolled back: {}", cause.message()),
+                    _ => format!("the node of this member of {gang} is lost: a replacement takes its place"),
+                };
                 Command::MarkRollback { op, pod, message }
             }
             MemberRequest::Delete => Command::DeletePod { op, pod },
@@ -121,6 +124,9 @@ impl Protocol {
 
     /// Takes in what can never be taken back, whoever tells it: bound, ended, deleting. False: the pod is just unbound.
     pub(super) fn learn_final(&mut self, seq: u64, index: usize, pod: &PodInfo, cx: &mut Cx<'_>) -> bool {
+        if self.intents.get(&seq).is_some_and(|intent| matches!(intent.phase, Phase::Closing { .. })) {
+            return true;
+        }
         self.update(seq, index, |member| member.owner.clone_from(&pod.owner));
         if pod.deleting || pod.phase == PodPhase::Failed {
             self.learn_gone(seq, index, cx);
@@ -141,6 +147,7 @@ impl Protocol {
         let shape = shape_of(pod);
         let delay = self.member(seq, index).map_or(0, |member| self.config.backoff(member.failures));
         let alone = self.intents.get(&seq).is_some_and(|intent| intent.slots.is_empty());
+        let mut replan = false;
         self.update(seq, index, |member| {
             let moved = member.resource_version != pod.resource_version;
             let other_shape = member.shape.is_some_and(|planned| planned != shape);
@@ -149,13 +156,14 @@ impl Protocol {
             member.shape = Some(shape);
             // Fenced in this epoch: no Binding of a former leader can hold the present resourceVersion.
             member.inherited &= !is_fence_of(pod.fence.as_ref(), epoch);
-            if member.goal == Goal::Bind && (other_shape || alone && (moved || pod.gated)) {
-                member.goal = Goal::Place;
-            }
+            replan = member.goal == Goal::Bind && (other_shape || alone && (moved || pod.gated));
             if !moved && member.failures > 0 {
                 member.not_before = cx.now + delay;
             }
         });
+        if replan {
+            self.unplace(seq, index);
+        }
     }
 
     /// Ends the membership of a pod that left the gang, once no Binding of it can land.
@@ -186,6 +194,7 @@ impl Protocol {
             member.fact = Fact::Bound;
             member.was_bound = true;
             member.node = Some(node.clone());
+            member.vacated = false;
             member.exposed = None;
             member.inherited = false;
             member.asked = false;
@@ -205,7 +214,7 @@ impl Protocol {
     pub(super) fn learn_gone(&mut self, seq: u64, index: usize, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get(&seq) else { return };
         let Some(member) = intent.members.get(index) else { return };
-        if matches!(member.fact, Fact::Gone | Fact::Done) {
+        if matches!(member.fact, Fact::Gone | Fact::Done) || matches!(intent.phase, Phase::Closing { .. }) {
             return;
         }
         if intent.moves_forward() {

@@ -62,7 +62,8 @@ pub enum Effect {
         members: Vec<ReplanMember>,
     },
     /// A member's pod is gone (or failed) while the intent is open. The slot stays: keep its reservation when it never was
-    /// bound (until `Replan` passes it on or `Release` ends it), and offer the gang's other pending pods by `on_pod`.
+    /// bound (until `Replan` passes it on or `Release` ends it), and offer the gang's other pods by `on_pod`,
+    /// bound ones too: a replacement may be there already.
     MemberLost {
         /// The gang.
         gang: GangKey,

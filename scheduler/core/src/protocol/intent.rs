@@ -105,6 +105,8 @@ pub(super) struct Member {
     pub(super) recheck: bool,
     /// No longer of the gang by its own labels; gone for us as soon as no Binding can land.
     pub(super) left: bool,
+    /// The journal claims no place for it, as of `change`; only then another is asked for.
+    pub(super) vacated: bool,
     /// A place was asked for.
     pub(super) asked: bool,
     /// The planned node that is known to be lost.
@@ -127,6 +129,7 @@ impl Member {
             fact: if placement.bound { Fact::Bound } else { Fact::Unbound },
             was_bound: placement.bound,
             goal: if placement.node.is_some() { Goal::Bind } else { Goal::Place },
+            vacated: placement.node.is_none(),
             node: placement.node,
             part,
             ..Self::vacant(SmolStr::default(), None, None, part)
@@ -156,6 +159,7 @@ impl Member {
             marked: false,
             recheck: false,
             left: false,
+            vacated: true,
             asked: false,
             lost_node: None,
             was_bound: false,
@@ -490,17 +494,9 @@ impl Protocol {
         self.changed.insert(seq);
     }
 
-    /// Ends an intent: what is unbound is released, and the head leaves the journal. O(members).
+    /// Ends an intent: its head leaves the journal.
     pub(super) fn close(&mut self, seq: u64, ending: Ending, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
-        for member in intent.members.iter().filter(|member| !member.pod.uid.is_empty()) {
-            self.by_uid.remove(&member.pod.uid);
-            if member.fact == Fact::Unbound || member.fact == Fact::Gone && !member.was_bound {
-                cx.fx.effects.push(Effect::Release { pod: member.pod.clone() });
-            }
-            let replaced = member.replaces.iter().map(|pod| Effect::Release { pod: pod.clone() });
-            cx.fx.effects.extend(replaced);
-        }
         intent.phase = Phase::Closing { ending };
         intent.awaits.clear();
         let journaled = !intent.slots.is_empty();
@@ -514,9 +510,18 @@ impl Protocol {
         }
     }
 
-    /// The journal has forgotten the intent: the gang may be planned again.
+    /// The journal has forgotten the intent: what is unbound is released (not earlier, or a successor could still bind it
+    /// to a place that was given away), and the gang may be planned again. O(members).
     fn finish(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.remove(&seq) else { return };
+        for member in intent.members.iter().filter(|member| !member.pod.uid.is_empty()) {
+            self.by_uid.remove(&member.pod.uid);
+            if member.fact == Fact::Unbound || member.fact == Fact::Gone && !member.was_bound {
+                cx.fx.effects.push(Effect::Release { pod: member.pod.clone() });
+            }
+            let replaced = member.replaces.iter().map(|pod| Effect::Release { pod: pod.clone() });
+            cx.fx.effects.extend(replaced);
+        }
         for (part, slot) in (0..).zip(&intent.slots) {
             self.drop_part(*slot, seq, part);
             if part > 0 {

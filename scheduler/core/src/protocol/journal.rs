@@ -133,7 +133,8 @@ impl Part {
         let mut index: BTreeMap<&SmolStr, u32> = BTreeMap::new();
         let mut members = Vec::new();
         for member in intent.members.iter().filter(|member| member.part == part) {
-            let n = member.node.as_ref().map(|node| {
+            // A member that gave its place up claims none: it may go to someone else meanwhile.
+            let n = member.node.as_ref().filter(|_| !member.vacated).map(|node| {
                 *index.entry(node).or_insert_with(|| {
                     nodes.push(node.clone());
                     u32::try_from(nodes.len() - 1).unwrap_or(u32::MAX)
@@ -351,6 +352,7 @@ impl Protocol {
                 Waiter::Intent(seq) => self.on_recorded(seq, cx),
                 Waiter::Member(seq, index) => {
                     self.queue.insert((seq, index));
+                    self.changed.insert(seq);
                 }
             }
         }

@@ -140,6 +140,7 @@ fn inherit_members<'a>(
             pod: PodKey { namespace: namespace.clone(), name: record.p.clone(), uid: record.u.clone() },
             fact: Fact::Unsure,
             goal,
+            vacated: node.is_none(),
             node,
             inherited: true,
             ..vacant

@@ -1,13 +1,14 @@
 //! Repair forward first: the bound members and the reservation are held, the rest is placed anew, until the deadline.
 //!
 //! ```text
-//!   node lost, other shape ──> Place ──fence──> safe ──Replan──> new node ──journal──> Bind
+//!   node lost, other shape ──> Place ──fence──> safe ──journal──> vacated ──Replan──> new node ──journal──> Bind
 //!   pod gone ──> Gone (vacant) ──same-shape pod of the gang takes the slot──> Place
 //!   bound to a lost node ──> Evict ──journal──> mark, read, delete ──> Gone
 //!
 //!   deadline ──> live without the rest? leave it out : every owner tolerates it? roll back : hold and go on
 //! ```
-//! Invariants: a member is tried elsewhere only after it was re-versioned and the journal holds its new node; a replacement
+//! Invariants: a place is given up only when the journal no longer claims it, or a successor could bind to it what is there
+//! no longer; a member is tried elsewhere only after it was re-versioned and the journal holds its new node; a replacement
 //! is bound only after the journal holds its UID; nothing that is bound is deleted from here but by `Evict`.
 
 use super::effects::{Cause, Effect, Ending, ReplanMember};
@@ -46,9 +47,17 @@ impl Protocol {
             return self.withdraw(seq, Some(cause), cx);
         }
         self.start_repair_clock(seq, cx);
+        let Some(intent) = self.intents.get(&seq) else { return };
+        if intent.overdue && !intent.held {
+            return self.give_up(seq, cx);
+        }
+        if tally.homeless > tally.asked {
+            self.vacate(seq);
+        }
         self.ask_for_places(seq, cx);
         let Some(intent) = self.intents.get(&seq) else { return };
-        let hopeless = intent.tally.asked == 0 || intent.refusal.is_some();
+        let answered = intent.tally.asked == intent.tally.homeless && intent.refusal.is_some();
+        let hopeless = intent.tally.homeless == 0 || answered;
         let idle = tally.bound == 0 && tally.live == 0 && tally.doubt == 0 && tally.trouble == intent.len();
         if idle && hopeless {
             // Nothing is bound and nothing may be: the plan costs less to repeat than to repair.
@@ -92,16 +101,28 @@ impl Protocol {
         self.undo(seq, cause, cx);
     }
 
-    /// Asks the engine for places for every safe member without one. O(members), only when there is one.
+    /// Asks the engine for places for every safe member without one, once the journal no longer claims its former place,
+    /// which the engine may give away from then on. O(members), only when there is one.
     fn ask_for_places(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let interval = self.config.replan_interval_ms;
+        let durable: Vec<u64> = self.slots.iter().map(|slot| slot.durable).collect();
         let Some(intent) = self.intents.get_mut(&seq) else { return };
         let again = intent.tally.asked > 0 && cx.now >= intent.ask_again_at;
         if intent.tally.homeless == 0 || (intent.tally.homeless == intent.tally.asked && !again) {
             return;
         }
-        let wants = |member: &Member| member.goal == Goal::Place && member.is_safe() && (again || !member.asked);
+        let recorded = |member: &Member| {
+            let slot = intent.slots.get(member.part as usize);
+            slot.and_then(|slot| durable.get(*slot)).is_none_or(|durable| *durable >= member.change)
+        };
+        let wants = |member: &Member| {
+            let ready = member.goal == Goal::Place && member.is_safe() && member.vacated && recorded(member);
+            ready && (again || !member.asked)
+        };
         let asking: Vec<usize> = (0..intent.members.len()).filter(|index| wants(&intent.members[*index])).collect();
+        if asking.is_empty() {
+            return;
+        }
         let members = asking.iter().map(|index| &intent.members[*index]).map(|member| ReplanMember {
             pod: member.pod.clone(),
             prior: member.node.clone(),
@@ -147,6 +168,7 @@ impl Protocol {
             member.node = Some(node.clone());
             member.lost_node = None;
             member.goal = Goal::Bind;
+            member.vacated = false;
             member.asked = false;
             member.change = change;
         });
@@ -202,11 +224,30 @@ impl Protocol {
     /// The planned node will not do: make the member safe, then ask for another.
     fn move_away(&mut self, seq: u64, index: usize) {
         self.abandon_bind(seq, index);
+        self.unplace(seq, index);
+        self.update(seq, index, |member| member.lost_node = member.node.take());
+    }
+
+    /// Wants another place for a member: it is made safe, then the journal gives its place up, then the engine is asked.
+    pub(super) fn unplace(&mut self, seq: u64, index: usize) {
         self.update(seq, index, |member| {
             member.goal = Goal::Place;
             member.asked = false;
-            member.lost_node = member.node.take();
         });
+    }
+
+    /// Lets the journal give up the places of members that are safe and want another. O(members), only when there is one.
+    fn vacate(&mut self, seq: u64) {
+        let Some(intent) = self.intents.get(&seq) else { return };
+        let wants = |member: &Member| member.goal == Goal::Place && member.is_safe() && !member.vacated;
+        let vacating: Vec<_> = (0..intent.members.len()).filter(|index| wants(&intent.members[*index])).collect();
+        for index in vacating {
+            let change = self.touch_member(seq, index);
+            self.update(seq, index, |member| {
+                member.vacated = true;
+                member.change = change;
+            });
+        }
     }
 
     /// The member is bound to a lost node: only a replacement can complete the gang, so it is deleted where its owner

@@ -13,7 +13,7 @@
 //! each member is gone, deleting, ended, or unbound with no Binding that can still land.
 
 use super::effects::{Cause, Effect, Ending};
-use super::intent::{Fact, Goal, Intent, Phase};
+use super::intent::{Fact, Goal, Intent, Member, Phase};
 use super::{Cx, Protocol};
 use crate::command::{Command, Observation};
 use crate::event::WriteResult;
@@ -99,14 +99,16 @@ impl Protocol {
     fn reopen(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
         intent.phase = Phase::Open;
-        for index in 0..intent.members.len() {
-            intent.update(index, |member| {
-                if member.goal == Goal::Undo {
-                    member.goal = if member.fact == Fact::Bound { Goal::Bind } else { Goal::Place };
-                }
-            });
-        }
         let in_force = intent.in_force;
+        let undone = |member: &Member| member.goal == Goal::Undo;
+        let undone: Vec<_> = (0..intent.members.len()).filter(|index| undone(&intent.members[*index])).collect();
+        for index in undone {
+            if self.member(seq, index).is_some_and(|member| member.fact == Fact::Bound) {
+                self.update(seq, index, |member| member.goal = Goal::Bind);
+            } else {
+                self.unplace(seq, index);
+            }
+        }
         self.report_vacant(seq, cx);
         if !in_force {
             self.record_tails(seq, cx);

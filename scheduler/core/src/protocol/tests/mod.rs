@@ -198,9 +198,9 @@ impl Scene {
         self.call(&format!("{ms} ms later"), |protocol, now, fx| protocol.tick(now, fx));
     }
 
-    /// The oldest unanswered command that is shown with these words at its start.
+    /// The latest unanswered command that is shown with these words at its start.
     fn take(&mut self, words: &str) -> OpId {
-        let index = self.open.iter().position(|(shown, _)| shown.starts_with(words));
+        let index = self.open.iter().rposition(|(shown, _)| shown.starts_with(words));
         let index = index.unwrap_or_else(|| panic!("no open command {words:?} in {:#?}", self.open));
         self.open.remove(index).1
     }
@@ -222,10 +222,8 @@ impl Scene {
 
     fn journal_read(&mut self, slot: u32, resource_version: &str, payload: &str) {
         let op = self.take(&format!("read slot {slot}"));
-        let result = JournalReadResult::Found {
-            resource_version: resource_version.into(),
-            payload: payload.to_owned(),
-        };
+        let result =
+            JournalReadResult::Found { resource_version: resource_version.into(), payload: payload.to_owned() };
         self.outcome(&format!("slot {slot} is read"), Outcome::JournalRead { op, result });
     }
 
@@ -375,9 +373,15 @@ fn show_effect(effect: &Effect) -> String {
             format!("REPLAN {}", members.collect::<Vec<_>>().join(", "))
         }
         Effect::MemberLost { pod, role, rank, .. } => {
-            format!("LOST {} {role} {}", if pod.uid.is_empty() { "?" } else { &pod.name }, rank.map_or("-".into(), |rank| rank.to_string()))
+            format!(
+                "LOST {} {role} {}",
+                if pod.uid.is_empty() { "?" } else { &pod.name },
+                rank.map_or("-".into(), |rank| rank.to_string())
+            )
         }
-        Effect::HeldPartial { bound, missing, message, .. } => format!("HELD {bound} bound {missing} missing: {message}"),
+        Effect::HeldPartial { bound, missing, message, .. } => {
+            format!("HELD {bound} bound {missing} missing: {message}")
+        }
         Effect::WriteRefused { gang, message } => {
             format!("REFUSED {}: {message}", gang.as_ref().map_or("journal".to_owned(), ToString::to_string))
         }
@@ -386,7 +390,10 @@ fn show_effect(effect: &Effect) -> String {
             let ending = match outcome {
                 Ending::Bound { left_out } if left_out.is_empty() => "bound".to_owned(),
                 Ending::Bound { left_out } => {
-                    format!("bound without {}", left_out.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>().join(" "))
+                    format!(
+                        "bound without {}",
+                        left_out.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>().join(" ")
+                    )
                 }
                 Ending::Undone { cause } => format!("undone: {cause:?}"),
             };
