@@ -273,16 +273,16 @@ impl Protocol {
     }
 }
 
-/// The vacant slot that a pod may take: of its role and shape, and of its rank where both are known.
+/// The vacant slot that a pod may take: of its role and shape, and of its rank where both are known. A slot of unknown rank
+/// is not for a pod whose rank has a slot of its own, which is about to be vacant.
 fn vacant_slot(intent: &Intent, pod: &PodInfo) -> Option<usize> {
     let rank = pod.gang.as_ref().and_then(|gang| gang.rank);
     let (role, shape) = (role_of(pod), shape_of(pod));
-    let fits = |member: &&(usize, &Member)| {
-        let member = member.1;
-        member.fact == Fact::Gone
-            && member.role == role
-            && member.shape.is_none_or(|wanted| wanted == shape)
-            && (member.rank.is_none() || rank.is_none() || member.rank == rank)
+    let has_own = intent.members.iter().any(|member| rank.is_some() && member.role == role && member.rank == rank);
+    let fits = |member: &Member| {
+        let ranks_agree = if has_own { member.rank == rank } else { member.rank.is_none() || rank.is_none() };
+        let shapes_agree = member.shape.is_none_or(|wanted| wanted == shape);
+        member.fact == Fact::Gone && member.role == role && ranks_agree && shapes_agree
     };
-    intent.members.iter().enumerate().filter(|member| fits(&member)).map(|(index, _)| index).next()
+    intent.members.iter().position(fits)
 }

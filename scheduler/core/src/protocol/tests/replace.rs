@@ -180,3 +180,31 @@ fn a_member_that_left_the_gang_is_fenced_before_it_is_let_go() {
           observe Repair
     "#]]);
 }
+
+#[test]
+fn a_slot_of_unknown_rank_is_not_for_a_pod_whose_rank_has_its_own() {
+    let mut scene = Scene::leading();
+    let found = PartialGang {
+        gang: gang(),
+        members: vec![Placement::found(&on("n0", pod("g-0")))],
+        vacant: vec![("worker".into(), None, None)],
+        quorum: Quorum::all(2),
+        may_roll_back: true,
+    };
+    scene.call("adopt", |protocol, now, fx| {
+        protocol.adopt(found, now, fx).unwrap();
+        protocol.flush(now, fx);
+    });
+    scene.journal_ok(0);
+    scene.pod("a successor of g-0 comes before g-0 is known to go", &successor());
+    scene.pod("g-1 comes", &pod("g-1"));
+    scene.check(expect![[r#"
+        > adopt
+          write slot 0 @2: 1/2 1-1.0 open [g-0@n0 ?@-]
+        > slot 0: ok
+          observe Repair
+        > a successor of g-0 comes before g-0 is known to go
+        > g-1 comes
+          write slot 0 @3: 1/3 1-1.0 open [g-0@n0 g-1@-]
+    "#]]);
+}

@@ -1,0 +1,96 @@
+//! Who makes pods: gangs of several kinds of owners, and pods on their own. They recreate what is deleted, as theirs do.
+
+use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Owner, PodInfo, PodKey};
+use smol_str::{SmolStr, ToSmolStr};
+
+/// Kind of a gang's owner.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OwnerKind {
+    /// Our DAG controller: tolerates a rollback and recreates the member.
+    Gang,
+    /// A Job: does not tolerate it, and recreates the member.
+    Job,
+    /// Nobody: tolerates it, and recreates nothing.
+    Bare,
+}
+
+/// A gang, or a pod on its own (`size` 1 and no gang).
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Name.
+    pub name: SmolStr,
+    /// Members; 0 for a pod on its own.
+    pub size: u32,
+    /// Owner.
+    pub owner: OwnerKind,
+    /// Canceled or finished: its pods go and no more come.
+    pub closed: bool,
+    /// Had all members live at once.
+    pub was_whole: bool,
+    /// A member was recreated, or not, so often.
+    pub incarnations: u64,
+}
+
+impl Workload {
+    /// Whether the gang may be partial for long: an owner that does not tolerate a rollback, or a later loss.
+    #[must_use]
+    pub fn may_be_partial(&self) -> bool {
+        self.owner == OwnerKind::Job || self.was_whole || self.closed
+    }
+
+    /// The `Gang` object; None for a pod on its own.
+    #[must_use]
+    pub fn gang(&self) -> Option<GangInfo> {
+        (self.size > 0).then(|| GangInfo {
+            namespace: "sim".into(),
+            name: self.name.clone(),
+            uid: uid_of(&self.name),
+            min_member: self.size,
+            roles: vec![GangRoleInfo { name: "worker".into(), replicas: self.size, min: self.size }],
+            topology_required: None,
+            topology_preferred: Vec::new(),
+            closed: self.closed,
+            replaces: None,
+            hold_ms: 0,
+        })
+    }
+
+    /// The pod of a rank, in its present incarnation.
+    #[must_use]
+    pub fn pod(&self, rank: u32, gated: bool) -> PodInfo {
+        let name = format!("{}-{rank}-{}", self.name, self.incarnations).to_smolstr();
+        let membership = GangMembership {
+            name: self.name.clone(),
+            uid: Some(uid_of(&self.name)),
+            size: None,
+            role: "worker".into(),
+            rank: Some(rank),
+            topology_required: None,
+            topology_preferred: Vec::new(),
+        };
+        let owner = |api_version: &str, kind: &str| Owner {
+            api_version: api_version.into(),
+            kind: kind.into(),
+            name: self.name.clone(),
+            uid: uid_of(&self.name),
+        };
+        PodInfo {
+            key: PodKey { namespace: "sim".into(), uid: format!("{name}-uid").into(), name },
+            ours: true,
+            scheduler_name: "flowforge".into(),
+            gated,
+            requests: [("nvidia.com/gpu".into(), 1)].into(),
+            gang: (self.size > 0).then_some(membership),
+            owner: match self.owner {
+                OwnerKind::Gang => Some(owner("flowforge.dev/v1alpha1", "Gang")),
+                OwnerKind::Job => Some(owner("batch/v1", "Job")),
+                OwnerKind::Bare => None,
+            },
+            ..PodInfo::default()
+        }
+    }
+}
+
+fn uid_of(gang: &str) -> SmolStr {
+    format!("{gang}-gang").into()
+}
