@@ -150,13 +150,12 @@ impl Builder {
     /// When a binary cannot be built or a component does not come up; the message
     /// then names the directory that the logs were kept in.
     pub async fn start(self) -> Result<Testbed> {
-        let build = {
-            let kubernetes = self.kubernetes;
-            move || anyhow::Ok((SUPERVISE.binary("supervise")?, kubernetes.binary("testbed")?))
-        };
-        let (supervise, kubernetes) = tokio::task::spawn_blocking(build).await??;
+        let kubernetes = self.kubernetes;
+        let build =
+            move || anyhow::Ok((SUPERVISE.binary("supervise")?, KWOK.binary("kwok")?, kubernetes.binary("testbed")?));
+        let (supervise, kwok, kubernetes) = tokio::task::spawn_blocking(build).await??;
         let supervisor = Supervisor::start(&supervise, &parent_dir())?;
-        match self.bring_up(&supervisor, kubernetes).await {
+        match self.bring_up(&supervisor, kubernetes, &kwok).await {
             Ok(parts) => {
                 let testbed = Testbed::new(supervisor, parts);
                 let made = testbed.make_nodes(&self).await;
@@ -167,7 +166,7 @@ impl Builder {
         }
     }
 
-    async fn bring_up(&self, supervisor: &Supervisor, program: PathBuf) -> Result<Parts> {
+    async fn bring_up(&self, supervisor: &Supervisor, program: PathBuf, kwok: &Path) -> Result<Parts> {
         let begin = Instant::now();
         let dir = &supervisor.dir;
 
@@ -194,9 +193,8 @@ impl Builder {
             clients.push(plane.scheduler(config)?);
         }
         if self.kwok {
-            let kwok = tokio::task::spawn_blocking(|| KWOK.binary("kwok")).await??;
             manifests::apply(&client, fake::RBAC).await?;
-            clients.push(fake::kwok(&kwok, &plane)?);
+            clients.push(fake::kwok(kwok, &plane)?);
         }
         for launch in &clients {
             supervisor.launch(launch)?;
@@ -251,7 +249,7 @@ async fn await_ready(supervisor: &Supervisor, client: &Client) -> Result<()> {
         if Instant::now() >= deadline {
             return Err(last).context("the API server is not ready");
         }
-        sleep(Duration::from_millis(50)).await;
+        sleep(Duration::from_millis(100)).await;
     }
 }
 
