@@ -26,7 +26,8 @@ pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Box<Refus
             return Err(Box::new(Refusal::PreFilter { total, reason: Reason::AffinityConflict }));
         }
         let nodes = named_nodes(&spec, snapshot.cluster());
-        return best_of(&nodes, &spec, snapshot.cluster()).ok_or_else(|| Box::new(refuse_named(&nodes, &spec, snapshot.cluster())));
+        return best_of(&nodes, &spec, snapshot.cluster())
+            .ok_or_else(|| Box::new(refuse_named(&nodes, &spec, snapshot.cluster())));
     }
     let best = snapshot.view(shape).and_then(|cache| cache.best(&spec));
     match best.and_then(|index| snapshot.cluster().nodes.at(index)) {
@@ -35,10 +36,18 @@ pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Box<Refus
     }
 }
 
-/// Whether a pod of this shape would fit somewhere now; what is asked before a refused pod is tried again.
+/// How many nodes could take a pod of this shape now; what is asked before refused pods are tried again.
 #[must_use]
-pub fn fits_somewhere(snapshot: &mut Snapshot, shape: ShapeId) -> bool {
-    find(snapshot, shape).is_ok()
+pub fn feasible(snapshot: &mut Snapshot, shape: ShapeId) -> usize {
+    let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else { return 0 };
+    if spec.unbound_claims {
+        return 0;
+    }
+    if spec.pinned().is_none() {
+        return snapshot.view(shape).map_or(0, ShapeCache::feasible);
+    }
+    let nodes = named_nodes(&spec, snapshot.cluster());
+    nodes.iter().filter(|n| verdict(**n, &spec, snapshot.cluster()).is_feasible()).count()
 }
 
 fn named_nodes(spec: &ShapeSpec, cluster: &Cluster) -> Vec<NodeId> {

@@ -84,7 +84,10 @@ pub(crate) fn gang(name: &str, roles: &[(&str, u32, u32)]) -> GangInfo {
         name: name.into(),
         uid: format!("gang-{name}").into(),
         min_member: roles.iter().map(|(_, _, min)| min).sum(),
-        roles: roles.iter().map(|(n, replicas, min)| GangRoleInfo { name: (*n).into(), replicas: *replicas, min: *min }).collect(),
+        roles: roles
+            .iter()
+            .map(|(n, replicas, min)| GangRoleInfo { name: (*n).into(), replicas: *replicas, min: *min })
+            .collect(),
         topology_required: None,
         topology_preferred: Vec::new(),
         closed: false,

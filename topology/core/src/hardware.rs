@@ -47,10 +47,12 @@ pub type DeviceTake = Vec<u32>;
 impl NodeHardware {
     /// Reads the hardware from labels and the number of devices.
     pub fn from_labels<'a>(devices: u32, label: impl Fn(&str) -> Option<&'a str>) -> Self {
-        let numa = label(NUMA_NODES).and_then(|v| v.parse::<u16>().ok()).filter(|n| (1..=MAX_NUMA).contains(n)).unwrap_or(1);
+        let numa =
+            label(NUMA_NODES).and_then(|v| v.parse::<u16>().ok()).filter(|n| (1..=MAX_NUMA).contains(n)).unwrap_or(1);
         let numa = u32::from(numa);
         let per_numa = (0..numa).map(|i| devices / numa + u32::from(i < devices % numa)).collect();
-        let nvswitch = label(GPU_PRODUCT).is_some_and(|p| NVSWITCH.iter().any(|s| p.contains(s)) && !p.contains("PCIe"));
+        let nvswitch =
+            label(GPU_PRODUCT).is_some_and(|p| NVSWITCH.iter().any(|s| p.contains(s)) && !p.contains("PCIe"));
         let clique = CLIQUE.iter().find_map(|k| label(k).filter(|v| !v.is_empty())).map(SmolStr::from);
         Self { per_numa, nvswitch, clique }
     }

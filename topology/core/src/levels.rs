@@ -161,7 +161,10 @@ mod tests {
     #[test]
     fn unusable_lists_are_refused_with_their_name() {
         let message = |spec: &[(&str, &[&str])]| levels(spec).unwrap_err().to_string();
-        assert_eq!(message(&[("a", &["x"]), ("a", &["y"])]), "topology level \"a\" appears twice; give each level its own name");
+        assert_eq!(
+            message(&[("a", &["x"]), ("a", &["y"])]),
+            "topology level \"a\" appears twice; give each level its own name"
+        );
         assert_eq!(message(&[("a", &[])]), "topology level \"a\" has no label keys; name at least one node label");
         assert_eq!(
             message(&[("host", &[HOSTNAME]), ("b", &["y"])]),

@@ -67,7 +67,8 @@ impl Engine {
             Effect::HeldPartial { gang, bound, message, .. } => self.on_held(&gang, bound, message, out),
             Effect::WriteRefused { gang: Some(gang), message } => {
                 let refusal = self.refusal_of(&gang, Reason::BindRefused(message));
-                let pods: Vec<PodId> = self.flights.get(&gang).map(|f| f.members.iter().copied().collect()).unwrap_or_default();
+                let pods: Vec<PodId> =
+                    self.flights.get(&gang).map(|f| f.members.iter().copied().collect()).unwrap_or_default();
                 let unbound: Vec<PodId> = pods.into_iter().filter(|p| self.is_unbound(*p)).collect();
                 self.report(&unbound, &refusal, out);
             }
@@ -182,7 +183,13 @@ impl Engine {
         verdict(node, &shape.spec, cluster).is_feasible().then_some(node)
     }
 
-    fn replan_rest(&mut self, key: &GangKey, pods: &[PodId], now: Millis, places: &mut Vec<(PodId, NodeId)>) -> Option<String> {
+    fn replan_rest(
+        &mut self,
+        key: &GangKey,
+        pods: &[PodId],
+        now: Millis,
+        places: &mut Vec<(PodId, NodeId)>,
+    ) -> Option<String> {
         if pods.is_empty() {
             return None;
         }
@@ -219,7 +226,11 @@ impl Engine {
         if let Some(pod) = self.flights.get(key).and_then(|f| f.members.iter().copied().find(|p| self.is_unbound(*p)))
             && let Some(info) = self.snapshot.cluster().info(pod)
         {
-            out.push(Command::PodEvent { pod: info.key.clone(), kind: EventKind::FailedScheduling, note: message.clone() });
+            out.push(Command::PodEvent {
+                pod: info.key.clone(),
+                kind: EventKind::FailedScheduling,
+                note: message.clone(),
+            });
         }
         let reason = SmolStr::new_static("HeldPartial");
         let status = GangSchedulingStatus { scheduled: false, reason, message, bound, domain: None, nodes: Vec::new() };
@@ -292,8 +303,14 @@ impl Engine {
         let refusal = self.refusal_of(key, undone(cause));
         self.report(&unbound, &refusal, out);
         let reason = SmolStr::new_static(refusal.condition_reason());
-        let status =
-            GangSchedulingStatus { scheduled: false, reason, message: refusal.message(), bound: 0, domain: None, nodes: Vec::new() };
+        let status = GangSchedulingStatus {
+            scheduled: false,
+            reason,
+            message: refusal.message(),
+            bound: 0,
+            domain: None,
+            nodes: Vec::new(),
+        };
         if !flight.replacing {
             self.write_gang_status(id, status, out);
         }

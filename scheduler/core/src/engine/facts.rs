@@ -28,7 +28,9 @@ impl Engine {
         let before = known.and_then(|id| self.snapshot.cluster().info(id)).map(seen_by_gang);
         let after = seen_by_gang(&pod);
         let membership = pod.gang.clone();
-        let left = known.and_then(|id| self.gang_of(id)).filter(|(_, name)| membership.as_ref().is_none_or(|g| g.name != *name));
+        let left = known
+            .and_then(|id| self.gang_of(id))
+            .filter(|(_, name)| membership.as_ref().is_none_or(|g| g.name != *name));
         if let (Some(id), Some((gang, _))) = (known, left) {
             self.gangs.part(id, gang);
             self.sweep(gang);
@@ -162,7 +164,8 @@ impl Engine {
             RelistedKind::Pods(uids) => {
                 let uids: BTreeSet<SmolStr> = uids.into_iter().collect();
                 let absent = self.snapshot.pods_absent_from(&uids);
-                let keys: Vec<PodKey> = absent.iter().filter_map(|id| Some(self.snapshot.cluster().pod(*id)?.key.clone())).collect();
+                let keys: Vec<PodKey> =
+                    absent.iter().filter_map(|id| Some(self.snapshot.cluster().pod(*id)?.key.clone())).collect();
                 keys.iter().for_each(|key| self.on_pod_gone(key, now));
             }
             RelistedKind::Gangs(uids) => {

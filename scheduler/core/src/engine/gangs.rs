@@ -52,11 +52,10 @@ impl Engine {
             Readiness::Idle => self.queue.remove(Entity::Gang(id)),
             Readiness::Waiting(reason) => {
                 let refusal = Refusal::Gang { gang: title, reason: reason.clone() };
-                self.wait(id, &seen, refusal, out);
+                self.wait(id, &seen, refusal, now, out);
             }
             Readiness::Settling(until) => {
-                self.settling.insert((*until, id));
-                self.notes.entry(id).or_default().settling_until = Some(*until);
+                self.settle_until(id, *until);
                 self.queue.remove(Entity::Gang(id));
             }
             Readiness::Ready(_) | Readiness::Replacing => self.enqueue(id, &seen, now),
@@ -74,8 +73,14 @@ impl Engine {
         self.outside = self.outside + pods - before;
     }
 
-    fn wait(&mut self, id: GangId, seen: &Assessment, refusal: Refusal, out: &mut Vec<Command>) {
+    fn wait(&mut self, id: GangId, seen: &Assessment, refusal: Refusal, now: Millis, out: &mut Vec<Command>) {
         self.queue.remove(Entity::Gang(id));
+        let quiet_at = self.gangs.get(id).map_or(0, |g| g.last_arrival_ms.saturating_add(self.config.settle_ms));
+        if now < quiet_at && matches!(refusal, Refusal::Gang { reason: Reason::Incomplete(..), .. }) {
+            // Members are still arriving: a count on each of them for every arrival would be a flood of writes.
+            self.settle_until(id, quiet_at);
+            return;
+        }
         self.report(&seen.pending, &refusal, out);
         self.report_gang(id, seen, &refusal, out);
         self.notes.entry(id).or_default().waiting = Some(Arc::new(refusal));
@@ -85,7 +90,8 @@ impl Engine {
     fn enqueue(&mut self, id: GangId, seen: &Assessment, now: Millis) {
         let entity = Entity::Gang(id);
         let since = self.gangs.get(id).map_or(now, |g| g.last_arrival_ms);
-        let same = self.ask(seen).is_ok_and(|ask| self.notes.get(&id).and_then(|n| n.asked.as_ref()) == Some(&ask));
+        let asks = self.asked(seen);
+        let same = asks.is_some() && self.notes.get(&id).is_some_and(|note| note.asked == asks);
         let parked = self.queue.get(entity).is_some_and(|e| matches!(e.place, Place::Parked(_)));
         self.queue.add(entity, seen.priority, since, seen.pending.len());
         if parked && !same {
@@ -146,9 +152,13 @@ impl Engine {
 
     /// Looks at a gang again after a while.
     pub(super) fn retry_later(&mut self, id: GangId, now: Millis) {
-        let at = now.saturating_add(self.config.backoff_initial_ms);
+        self.settle_until(id, now.saturating_add(self.config.backoff_initial_ms));
+    }
+
+    /// Looks at a gang again at this time.
+    fn settle_until(&mut self, id: GangId, at: Millis) {
         self.settling.insert((at, id));
-        self.notes.entry(id).or_default().settling_until = Some(at);
+        self.note(id).settling_until = Some(at);
     }
 
     /// Name by which the protocol knows a gang; None when it has no members.
@@ -157,7 +167,10 @@ impl Engine {
         let current = gang.declared.as_ref().map(|d| &d.uid);
         let infos = || gang.members.iter().filter_map(|pod| self.snapshot.cluster().info(*pod));
         let mut of_attempt = infos().filter(|p| p.gang.as_ref().is_some_and(|g| g.uid.as_ref() == current));
-        of_attempt.next().or_else(|| infos().find(|p| p.gang.as_ref().is_some_and(|g| g.uid.is_none()))).map(GangKey::of)
+        of_attempt
+            .next()
+            .or_else(|| infos().find(|p| p.gang.as_ref().is_some_and(|g| g.uid.is_none())))
+            .map(GangKey::of)
             .or_else(|| infos().next().map(GangKey::of))
     }
 
@@ -180,7 +193,9 @@ impl Engine {
     pub(super) fn ask(&self, seen: &Assessment) -> Result<Ask, Reason> {
         let levels = self.snapshot.cluster().tree().levels();
         let find = |name: &SmolStr| -> Result<LevelIndex, Reason> {
-            levels.find(name).ok_or_else(|| Reason::UnknownLevel(name.clone(), levels.names().collect::<Vec<_>>().join(", ")))
+            levels
+                .find(name)
+                .ok_or_else(|| Reason::UnknownLevel(name.clone(), levels.names().collect::<Vec<_>>().join(", ")))
         };
         Ok(Ask {
             members: seen.pending.clone(),
@@ -189,6 +204,13 @@ impl Engine {
             bound: self.nodes_of(&seen.bound),
             steps: self.config.search_steps,
         })
+    }
+
+    /// What is asked for a gang, and for which shapes.
+    pub(super) fn asked(&self, seen: &Assessment) -> Option<super::Asked> {
+        let ask = self.ask(seen).ok()?;
+        let shapes = ask.members.iter().map(|pod| self.snapshot.cluster().pod(*pod).and_then(|p| p.shape)).collect();
+        Some((ask, shapes))
     }
 
     pub(super) fn nodes_of(&self, pods: &[PodId]) -> Vec<NodeId> {

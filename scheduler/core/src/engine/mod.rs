@@ -26,7 +26,7 @@ use crate::command::{Command, GangSchedulingStatus};
 use crate::config::Config;
 use crate::event::Event;
 use crate::explain::Refusal;
-use crate::gang::{GangId, Gangs};
+use crate::gang::{Ask, GangId, Gangs};
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{Effects, GangKey, Protocol};
@@ -78,11 +78,17 @@ struct Flight {
     replacing: bool,
 }
 
+/// What was asked of the planner, and the shapes of the members.
+type Asked = (Ask, Vec<Option<ShapeId>>);
+
 /// What is remembered of a gang between looks.
 #[derive(Clone, Debug, Default)]
 struct Note {
-    /// What was asked when it was refused last; the same is not asked again before something cures it.
-    asked: Option<crate::gang::Ask>,
+    /// What was asked when it was refused last, and for which shapes; the same is not asked again before something cures
+    /// it.
+    asked: Option<Asked>,
+    /// Any of this would make it go on.
+    would_do: Vec<Ask>,
     /// Whether the counters proved the refusal.
     proven: bool,
     /// Why its members wait although it is in no queue.

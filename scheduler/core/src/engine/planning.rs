@@ -12,26 +12,32 @@ use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
 use crate::queue::Entity;
 use crate::snapshot::{NodeId, PodId};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Pods of a shape that are woken together; the answer to those that do not fit is fresh then.
+const WOKEN_AT_LEAST: usize = 256;
+
 impl Engine {
-    /// Refused entities that something since the last run may have cured are active again: pods whose shape fits somewhere
-    /// now, gangs for which the counters leave a place possible.
+    /// Refused entities that something since the last run may have cured are active again: the first pods of each shape
+    /// that fits somewhere now (more in the next run, while it does), and gangs for which the counters leave a place
+    /// possible. `O(shapes that wait · changed nodes)`.
     pub(super) fn wake_cured(&mut self, now: Millis) {
         let cures = std::mem::take(&mut self.cures);
         if cures.is_empty() {
             return;
         }
-        for shape in self.queue.parked_shapes(cures) {
-            if cycle::fits_somewhere(&mut self.snapshot, shape) {
-                self.queue.activate_shape(shape, now);
+        if cures.meets(Cures::NODE.and(Cures::POD_GONE)) {
+            for shape in self.queue.parked_shapes() {
+                let feasible = cycle::feasible(&mut self.snapshot, shape);
+                if feasible > 0 && self.queue.activate_shape(shape, feasible.max(WOKEN_AT_LEAST), now) {
+                    self.cures = self.cures.and(Cures::POD_GONE);
+                }
             }
         }
         for gang in self.queue.parked_gangs(cures) {
             let Some(note) = self.notes.get(&gang) else { continue };
-            let fits = note.asked.as_ref().is_none_or(|ask| may_fit(&mut self.snapshot, ask));
-            if fits {
+            if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
                 // What the counters had proved they now disprove; a failed search is only repeated at once for a node.
                 let patient = !note.proven && !cures.meets(Cures::NODE);
                 self.queue.activate(Entity::Gang(gang), patient, now);
@@ -90,7 +96,15 @@ impl Engine {
     }
 
     /// Hands a plan whose members are assumed to the protocol, or confirms it at once where nothing is bound.
-    fn begin(&mut self, entity: Entity, plan: Plan, pods: &[PodId], replacing: bool, now: Millis, out: &mut Vec<Command>) {
+    fn begin(
+        &mut self,
+        entity: Entity,
+        plan: Plan,
+        pods: &[PodId],
+        replacing: bool,
+        now: Millis,
+        out: &mut Vec<Command>,
+    ) {
         if !self.config.bind {
             for placement in &plan.members {
                 if let Some(node) = &placement.node {
@@ -133,8 +147,14 @@ impl Engine {
         };
         let ask = match self.ask(&seen) {
             Ok(ask) => ask,
-            Err(reason) => return self.refuse_gang(id, &seen, None, self.named(id, reason), now, out),
+            Err(reason) => return self.refuse_gang(id, &seen, Vec::new(), self.named(id, reason), now, out),
         };
+        if self.any_unbound_claims(&ask) {
+            let total = self.snapshot.cluster().node_count();
+            let refusal = Refusal::PreFilter { total, reason: Reason::UnboundClaims };
+            return self.refuse_gang(id, &seen, Vec::new(), refusal, now, out);
+        }
+        let would_do = self.would_do(&ask, &seen, missing.as_ref());
         match self.place_gang(&ask, &seen, missing.as_ref()) {
             Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing.as_ref(), now, out),
             Planned::Nowhere(nowhere) => {
@@ -148,7 +168,7 @@ impl Engine {
                 };
                 self.note(id).proven = nowhere.proven;
                 let refusal = Refusal::GangNodes { gang: context, seen: nowhere.seen };
-                self.refuse_gang(id, &seen, Some(ask), refusal, now, out);
+                self.refuse_gang(id, &seen, would_do, refusal, now, out);
             }
             Planned::SearchLimit(steps) => {
                 out.push(Command::Observe(Observation::SearchLimit));
@@ -159,9 +179,23 @@ impl Engine {
             Planned::Split => {
                 let level = seen.required.clone().unwrap_or_default();
                 let refusal = self.named(id, Reason::SplitDomain(level));
-                self.refuse_gang(id, &seen, Some(ask), refusal, now, out);
+                self.refuse_gang(id, &seen, would_do, refusal, now, out);
             }
         }
+    }
+
+    fn any_unbound_claims(&self, ask: &Ask) -> bool {
+        ask.members.iter().any(|pod| self.snapshot.cluster().info(*pod).is_some_and(|p| !p.unbound_claims.is_empty()))
+    }
+
+    /// The least that would make a refused gang go on: its minimum, or any one replacement of each shape.
+    fn would_do(&self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Vec<Ask> {
+        if let Some(missing) = missing {
+            return vec![Ask { members: self.fewest(seen, missing), ..ask.clone() }];
+        }
+        let mut shapes = BTreeSet::new();
+        let fresh = |pod: &&PodId| self.snapshot.cluster().pod(**pod).is_some_and(|p| shapes.insert(p.shape));
+        ask.members.iter().filter(fresh).map(|pod| Ask { members: vec![*pod], ..ask.clone() }).collect()
     }
 
     /// The gang is not ready any more: it is looked at again.
@@ -230,7 +264,9 @@ impl Engine {
         let mut places = Vec::new();
         let mut bound = ask.bound.clone();
         for &pod in &ask.members {
-            if let Planned::Placed(found) = plan(&mut self.snapshot, &Ask { members: vec![pod], bound: bound.clone(), ..ask.clone() }) {
+            if let Planned::Placed(found) =
+                plan(&mut self.snapshot, &Ask { members: vec![pod], bound: bound.clone(), ..ask.clone() })
+            {
                 bound.extend(found.iter().map(|(_, node)| *node));
                 places.extend(found);
             }
@@ -270,12 +306,15 @@ impl Engine {
         &mut self,
         id: GangId,
         seen: &Assessment,
-        ask: Option<Ask>,
+        would_do: Vec<Ask>,
         refusal: Refusal,
         now: Millis,
         out: &mut Vec<Command>,
     ) {
-        self.note(id).asked = ask;
+        let asked = self.asked(seen);
+        let note = self.note(id);
+        note.asked = asked;
+        note.would_do = would_do;
         if let Some(first) = seen.pending.first() {
             self.observe_attempt(*first, AttemptResult::Unschedulable, out);
         }

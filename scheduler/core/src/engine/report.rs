@@ -52,7 +52,9 @@ impl Engine {
     pub(super) fn report_live(&mut self, id: GangId, now: crate::model::Millis, out: &mut Vec<Command>) {
         let Some(seen) = self.assessment(id, now) else { return };
         let mut bound = seen.bound;
-        bound.sort_by_key(|pod| self.snapshot.cluster().info(*pod).map(|p| (p.gang.as_ref().and_then(|g| g.rank), p.key.name.clone())));
+        bound.sort_by_key(|pod| {
+            self.snapshot.cluster().info(*pod).map(|p| (p.gang.as_ref().and_then(|g| g.rank), p.key.name.clone()))
+        });
         let nodes = self.nodes_of(&bound);
         let tree = self.snapshot.cluster().tree();
         let domain = nodes.iter().filter_map(|n| tree.leaf(n.dense())).reduce(|a, b| tree.common(a, b));

@@ -1,8 +1,8 @@
 //! The closed list of reasons.
 
 use crate::plugins::{
-    Cures, node_affinity, node_name, node_ports, node_resources_fit, node_unschedulable, scheduling_gates, taint_toleration,
-    volume_binding,
+    Cures, node_affinity, node_name, node_ports, node_resources_fit, node_unschedulable, scheduling_gates,
+    taint_toleration, volume_binding,
 };
 use smol_str::SmolStr;
 use std::fmt;
@@ -82,7 +82,9 @@ impl Reason {
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::NAME,
             Self::UnboundClaims => volume_binding::NAME,
             Self::NoNodes => "NoNodes",
-            Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => "FlowForgeTopology",
+            Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
+                "FlowForgeTopology"
+            }
             Self::SearchLimit(_) => "FlowForgeSearchLimit",
             Self::BindRefused(_) | Self::Undone(_) => "FlowForgeBind",
             _ => GANG_PLUGIN,
@@ -141,17 +143,25 @@ impl fmt::Display for Reason {
             Self::SplitDomain(level) => {
                 write!(f, "its bound members stand in several domains of level {level}, which must hold all of them")
             }
-            Self::SearchLimit(steps) => write!(f, "the search for a place gave up after {steps} steps; it will be tried again"),
+            Self::SearchLimit(steps) => {
+                write!(f, "the search for a place gave up after {steps} steps; it will be tried again")
+            }
             Self::Incomplete(have, need, 0) => write!(f, "{have} of {need} members exist"),
-            Self::Incomplete(have, need, gated) => write!(f, "{have} of {need} members are ready, {gated} more are gated"),
+            Self::Incomplete(have, need, gated) => {
+                write!(f, "{have} of {need} members are ready, {gated} more are gated")
+            }
             Self::Settling => f.write_str("waiting a moment for further members"),
             Self::SizeConflict(a, b) => {
                 write!(f, "members contradict each other about the size ({a} and {b}); give all the same gang-size")
             }
             Self::SizeInvalid(text) => write!(f, "gang-size \"{text}\" is not a whole number of at least 1"),
-            Self::SizeMissing => f.write_str("no member has annotation flowforge.dev/gang-size and no Gang of this name exists"),
+            Self::SizeMissing => {
+                f.write_str("no member has annotation flowforge.dev/gang-size and no Gang of this name exists")
+            }
             Self::UnknownRole(role) => write!(f, "role \"{role}\" is not one of the gang's roles"),
-            Self::Surplus(size) => write!(f, "the gang has its {size} members already; this one waits for a free place in it"),
+            Self::Surplus(size) => {
+                write!(f, "the gang has its {size} members already; this one waits for a free place in it")
+            }
             Self::UnknownGang => f.write_str("the Gang that this pod was made for does not exist"),
             Self::GangEnded => f.write_str("the gang has ended; its pods are no longer placed"),
             Self::BindRefused(text) => write!(f, "the API server refuses the binding: {text}"),

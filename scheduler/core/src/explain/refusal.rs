@@ -207,7 +207,10 @@ mod tests {
         let incomplete = waiting(Reason::Incomplete(2, 4, 0));
         assert_eq!(incomplete.message(), "gang ml/train: 2 of 4 members exist");
         assert_eq!(incomplete.condition_reason(), "WaitingForGang");
-        assert_eq!(waiting(Reason::Incomplete(2, 4, 1)).message(), "gang ml/train: 2 of 4 members are ready, 1 more are gated");
+        assert_eq!(
+            waiting(Reason::Incomplete(2, 4, 1)).message(),
+            "gang ml/train: 2 of 4 members are ready, 1 more are gated"
+        );
         assert_eq!(waiting(Reason::SizeConflict(4, 8)).condition_reason(), "InvalidGang");
         assert!(incomplete.cures().meets(Cures::GANG_CHANGED) && !incomplete.cures().meets(Cures::NODE));
     }

@@ -167,7 +167,10 @@ fn set_topology(gang: &GangRecord, members: &[Member<'_>], result: &mut Assessme
     }
     let memberships = || members.iter().filter_map(|m| m.info.gang.as_ref());
     result.required = memberships().find_map(|g| g.topology_required.clone());
-    result.preferred = memberships().find(|g| !g.topology_preferred.is_empty()).map(|g| g.topology_preferred.clone()).unwrap_or_default();
+    result.preferred = memberships()
+        .find(|g| !g.topology_preferred.is_empty())
+        .map(|g| g.topology_preferred.clone())
+        .unwrap_or_default();
 }
 
 /// The roles and the total minimum, or why the declaration cannot be used.
@@ -200,7 +203,8 @@ fn count(gang: &GangRecord, members: &[Member<'_>], roles: &Roles, total: u32, r
         let done = of_role.iter().filter(|m| is_done(m)).count();
         let (live, done) = (saturate(live), saturate(done));
         let free = replicas.saturating_sub(live) as usize;
-        let taken: BTreeSet<u32> = of_role.iter().filter(|m| is_bound(m) || is_done(m)).filter_map(|m| rank_of(m)).collect();
+        let taken: BTreeSet<u32> =
+            of_role.iter().filter(|m| is_bound(m) || is_done(m)).filter_map(|m| rank_of(m)).collect();
         let mut waiting: Vec<&&Member<'_>> = of_role.iter().filter(|m| is_waiting(m)).collect();
         waiting.sort_by_key(|m| rank_of(m).is_some_and(|rank| taken.contains(&rank)));
         let surplus = waiting.split_off(free.min(waiting.len()));
@@ -250,7 +254,8 @@ fn readiness(
     if live || some_bound {
         return Readiness::Replacing;
     }
-    let role_of = |id: &PodId| members.iter().find(|m| m.id == *id).and_then(|m| Some(m.info.gang.as_ref()?.role.clone()));
+    let role_of =
+        |id: &PodId| members.iter().find(|m| m.id == *id).and_then(|m| Some(m.info.gang.as_ref()?.role.clone()));
     let short = |role: &SmolStr, missing: u32| {
         saturate(counted.pending.iter().filter(|id| role_of(id).as_ref() == Some(role)).count()) < missing
     };
@@ -369,7 +374,10 @@ mod tests {
         all.push(declared_member(&declared, "driver", 0));
         let seen = look(Some(declared), all, 0);
         assert!(matches!(seen.readiness, Readiness::Ready(_)));
-        assert_eq!(seen.strangers.iter().map(|(_, r)| r.clone()).collect::<Vec<_>>(), [Reason::UnknownRole("driver".into())]);
+        assert_eq!(
+            seen.strangers.iter().map(|(_, r)| r.clone()).collect::<Vec<_>>(),
+            [Reason::UnknownRole("driver".into())]
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::shape::{Shape, ShapeCache, ShapeId};
 use crate::snapshot::{Cluster, End, NodeId, PodId, Snapshot, Txn};
 use flowforge_topology_core::{DomainId, LevelIndex};
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 
 /// What is asked of the planner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,20 +80,26 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
     let Some(allowed) = allowed(snapshot, ask) else { return Planned::Split };
     snapshot.transact(|txn| {
         let mut steps = ask.steps;
-        let (mut limited, mut candidates_seen) = (false, false);
-        for domain in candidates(txn, ask, &groups, &allowed) {
-            candidates_seen = true;
-            match place_all(txn, &groups, domain, &mut steps) {
-                Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
-                Found::Nowhere => {}
-                Found::Limit => limited = true,
+        let mut limited = false;
+        let mut tried = BTreeSet::new();
+        for stage in stages(txn.snapshot(), ask, &allowed) {
+            let mut candidates = BinaryHeap::from(possible(txn, &groups, stage));
+            while let Some(Reverse((_, domain))) = candidates.pop() {
+                if !tried.insert(domain) {
+                    continue;
+                }
+                match place_all(txn, &groups, domain, &mut steps) {
+                    Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
+                    Found::Nowhere => {}
+                    Found::Limit => limited = true,
+                }
             }
         }
         if limited {
             return End::RollBack(Planned::SearchLimit(ask.steps));
         }
         match explain(txn, ask, &groups, &allowed) {
-            Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven: !candidates_seen, ..nowhere }))),
+            Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven: tried.is_empty(), ..nowhere }))),
             None => End::RollBack(Planned::SearchLimit(0)),
         }
     })
@@ -101,9 +108,8 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
 /// Whether the counters leave a place possible: asked before a refused gang is tried again. `O(domains)`.
 pub fn may_fit(snapshot: &mut Snapshot, ask: &Ask) -> bool {
     let groups = groups(snapshot, &ask.members);
-    allowed(snapshot, ask).is_some_and(|allowed| {
-        snapshot.transact(|txn| End::RollBack(allowed.iter().any(|d| possible(txn, &groups, *d).is_some())))
-    })
+    allowed(snapshot, ask)
+        .is_some_and(|allowed| snapshot.transact(|txn| End::RollBack(!possible(txn, &groups, allowed).is_empty())))
 }
 
 /// Members by shape, in the order in which the shapes first appear.
@@ -119,7 +125,7 @@ fn groups(snapshot: &Snapshot, members: &[PodId]) -> Vec<Group> {
     groups
 }
 
-/// The domains one of which must hold everyone; None: the bound members contradict that.
+/// The domains one of which must hold everyone, in id order; None: the bound members contradict that.
 fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Vec<DomainId>> {
     let tree = snapshot.cluster().tree();
     let Some(level) = ask.required else { return Some(vec![DomainId::ROOT]) };
@@ -133,42 +139,20 @@ fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Vec<DomainId>> {
     }
 }
 
-/// Domains that can hold everyone by the counters, in search order.
-fn candidates(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId]) -> Vec<DomainId> {
-    let mut order = Vec::new();
-    let mut add = |txn: &mut Txn<'_>, domains: Vec<DomainId>| {
-        let fitting = domains.into_iter().filter_map(|d| Some((possible(txn, groups, d)?, d)));
-        let mut fitting: Vec<(u64, DomainId)> = fitting.collect();
-        fitting.sort_unstable();
-        for (_, domain) in fitting {
-            if !order.contains(&domain) {
-                order.push(domain);
-            }
-        }
-    };
-    let tree = txn.snapshot().cluster().tree();
-    let inside = |d: &DomainId| allowed.iter().any(|a| tree.contains(*a, *d));
-    if let Some(near) = nearest(txn.snapshot(), &ask.bound) {
-        let above: Vec<DomainId> = tree.ancestors(near).filter(inside).collect();
-        for domain in above {
-            add(txn, vec![domain]);
-        }
+/// The domains to look at, in stages; the domains of one stage are equally good but for what is left over.
+fn stages(snapshot: &Snapshot, ask: &Ask, allowed: &[DomainId]) -> Vec<Vec<DomainId>> {
+    let tree = snapshot.cluster().tree();
+    let whole = allowed == [DomainId::ROOT];
+    let inside = |d: &DomainId| whole || tree.ancestors(*d).any(|above| allowed.binary_search(&above).is_ok());
+    let mut stages: Vec<Vec<DomainId>> = if let Some(near) = nearest(snapshot, &ask.bound) {
+        tree.ancestors(near).filter(inside).map(|d| vec![d]).collect()
     } else {
         let narrow_first = || tree.levels().iter().rev().filter(|l| ask.required.is_none_or(|r| *l > r)).collect();
         let levels: Vec<LevelIndex> = if ask.preferred.is_empty() { narrow_first() } else { ask.preferred.clone() };
-        for level in levels {
-            let tree = txn.snapshot().cluster().tree();
-            let domains: Vec<DomainId> = tree.domains_at(level).filter(inside_of(tree, allowed)).collect();
-            add(txn, domains);
-        }
-    }
-    add(txn, allowed.to_vec());
-    order
-}
-
-fn inside_of<'a>(tree: &'a flowforge_topology_core::Tree, allowed: &'a [DomainId]) -> impl Fn(&DomainId) -> bool + 'a {
-    let whole = allowed == [DomainId::ROOT];
-    move |d| whole || allowed.iter().any(|a| tree.contains(*a, *d))
+        levels.into_iter().map(|level| tree.domains_at(level).filter(inside).collect()).collect()
+    };
+    stages.push(allowed.to_vec());
+    stages
 }
 
 /// Narrowest domain that holds all of these nodes.
@@ -177,14 +161,18 @@ fn nearest(snapshot: &Snapshot, nodes: &[NodeId]) -> Option<DomainId> {
     nodes.iter().filter_map(|n| tree.leaf(n.dense())).reduce(|a, b| tree.common(a, b))
 }
 
-/// What would be left over in a domain; None when the counters prove that it cannot hold everyone.
-fn possible(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Option<u64> {
-    let mut left = 0;
+/// The domains that can hold everyone by the counters, with what would be left over. `O(domains · shapes)`.
+fn possible(txn: &mut Txn<'_>, groups: &[Group], domains: Vec<DomainId>) -> Vec<Reverse<(u64, DomainId)>> {
+    let mut left: Vec<Reverse<(u64, DomainId)>> = domains.into_iter().map(|d| Reverse((0, d))).collect();
     for group in groups {
-        let (cache, ..) = txn.view(group.shape)?;
-        left += cache.slots_in(domain).checked_sub(group.need())?;
+        let Some((cache, ..)) = txn.view(group.shape) else { return Vec::new() };
+        left.retain_mut(|Reverse((left, domain))| {
+            let more = cache.slots_in(*domain).checked_sub(group.need());
+            *left += more.unwrap_or(0);
+            more.is_some()
+        });
     }
-    Some(left)
+    left
 }
 
 /// Places all groups below a domain, or nothing.
@@ -229,7 +217,8 @@ fn place_group(txn: &mut Txn<'_>, group: &Group, domain: DomainId, need: u64) ->
         fill(cache, cluster, domain, need, &mut taken);
         let tree = cluster.tree();
         taken.sort_by_cached_key(|(node, _)| {
-            let mut path: Vec<DomainId> = tree.leaf(*node).map(|leaf| tree.ancestors(leaf).collect()).unwrap_or_default();
+            let mut path: Vec<DomainId> =
+                tree.leaf(*node).map(|leaf| tree.ancestors(leaf).collect()).unwrap_or_default();
             path.reverse();
             (path, *node)
         });
@@ -279,18 +268,13 @@ fn ranked(snapshot: &Snapshot, members: &[PodId]) -> Vec<(PodId, NodeId)> {
 /// Gets as far as possible and says what the nodes have against the first member that is left.
 fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId]) -> Option<Nowhere> {
     let start = txn.mark();
-    let mut best: Option<(u64, DomainId)> = None;
-    for &domain in allowed {
-        let mut fit = 0;
-        for group in groups {
-            fit += txn.view(group.shape)?.0.slots_in(domain).min(group.need());
-        }
-        if best.is_none_or(|(most, _)| fit > most) {
-            best = Some((fit, domain));
-        }
+    let mut fits: Vec<(u64, Reverse<DomainId>)> = allowed.iter().map(|d| (0, Reverse(*d))).collect();
+    for group in groups {
+        let cache = txn.view(group.shape)?.0;
+        fits.iter_mut().for_each(|(fit, domain)| *fit += cache.slots_in(domain.0).min(group.need()));
     }
     let first = groups.first()?;
-    let Some((_, domain)) = best else {
+    let Some((_, Reverse(domain))) = fits.into_iter().max() else {
         let seen = seen_of(txn, first.shape, DomainId::ROOT)?;
         return Some(Nowhere { fit: 0, domain: None, member: *first.members.first()?, seen, proven: true });
     };

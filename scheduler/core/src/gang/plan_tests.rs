@@ -184,7 +184,9 @@ fn build(racks: &[Vec<(u8, u8)>]) -> (Snapshot, Vec<(NodeId, usize)>) {
     for (r, rack) in racks.iter().enumerate() {
         for (n, (gpus, cpus)) in rack.iter().enumerate() {
             let name = format!("r{r}n{n}");
-            s.upsert_node(dgx(&name, "b", &format!("r{r}")).has("nvidia.com/gpu", i64::from(*gpus)).has("cpu", i64::from(*cpus)));
+            s.upsert_node(
+                dgx(&name, "b", &format!("r{r}")).has("nvidia.com/gpu", i64::from(*gpus)).has("cpu", i64::from(*cpus)),
+            );
             nodes.push((s.cluster().find_node(&name).unwrap(), r));
         }
     }
@@ -208,7 +210,11 @@ fn brute_force(free: &mut [(i64, i64, usize)], asks: &[(i64, i64)], rack: Option
     false
 }
 
-fn check_against_brute_force(racks: &[Vec<(u8, u8)>], asks: &[(i64, i64)], one_rack: bool) -> Result<(), TestCaseError> {
+fn check_against_brute_force(
+    racks: &[Vec<(u8, u8)>],
+    asks: &[(i64, i64)],
+    one_rack: bool,
+) -> Result<(), TestCaseError> {
     let (mut s, nodes) = build(racks);
     let gang: Vec<PodId> = asks
         .iter()
@@ -229,7 +235,8 @@ fn check_against_brute_force(racks: &[Vec<(u8, u8)>], asks: &[(i64, i64)], one_r
         Planned::Placed(places) => {
             prop_assert!(exists && possible);
             prop_assert_eq!(places.iter().map(|(p, _)| *p).collect::<Vec<_>>(), gang);
-            let racks_used: BTreeSet<usize> = places.iter().map(|(_, n)| nodes.iter().find(|(id, _)| id == n).unwrap().1).collect();
+            let racks_used: BTreeSet<usize> =
+                places.iter().map(|(_, n)| nodes.iter().find(|(id, _)| id == n).unwrap().1).collect();
             prop_assert!(!one_rack || racks_used.len() == 1);
             for (node, _) in &nodes {
                 prop_assert!(s.cluster().free(*node, "nvidia.com/gpu").unwrap() >= 0);

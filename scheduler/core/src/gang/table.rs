@@ -178,6 +178,9 @@ impl Gangs {
     #[must_use]
     pub fn absent_from(&self, uids: &BTreeSet<SmolStr>) -> Vec<(SmolStr, SmolStr, SmolStr)> {
         let declared = self.gangs.iter().filter_map(|(_, g)| g.declared.as_ref());
-        declared.filter(|d| !uids.contains(&d.uid)).map(|d| (d.namespace.clone(), d.name.clone(), d.uid.clone())).collect()
+        declared
+            .filter(|d| !uids.contains(&d.uid))
+            .map(|d| (d.namespace.clone(), d.name.clone(), d.uid.clone()))
+            .collect()
     }
 }

@@ -54,7 +54,8 @@ impl Cures {
     /// The gang's declaration or membership changed.
     pub const GANG_CHANGED: Self = Self(1 << 6);
     /// A node event of any kind.
-    pub const NODE: Self = Self(Self::NODE_ADDED.0 | Self::NODE_LABELS.0 | Self::NODE_TAINTS.0 | Self::NODE_ALLOCATABLE.0);
+    pub const NODE: Self =
+        Self(Self::NODE_ADDED.0 | Self::NODE_LABELS.0 | Self::NODE_TAINTS.0 | Self::NODE_ALLOCATABLE.0);
 
     /// Both sets.
     #[must_use]

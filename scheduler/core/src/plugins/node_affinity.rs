@@ -160,12 +160,18 @@ mod tests {
         assert!(matches(req("zone", Exists, &[])) && !matches(req("absent", Exists, &[])));
         assert!(matches(req("absent", DoesNotExist, &[])) && !matches(req("zone", DoesNotExist, &[])));
         assert!(matches(req("size", Gt, &["7"])) && !matches(req("size", Gt, &["8"])));
-        assert!(matches(req("size", Lt, &["9"])) && !matches(req("word", Lt, &["9"])) && !matches(req("absent", Gt, &["1"])));
+        assert!(
+            matches(req("size", Lt, &["9"]))
+                && !matches(req("word", Lt, &["9"]))
+                && !matches(req("absent", Gt, &["1"]))
+        );
     }
 
     #[test]
     fn what_cannot_be_parsed_matches_nothing() {
-        for bad in [req("zone", In, &[]), req("zone", Exists, &["a"]), req("size", Gt, &["x"]), req("absent", NotIn, &["-"])] {
+        for bad in
+            [req("zone", In, &[]), req("zone", Exists, &["a"]), req("size", Gt, &["x"]), req("absent", NotIn, &["-"])]
+        {
             assert!(!matches(bad));
         }
         assert!(!fits(&BTreeMap::new(), Some(&[]), "n1", &labels(&[])));
@@ -183,7 +189,8 @@ mod tests {
 
     #[test]
     fn fields_match_the_name() {
-        let named = |op, v: &[&str]| fits(&BTreeMap::new(), Some(&[term(&[], &[req(NAME_FIELD, op, v)])]), "n1", &labels(&[]));
+        let named =
+            |op, v: &[&str]| fits(&BTreeMap::new(), Some(&[term(&[], &[req(NAME_FIELD, op, v)])]), "n1", &labels(&[]));
         assert!(named(In, &["n1"]) && !named(In, &["n2"]) && !named(In, &["n1", "n2"]));
         assert!(named(NotIn, &["n2"]) && !named(NotIn, &["n1"]));
     }
@@ -201,7 +208,11 @@ mod tests {
 
     #[test]
     fn preferred_weights_add_up() {
-        let preferred = [(10, term(&[req("zone", In, &["a"])], &[])), (5, term(&[req("pool", Exists, &[])], &[])), (7, term(&[], &[]))];
+        let preferred = [
+            (10, term(&[req("zone", In, &["a"])], &[])),
+            (5, term(&[req("pool", Exists, &[])], &[])),
+            (7, term(&[], &[])),
+        ];
         assert_eq!(score(&preferred, "n1", &labels(&[("zone", "a"), ("pool", "x")])), 15);
         assert_eq!(score(&preferred, "n1", &labels(&[("zone", "b")])), 0);
     }

@@ -17,7 +17,11 @@ pub fn score(used: [i64; 2], request: [i64; 2], allocatable: [i64; 2]) -> i64 {
 }
 
 /// 100 when both fractions are equal, less the further they are apart.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "upstream computes this score in float64 and truncates")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "upstream computes this score in float64 and truncates"
+)]
 fn balance(used: [i64; 2], allocatable: [i64; 2]) -> i64 {
     if allocatable.contains(&0) {
         return MAX_NODE_SCORE;

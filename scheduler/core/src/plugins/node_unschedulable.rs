@@ -18,7 +18,8 @@ const TAINT: &str = "node.kubernetes.io/unschedulable";
 #[must_use]
 pub fn fits(tolerations: &[Toleration], unschedulable: bool) -> bool {
     !unschedulable || {
-        let taint = Taint { key: SmolStr::new_static(TAINT), value: SmolStr::default(), effect: TaintEffect::NoSchedule };
+        let taint =
+            Taint { key: SmolStr::new_static(TAINT), value: SmolStr::default(), effect: TaintEffect::NoSchedule };
         taint_toleration::tolerated(tolerations, &taint)
     }
 }
@@ -29,7 +30,8 @@ mod tests {
 
     #[test]
     fn a_cordoned_node_takes_only_tolerating_pods() {
-        let exists = Toleration { key: TAINT.into(), exists: true, value: "".into(), effect: Some(TaintEffect::NoSchedule) };
+        let exists =
+            Toleration { key: TAINT.into(), exists: true, value: "".into(), effect: Some(TaintEffect::NoSchedule) };
         let other = Toleration { effect: Some(TaintEffect::NoExecute), ..exists.clone() };
         assert!(fits(&[], false));
         assert!(!fits(&[], true));

@@ -77,6 +77,9 @@ pub struct Delays {
     pub flush_ms: Millis,
 }
 
+/// Whose turn it is: priority, then age.
+type Turn = (Reverse<i32>, Millis, Entity);
+
 /// Pods by place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -95,10 +98,10 @@ pub struct Counts {
 pub struct Queue {
     delays: Delays,
     entries: BTreeMap<Entity, Entry>,
-    active: BTreeSet<(Reverse<i32>, Millis, Entity)>,
+    active: BTreeSet<Turn>,
     backoff: BTreeSet<(Millis, Entity)>,
     parked: BTreeSet<(Millis, Entity)>,
-    by_shape: BTreeMap<ShapeId, BTreeSet<Entity>>,
+    by_shape: BTreeMap<ShapeId, BTreeSet<Turn>>,
     parked_gangs: BTreeSet<GangId>,
     counts: Counts,
     by_plugin: BTreeMap<&'static str, usize>,
@@ -196,13 +199,11 @@ impl Queue {
         self.put(entity, entry);
     }
 
-    /// Shapes that parked pods wait under, where one of the events can cure some of them.
+    /// Shapes that parked pods wait under. Whether one fits now is asked of its cache, not of what refused it last: pods far
+    /// back in the queue were not tried for a while.
     #[must_use]
-    pub fn parked_shapes(&self, events: Cures) -> Vec<ShapeId> {
-        let curable = |entities: &BTreeSet<Entity>| {
-            entities.iter().any(|e| self.entries.get(e).is_some_and(|entry| entry.cures.meets(events)))
-        };
-        self.by_shape.iter().filter(|(_, entities)| curable(entities)).map(|(shape, _)| *shape).collect()
+    pub fn parked_shapes(&self) -> Vec<ShapeId> {
+        self.by_shape.keys().copied().collect()
     }
 
     /// Parked gangs that one of the events can cure.
@@ -212,11 +213,14 @@ impl Queue {
         self.parked_gangs.iter().filter(curable).copied().collect()
     }
 
-    /// All parked pods of a shape may be tried again.
-    pub fn activate_shape(&mut self, shape: ShapeId, now: Millis) {
-        for entity in self.by_shape.get(&shape).cloned().unwrap_or_default() {
-            self.activate(entity, false, now);
+    /// The first parked pods of a shape may be tried again. Returns whether more of it are parked.
+    pub fn activate_shape(&mut self, shape: ShapeId, limit: usize, now: Millis) -> bool {
+        let parked = self.by_shape.get(&shape).map_or(0, BTreeSet::len);
+        let first: Vec<Turn> = self.by_shape.get(&shape).into_iter().flatten().take(limit).copied().collect();
+        for (.., entity) in &first {
+            self.activate(*entity, false, now);
         }
+        parked > first.len()
     }
 
     /// Moves on what is due: ended backoffs, and what was parked for too long.
@@ -224,7 +228,9 @@ impl Queue {
         while let Some((_, entity)) = self.backoff.first().copied().filter(|(at, _)| *at <= now) {
             self.activate(entity, false, now);
         }
-        while let Some((_, entity)) = self.parked.first().copied().filter(|(at, _)| at.saturating_add(self.delays.flush_ms) <= now) {
+        while let Some((_, entity)) =
+            self.parked.first().copied().filter(|(at, _)| at.saturating_add(self.delays.flush_ms) <= now)
+        {
             self.activate(entity, true, now);
         }
     }
@@ -312,7 +318,7 @@ impl Queue {
                 self.parked_gangs.insert(id);
             }
             (Entity::Pod(_), Some(shape)) => {
-                self.by_shape.entry(shape).or_default().insert(entity);
+                self.by_shape.entry(shape).or_default().insert((Reverse(entry.priority), entry.since_ms, entity));
             }
             (Entity::Pod(_), None) => {}
         }
@@ -328,7 +334,7 @@ impl Queue {
         if let Some(shape) = entry.shape
             && let Some(entities) = self.by_shape.get_mut(&shape)
         {
-            entities.remove(&entity);
+            entities.remove(&(Reverse(entry.priority), entry.since_ms, entity));
             if entities.is_empty() {
                 self.by_shape.remove(&shape);
             }

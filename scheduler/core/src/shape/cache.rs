@@ -98,11 +98,16 @@ impl ShapeCache {
         if old == new {
             return;
         }
-        if count && old.slots != new.slots && let (Some(counters), Some(leaf)) = (&mut self.counters, cluster.tree.leaf(index)) {
+        if count
+            && old.slots != new.slots
+            && let (Some(counters), Some(leaf)) = (&mut self.counters, cluster.tree.leaf(index))
+        {
             counters.change(&cluster.tree, leaf, old.slots, new.slots);
         }
         self.count(old, new);
-        if old.verdict.is_feasible() && let Some(bucket) = self.buckets.get_mut(&old.raw) {
+        if old.verdict.is_feasible()
+            && let Some(bucket) = self.buckets.get_mut(&old.raw)
+        {
             bucket.remove(&index);
             if bucket.is_empty() {
                 self.buckets.remove(&old.raw);
@@ -136,7 +141,8 @@ impl ShapeCache {
         if !verdict.is_feasible() {
             return NodeEval { verdict, ..NodeEval::default() };
         }
-        let raw = RawScore { taints: slow.taints, affinity: slow.affinity, resources: resource_score(id, spec, cluster) };
+        let raw =
+            RawScore { taints: slow.taints, affinity: slow.affinity, resources: resource_score(id, spec, cluster) };
         let slots = if self.counters.is_some() { copies(id, spec, cluster) } else { 0 };
         NodeEval { verdict, raw, slots }
     }
@@ -200,7 +206,10 @@ impl ShapeCache {
     #[must_use]
     pub(crate) fn weight(&self) -> usize {
         let per_node = size_of::<NodeEval>() * self.nodes.len() + 12 * self.feasible;
-        per_node + 96 * self.buckets.len() + 32 * self.classes.len() + self.counters.as_ref().map_or(0, DomainCounters::weight)
+        per_node
+            + 96 * self.buckets.len()
+            + 32 * self.classes.len()
+            + self.counters.as_ref().map_or(0, DomainCounters::weight)
     }
 }
 
@@ -256,7 +265,9 @@ fn resource_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
     if real == [0, 0] {
         return least;
     }
-    least + node_resources_balanced_allocation::WEIGHT * node_resources_balanced_allocation::score(used, real, allocatable)
+    least
+        + node_resources_balanced_allocation::WEIGHT
+            * node_resources_balanced_allocation::score(used, real, allocatable)
 }
 
 /// The verdict on one node, evaluated from scratch.

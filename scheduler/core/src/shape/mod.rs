@@ -8,10 +8,10 @@ mod counters;
 mod spec;
 mod verdict;
 
-pub use cache::{NodeEval, RawScore, ShapeCache};
-pub(crate) use cache::{best_of, verdict};
 #[cfg(test)]
 pub(crate) use cache::evaluation;
+pub use cache::{NodeEval, RawScore, ShapeCache};
+pub(crate) use cache::{best_of, verdict};
 pub use spec::ShapeSpec;
 pub use verdict::Verdict;
 
@@ -117,7 +117,9 @@ impl Shapes {
             shape.cache = None;
             let (after, refs) = (shape.weight(), shape.refs);
             total -= before - after;
-            if refs == 0 && let Some(gone) = self.shapes.remove(id) {
+            if refs == 0
+                && let Some(gone) = self.shapes.remove(id)
+            {
                 total -= after;
                 self.ids.remove(&gone.spec);
                 ended.push(gone.spec);

@@ -65,7 +65,9 @@ impl Classes {
     pub(crate) fn leave(&mut self, id: ClassId) {
         let Some(class) = self.classes.get_mut(id) else { return };
         class.nodes -= 1;
-        if class.nodes == 0 && let Some(gone) = self.classes.remove(id) {
+        if class.nodes == 0
+            && let Some(gone) = self.classes.remove(id)
+        {
             self.ids.remove(&gone.facts);
         }
     }

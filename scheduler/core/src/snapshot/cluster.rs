@@ -407,7 +407,9 @@ impl Cluster {
         if let Some(pod) = self.pods.get_mut(id) {
             pod.place = place;
         }
-        if old.node() != place.node() && let Some(node) = old.node() {
+        if old.node() != place.node()
+            && let Some(node) = old.node()
+        {
             self.drop_placeholder(node);
         }
     }

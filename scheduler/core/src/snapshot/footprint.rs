@@ -78,7 +78,9 @@ impl Footprints {
     pub(crate) fn release(&mut self, id: FootprintId) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         entry.refs -= 1;
-        if entry.refs == 0 && let Some(gone) = self.entries.remove(id) {
+        if entry.refs == 0
+            && let Some(gone) = self.entries.remove(id)
+        {
             self.ids.remove(&gone.what);
         }
     }
@@ -105,7 +107,8 @@ mod tests {
 
     #[test]
     fn equal_footprints_share_one_entry_until_the_last_user_left() {
-        let pod = PodInfo { requests: [("cpu".into(), 5), ("pods".into(), 9), ("x".into(), 0)].into(), ..PodInfo::default() };
+        let pod =
+            PodInfo { requests: [("cpu".into(), 5), ("pods".into(), 9), ("x".into(), 0)].into(), ..PodInfo::default() };
         let mut all = Footprints::default();
         let (a, b) = (all.intern(Footprint::of(&pod)), all.intern(Footprint::of(&pod)));
         assert_eq!(a, b);

@@ -87,8 +87,13 @@ impl Lanes {
         }
         let rows = self.rows;
         let name = SmolStr::from(name);
-        let lane =
-            Lane { name: name.clone(), holders: 1, allocatable: vec![0; rows], used: vec![0; rows], free: vec![0; rows] };
+        let lane = Lane {
+            name: name.clone(),
+            holders: 1,
+            allocatable: vec![0; rows],
+            used: vec![0; rows],
+            free: vec![0; rows],
+        };
         let at = if let Some(at) = self.vacant.pop() {
             self.lanes[at] = lane;
             at
@@ -156,7 +161,8 @@ impl Lanes {
     /// Every lane's name, allocatable and exact use of a node, for comparison.
     #[cfg(test)]
     pub(crate) fn row(&self, row: usize) -> BTreeMap<SmolStr, (i64, i128, i64)> {
-        let cell = |at: &LaneIndex| (self.lanes[*at].allocatable[row], self.lanes[*at].used[row], self.lanes[*at].free[row]);
+        let cell =
+            |at: &LaneIndex| (self.lanes[*at].allocatable[row], self.lanes[*at].used[row], self.lanes[*at].free[row]);
         self.by_name.iter().map(|(name, at)| (name.clone(), cell(at))).collect()
     }
 }

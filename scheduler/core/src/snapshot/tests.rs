@@ -28,7 +28,10 @@ fn a_watch_event_without_node_never_unassumes() {
     let id = s.upsert_pod(pod("p").asks("cpu", 1000)).unwrap().id;
     s.assume(id, s.cluster.find_node("n1").unwrap());
     s.upsert_pod(pod("p").asks("cpu", 1000));
-    assert_eq!((place_of(&s, "p").as_deref(), free(&s, "n1", "cpu"), s.cluster.assumed_count()), (Some("n1"), 63_000, 1));
+    assert_eq!(
+        (place_of(&s, "p").as_deref(), free(&s, "n1", "cpu"), s.cluster.assumed_count()),
+        (Some("n1"), 63_000, 1)
+    );
     s.upsert_pod(pod("p").asks("cpu", 1000).on("n1"));
     assert_eq!((free(&s, "n1", "cpu"), s.cluster.assumed_count()), (63_000, 0));
     s.upsert_pod(pod("p").asks("cpu", 1000));
@@ -162,7 +165,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn a_node(n: u8, gpus: u8, rack: u8, cordoned: bool, taint: u8, uid: bool) -> NodeInfo {
-    let mut info = node(&format!("n{n}")).label("fabric.topograph.run/tier-0", &format!("r{rack}")).has("cpu", 4000).has("pods", 4);
+    let mut info = node(&format!("n{n}"))
+        .label("fabric.topograph.run/tier-0", &format!("r{rack}"))
+        .has("cpu", 4000)
+        .has("pods", 4);
     if gpus > 0 {
         info = info.has("nvidia.com/gpu", i64::from(gpus) * 2).label("pool", &format!("g{gpus}"));
     }
@@ -186,7 +192,11 @@ fn a_pod(p: u8, cpu: u8, gpus: u8, port: u8, selector: u8) -> PodInfo {
         info.host_ports.push(HostPort { ip: "".into(), protocol: "".into(), port: u16::from(port) });
     }
     let term = |key: &str, operator, values: &[&str]| NodeSelectorTerm {
-        match_expressions: vec![NodeRequirement { key: key.into(), operator, values: values.iter().map(|v| (*v).into()).collect() }],
+        match_expressions: vec![NodeRequirement {
+            key: key.into(),
+            operator,
+            values: values.iter().map(|v| (*v).into()).collect(),
+        }],
         match_fields: Vec::new(),
     };
     match selector {
@@ -237,11 +247,16 @@ fn lanes_are_sums(s: &Snapshot) {
         let on: Vec<_> = s.cluster.pods.iter().filter(|(_, p)| p.place.node() == Some(id)).collect();
         assert_eq!(on.len(), record.pods.len());
         for (name, (allocatable, used, free)) in s.cluster.lanes.row(id.index()) {
-            let sum: i128 = on.iter().map(|(pod, _)| {
-                if name == "pods" { return 1 }
-                let footprint = s.cluster.footprints.get(s.cluster.pod(*pod).unwrap().footprint).unwrap();
-                i128::from(footprint.request(&name))
-            }).sum();
+            let sum: i128 = on
+                .iter()
+                .map(|(pod, _)| {
+                    if name == "pods" {
+                        return 1;
+                    }
+                    let footprint = s.cluster.footprints.get(s.cluster.pod(*pod).unwrap().footprint).unwrap();
+                    i128::from(footprint.request(&name))
+                })
+                .sum();
             assert_eq!(used, sum, "{name} on {}", record.info.name);
             assert_eq!(allocatable, record.info.allocatable.get(&name).copied().unwrap_or(0));
             let exact = i128::from(allocatable) - used;

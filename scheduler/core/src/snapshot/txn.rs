@@ -7,9 +7,9 @@
 //! (`rollback_is_identity`); undoing is done in reverse order, so that the pod lists of nodes are as they were. Only the
 //! change log remembers, which keeps the caches right at every moment, inside the transaction too.
 
+use super::Snapshot;
 use super::node::NodeId;
 use super::pod::{Place, PodId};
-use super::Snapshot;
 use crate::shape::{Shape, ShapeCache, ShapeId};
 
 /// How a transaction ends.
