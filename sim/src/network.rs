@@ -54,14 +54,24 @@ impl World {
         }
         let Some(outcome) = self.api.execute(command, self.now) else { return };
         self.say(|| format!("   api: p{process} e{epoch} {} -> {}", show(command), result(&outcome)));
-        if let Command::Bind { node, .. } = command
-            && epoch < self.epoch
+        if let Command::Bind { pod, node, .. } = command
+            && let Outcome::Bind { result: BindResult::Ok, .. } = outcome
         {
-            // Not by a leader in office: the node may be taken twice, which the lease's margin keeps rare.
-            self.api.disputed.insert(node.clone());
+            self.note_bound(&pod.name);
+            if epoch < self.epoch {
+                // Not by a leader in office: the node may be taken twice, which the lease's margin keeps rare.
+                self.api.disputed.insert(node.clone());
+            }
         }
         if reply {
             self.answer(process, life, delay, outcome);
+        }
+    }
+
+    fn note_bound(&mut self, pod: &SmolStr) {
+        let Some(pod) = self.api.pods.get(pod) else { return };
+        if let Some(workload) = pod.gang.as_ref().and_then(|gang| self.workloads.get_mut(&gang.name)) {
+            workload.was_bound(pod);
         }
     }
 

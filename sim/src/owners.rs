@@ -2,6 +2,7 @@
 
 use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Owner, PodInfo, PodKey};
 use smol_str::{SmolStr, ToSmolStr};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kind of a gang's owner.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,8 +26,10 @@ pub struct Workload {
     pub owner: OwnerKind,
     /// Canceled or finished: its pods go and no more come.
     pub closed: bool,
-    /// Had all members live at once.
+    /// Had all members live at once, as far as a scheduler could tell.
     pub was_whole: bool,
+    /// Ranks that each intent bound.
+    pub bound: BTreeMap<SmolStr, BTreeSet<u32>>,
     /// A member was recreated, or not, so often.
     pub incarnations: u64,
 }
@@ -36,6 +39,17 @@ impl Workload {
     #[must_use]
     pub fn may_be_partial(&self) -> bool {
         self.owner == OwnerKind::Job || self.was_whole || self.closed
+    }
+
+    /// One of its pods was bound. When an intent has bound every rank the scheduler closes it as whole, even if a member was
+    /// deleted meanwhile: that is a later loss.
+    pub fn was_bound(&mut self, pod: &PodInfo) {
+        let rank = pod.gang.as_ref().and_then(|gang| gang.rank);
+        if let (Some(intent), Some(rank)) = (&pod.intent, rank) {
+            let ranks = self.bound.entry(intent.clone()).or_default();
+            ranks.insert(rank);
+            self.was_whole |= ranks.len() == self.size as usize;
+        }
     }
 
     /// The `Gang` object; None for a pod on its own.

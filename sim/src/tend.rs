@@ -5,6 +5,7 @@ use crate::owners::{OwnerKind, Workload};
 use crate::world::{Action, World};
 use flowforge_scheduler_core::model::{Millis, PodInfo, PodKey, PodPhase};
 use smol_str::{SmolStr, ToSmolStr};
+use std::collections::BTreeMap;
 
 /// How often they look around.
 const PERIOD_MS: Millis = 100;
@@ -54,8 +55,15 @@ impl World {
     pub fn create_workload(&mut self, prefix: &str, size: u32, owner: OwnerKind) {
         self.created += 1;
         let name = format!("{prefix}{}", self.created).to_smolstr();
-        let workload =
-            Workload { name: name.clone(), size, owner, closed: false, was_whole: false, incarnations: self.created };
+        let workload = Workload {
+            name: name.clone(),
+            size,
+            owner,
+            closed: false,
+            was_whole: false,
+            bound: BTreeMap::new(),
+            incarnations: self.created,
+        };
         if let Some(gang) = workload.gang() {
             self.api.put_gang(gang);
         }

@@ -9,7 +9,8 @@
 //!      +── still unbound: same node, new resourceVersion ┘
 //! ```
 //! Invariants: a Binding is sent only when the journal holds its node and UID; after a Binding whose fate is unknown the
-//! pod goes to another node, or is called unbound, only once it was re-versioned.
+//! pod goes to another node, or is called unbound, only once it was re-versioned; a leader that reads a fence of a later
+//! epoch follows, for the resourceVersion that it read would get past that fence.
 
 use super::effects::Effect;
 use super::intent::{Fact, Goal, Member, Phase};
@@ -42,8 +43,10 @@ impl Protocol {
         let durable = intent.slots.get(member.part as usize).map(|slot| self.slots[*slot].durable);
         let recorded = durable.is_none_or(|durable| durable >= member.change);
         let Step::Request(request) = next_step(&intent.phase, member, recorded) else { return };
-        if cx.now < member.not_before {
-            self.timers.insert((member.not_before, Timer::Member(seq, index)));
+        let bind = request == MemberRequest::Bind;
+        let due = if bind { member.not_before.max(member.refused_until) } else { member.not_before };
+        if cx.now < due {
+            self.timers.insert((due, Timer::Member(seq, index)));
             return;
         }
         self.request(seq, index, request, cx);
@@ -83,6 +86,8 @@ impl Protocol {
 
     /// Outcome of a Binding.
     pub(super) fn on_bind(&mut self, seq: u64, index: usize, result: BindResult, cx: &mut Cx<'_>) {
+        // Even a refusal does not say that no copy of the request is still on its way.
+        self.update(seq, index, Member::expose);
         match result {
             BindResult::Ok => {
                 let node = self.member(seq, index).and_then(|member| member.node.clone()).unwrap_or_default();
@@ -90,10 +95,7 @@ impl Protocol {
             }
             BindResult::NotFound => self.learn_gone(seq, index, cx),
             BindResult::Conflict(_) => self.learn_unsure(seq, index, false, cx),
-            BindResult::Unknown(_) => {
-                self.update(seq, index, Member::expose);
-                self.learn_unsure(seq, index, true, cx);
-            }
+            BindResult::Unknown(_) => self.learn_unsure(seq, index, true, cx),
             BindResult::Refused(message) => self.on_bind_refused(seq, index, message, cx),
         }
     }
@@ -108,6 +110,11 @@ impl Protocol {
             ReadResult::Found(pod) if pod.key.uid != member.pod.uid => return self.learn_gone(seq, index, cx),
             ReadResult::Found(pod) => pod,
         };
+        if let Some(by_epoch) = epoch_of(pod.fence.as_ref()).filter(|epoch| *epoch > self.epoch) {
+            // A later leader fenced the pod. The resourceVersion just read would get past that fence: stop here.
+            cx.fx.effects.push(Effect::Fenced { by_epoch });
+            return self.follow();
+        }
         let left = matches!(intent.gang, GangKey::Gang { .. }) && GangKey::of(&pod) != intent.gang;
         if left && pod.node_name.is_some() {
             return self.learn_gone(seq, index, cx);
@@ -155,7 +162,7 @@ impl Protocol {
             member.resource_version.clone_from(&pod.resource_version);
             member.shape = Some(shape);
             // Fenced in this epoch: no Binding of a former leader can hold the present resourceVersion.
-            member.inherited &= !is_fence_of(pod.fence.as_ref(), epoch);
+            member.inherited &= epoch_of(pod.fence.as_ref()) != Some(epoch);
             replan = member.goal == Goal::Bind && (other_shape || alone && (moved || pod.gated));
             if !moved && member.failures > 0 {
                 member.not_before = cx.now + delay;
@@ -329,7 +336,8 @@ fn next_step(phase: &Phase, member: &Member, recorded: bool) -> Step {
     Step::Request(request)
 }
 
-/// Whether a fence was set by a leader of this epoch.
-fn is_fence_of(fence: Option<&SmolStr>, epoch: u64) -> bool {
-    fence.and_then(|fence| fence.split_once('.')).is_some_and(|(by, _)| by.parse() == Ok(epoch))
+/// Epoch of the leader that set a fence.
+fn epoch_of(fence: Option<&SmolStr>) -> Option<u64> {
+    let (epoch, _) = fence?.split_once('.')?;
+    epoch.parse().ok()
 }

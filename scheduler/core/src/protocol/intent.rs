@@ -91,11 +91,13 @@ pub(super) struct Member {
     pub(super) op: Option<OpId>,
     /// No command before this time.
     pub(super) not_before: Millis,
+    /// No Binding before this time: the server refused one.
+    pub(super) refused_until: Millis,
     /// Failures in a row, for the backoff.
     pub(super) failures: u32,
     /// Definite refusals in a row (409).
     pub(super) conflicts: u32,
-    /// resourceVersion under which a Binding of ours, given up without an answer, may still land.
+    /// resourceVersion under which a Binding of ours may still land: it was given up, or not answered by success.
     pub(super) exposed: Option<SmolStr>,
     /// A former leader's Binding may still land, whatever the resourceVersion, until it is fenced in this epoch.
     pub(super) inherited: bool,
@@ -152,6 +154,7 @@ impl Member {
             change: 0,
             op: None,
             not_before: 0,
+            refused_until: 0,
             failures: 0,
             conflicts: 0,
             exposed: None,
@@ -172,7 +175,7 @@ impl Member {
         self.inherited || self.exposed.as_ref().is_some_and(|exposed| *exposed == self.resource_version)
     }
 
-    /// A Binding was sent under the present resourceVersion, and nobody will tell what became of it.
+    /// A Binding was sent under the present resourceVersion and may still land.
     pub(super) fn expose(&mut self) {
         self.exposed = Some(self.resource_version.clone());
     }

@@ -170,9 +170,9 @@ impl Protocol {
 
     /// The server refuses a Binding for good: not the node's fault, so another node will not help.
     pub(super) fn on_bind_refused(&mut self, seq: u64, index: usize, message: String, cx: &mut Cx<'_>) {
-        let not_before = cx.now + self.config.refused_retry_ms;
+        let refused_until = cx.now + self.config.refused_retry_ms;
         self.update(seq, index, |member| {
-            member.not_before = not_before;
+            member.refused_until = refused_until;
             member.conflicts = member.conflicts.max(super::intent::STUCK);
         });
         self.undo(seq, Cause::Refused(message), cx);

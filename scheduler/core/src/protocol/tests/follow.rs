@@ -53,3 +53,21 @@ fn a_leader_that_finds_a_larger_epoch_in_the_journal_follows() {
     "#]]);
     assert!(!scene.protocol.is_ready());
 }
+
+#[test]
+fn a_leader_that_reads_a_fence_of_a_later_epoch_follows_instead_of_binding_past_it() {
+    let mut scene = Scene::binding();
+    scene.bind_unknown("g-0");
+    scene.wait(50);
+    scene.found("fenced by epoch 2", PodInfo { fence: Some("2.7".into()), ..version("20", pod("g-0")) });
+    scene.wait(60_000);
+    scene.check(expect![[r#"
+        > bind g-0: unknown
+        > 50 ms later
+          read g-0
+        > read g-0: fenced by epoch 2
+          FENCED by 2
+        > 60000 ms later
+    "#]]);
+    assert!(!scene.protocol.is_ready());
+}

@@ -57,11 +57,14 @@ fn a_job_is_held_partial_and_completed_when_its_pod_comes_back() {
 fn a_refused_job_with_nothing_bound_is_withdrawn() {
     let mut scene = jobs();
     scene.bind("g-0", "403", BindResult::Refused("forbidden".to_owned()));
+    scene.fence_ok("g-0", "19");
     scene.fence_ok("g-1", "20");
     scene.journal_ok(0);
     scene.check(expect![[r#"
         > bind g-0: 403
+          fence g-0 @10
           fence g-1 @10
+        > fence g-0: ok
         > fence g-1: ok
           write slot 0 @3: 1/3
         > slot 0: ok
@@ -75,11 +78,14 @@ fn a_refused_job_with_nothing_bound_is_withdrawn() {
 fn a_job_member_that_lands_during_the_withdrawal_makes_the_gang_held() {
     let mut scene = jobs();
     scene.bind("g-0", "403", BindResult::Refused("forbidden".to_owned()));
+    scene.fence_ok("g-0", "19");
     scene.fence("g-1", "conflict", WriteResult::Conflict);
     scene.found("bound after all", on("n1", version("12", job_pod("g-1"))));
     scene.check(expect![[r#"
         > bind g-0: 403
+          fence g-0 @10
           fence g-1 @10
+        > fence g-0: ok
         > fence g-1: conflict
           read g-1
         > read g-1: bound after all

@@ -144,11 +144,14 @@ fn a_pod_that_left_the_gang_meanwhile_is_spared() {
 fn a_refused_binding_undoes_the_gang_with_that_reason() {
     let mut scene = Scene::binding();
     scene.bind("g-0", "403", BindResult::Refused("forbidden by policy".to_owned()));
+    scene.fence_ok("g-0", "19");
     scene.fence_ok("g-1", "20");
     scene.journal_ok(0);
     scene.check(expect![[r#"
         > bind g-0: 403
+          fence g-0 @10
           fence g-1 @10
+        > fence g-0: ok
         > fence g-1: ok
           write slot 0 @3: 1/3
         > slot 0: ok

@@ -91,10 +91,13 @@ fn a_single_pod_that_is_gone_closes_its_intent() {
 fn a_refused_single_pod_is_closed_with_the_servers_reason() {
     let mut scene = single();
     scene.bind("p", "403", BindResult::Refused("quota".to_owned()));
+    scene.fence_ok("p", "11");
     scene.check(expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > bind p: 403
+          fence p @10
+        > fence p: ok
           RELEASE p
           CLOSED undone: Refused("quota")
     "#]]);
