@@ -17,8 +17,8 @@ pub use gang::{Gang, GangSpec, GangStatus};
 pub use journal::{PlacementJournal, PlacementJournalSpec};
 pub use workflow::{Workflow, WorkflowSpec, WorkflowStatus};
 
-use kube::CustomResourceExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
 
 /// The API group of every FlowForge kind.
 pub const GROUP: &str = "flowforge.dev";

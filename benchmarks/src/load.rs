@@ -4,7 +4,10 @@ use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, api::{DeleteParams, ListParams, PostParams}};
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, PostParams},
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -41,11 +44,8 @@ impl Load {
         let cpu_before = process.cpu_ms()?;
         let start = Instant::now();
         let watching = tokio::spawn(bound_instants(pods.clone(), self.pods));
-        let created: BTreeMap<String, Instant> = stream::iter(0..self.pods)
-            .map(|i| self.create(&pods, i))
-            .buffer_unordered(parallel)
-            .try_collect()
-            .await?;
+        let created: BTreeMap<String, Instant> =
+            stream::iter(0..self.pods).map(|i| self.create(&pods, i)).buffer_unordered(parallel).try_collect().await?;
         let bound = tokio::time::timeout(LIMIT, watching).await.context("not all pods were bound in time")???;
         let wall = start.elapsed().as_secs_f64();
         tokio::time::sleep(Duration::from_secs(2)).await;

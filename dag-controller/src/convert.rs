@@ -3,9 +3,7 @@
 use flowforge_api::gang::{Gang, GangPhase};
 use flowforge_api::names::{annotation, finalizer, label};
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
-use flowforge_dag_controller_core::{
-    Cause, GangEnd, GangFacts, PodFacts, Reason,
-};
+use flowforge_dag_controller_core::{Cause, GangEnd, GangFacts, PodFacts, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use smol_str::SmolStr;

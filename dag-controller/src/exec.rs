@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Resource;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::{Request, Status};
-use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use smol_str::SmolStr;
 
@@ -346,8 +346,7 @@ pub async fn delete_workflow(writer: &Writer, workflow: WorkflowRef) -> Outcome 
 /// Takes our finalizer off a Workflow that is being deleted.
 pub async fn release_workflow(writer: &Writer, workflow: WorkflowRef, finalizers: Vec<String>) -> Outcome {
     let url = Workflow::url_path(&(), Some(&workflow.namespace));
-    let metadata =
-        json!({"uid": workflow.uid, "resourceVersion": workflow.resource_version, "finalizers": finalizers});
+    let metadata = json!({"uid": workflow.uid, "resourceVersion": workflow.resource_version, "finalizers": finalizers});
     let patch = Patch::Merge(json!({"metadata": metadata}));
     let request = || Request::new(url.as_str()).patch(&workflow.name, &PatchParams::default(), &patch);
     match writer.send::<MetadataOf>(Write::Finalizer, request).await {
@@ -382,7 +381,13 @@ pub async fn look_for_gang(writer: &Writer, key: AttemptKey, namespace: String, 
 }
 
 /// A consistent read of a Service that a list did not hold.
-pub async fn look_for_service(writer: &Writer, key: AttemptKey, namespace: String, name: String, uid: String) -> Outcome {
+pub async fn look_for_service(
+    writer: &Writer,
+    key: AttemptKey,
+    namespace: String,
+    name: String,
+    uid: String,
+) -> Outcome {
     let url = Service::url_path(&(), Some(&namespace));
     match writer.read::<MetadataOf>(|| Request::new(url.as_str()).get(&name, &GetParams::default())).await {
         Sent::Done(object) if object.metadata.uid.as_deref() == Some(uid.as_str()) => Outcome::Service(key),

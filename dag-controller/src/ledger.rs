@@ -290,13 +290,8 @@ mod tests {
     #[test]
     fn the_end_of_a_gang_sets_conditions_to_wait_for() {
         let cause = Cause { reason: Reason::MemberFailed, rank: Some(1), exit_code: Some(3), detail: "".into() };
-        let end = GangEnd {
-            succeeded: false,
-            cause,
-            scheduled_at_ms: None,
-            started_at_ms: None,
-            finished_at_ms: 5_000,
-        };
+        let end =
+            GangEnd { succeeded: false, cause, scheduled_at_ms: None, started_at_ms: None, finished_at_ms: 5_000 };
         let status = Ledger::default().status(&view(GangPhase::Running), Some(&end), 1);
         assert_eq!(status.phase, Some(GangPhase::Failed));
         assert_eq!(status.reason.as_deref(), Some("MemberFailed"));

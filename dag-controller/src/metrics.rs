@@ -174,9 +174,11 @@ impl Metrics {
         let phases = HistogramOpts::new("flowforge_dag_node_phase_duration_seconds", "Time nodes spent in a phase.")
             .buckets(doubling_buckets(0.25, 23));
         let phases = register(registry, HistogramVec::new(phases, &["phase"])?)?;
-        let release =
-            HistogramOpts::new("flowforge_dag_release_latency_seconds", "Upstream's end seen to downstream's Gang made.")
-                .buckets(doubling_buckets(0.001, 16));
+        let release = HistogramOpts::new(
+            "flowforge_dag_release_latency_seconds",
+            "Upstream's end seen to downstream's Gang made.",
+        )
+        .buckets(doubling_buckets(0.001, 16));
         // The core promises microseconds: 1 us to about 65 ms.
         let apply = HistogramOpts::new("flowforge_dag_apply_duration_seconds", "Time an event takes inside the core.")
             .buckets(doubling_buckets(0.000_001, 17));

@@ -288,8 +288,7 @@ impl Runner<'_> {
             return;
         }
         flow.lane.dirty = false;
-        let cx =
-            status::Context { generation: flow.generation, conditions: &flow.conditions, now_ms: self.now_ms };
+        let cx = status::Context { generation: flow.generation, conditions: &flow.conditions, now_ms: self.now_ms };
         let composed = match &flow.body {
             Body::State(state) => status::compose(state, &cx),
             Body::Refused(cause) => status::refused(cause, flow.spec.nodes.len(), &cx),
@@ -347,9 +346,10 @@ impl Runner<'_> {
                 }
                 Kind::Service => {
                     if let Some(uid) = attempt.service_uid.clone().filter(absent) {
-                        self.spawn(flow, |w| async move {
-                            exec::look_for_service(&w, key, namespace, name, uid).await
-                        });
+                        self.spawn(
+                            flow,
+                            |w| async move { exec::look_for_service(&w, key, namespace, name, uid).await },
+                        );
                     }
                 }
                 Kind::Pod => self.look_for_pods(flow, key, attempt, seen),
@@ -388,4 +388,3 @@ fn workflow_ref(flow: &Flow) -> WorkflowRef {
 fn refused(key: MemberKey, kind: RefusalKind, message: &str) -> Event {
     Event::Refused(Object::Pod(key), Refusal { kind, message: message.into() })
 }
-

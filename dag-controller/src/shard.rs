@@ -487,8 +487,7 @@ impl Shard {
 
     fn with_runner(&mut self, key: &FlowKey, arrived: Instant, act: impl FnOnce(&mut Runner<'_>, &mut Flow)) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let mut runner =
-            Runner { writer: &self.shared.writer, jobs: &mut self.jobs, now_ms: now_ms(), arrived };
+        let mut runner = Runner { writer: &self.shared.writer, jobs: &mut self.jobs, now_ms: now_ms(), arrived };
         act(&mut runner, flow);
     }
 

@@ -139,9 +139,10 @@ pub fn recorded(workflow: &Workflow, find: impl Fn(&str) -> Option<flowforge_dag
             phase: core_node(n.phase),
             attempt: u32::try_from(n.attempt).unwrap_or(0),
             gang: n.gang.map(core_phase),
-            cause: n.reason.as_deref().map(|reason| {
-                Cause::of(Reason::parse(reason)).with_detail(n.message.as_deref().unwrap_or_default())
-            }),
+            cause: n
+                .reason
+                .as_deref()
+                .map(|reason| Cause::of(Reason::parse(reason)).with_detail(n.message.as_deref().unwrap_or_default())),
             tally: (count(counted.map(|m| m.succeeded)), count(counted.map(|m| m.failed))),
             released_at_ms: at(&n.released_at),
             scheduled_at_ms: at(&n.scheduled_at),

@@ -286,10 +286,7 @@ mod tests {
         assert_eq!(a.on_read(seen(), 15_999), Action::Wait { expires_ms: 16_000 });
         let renewed = Some((record("b", 4, "t2"), "11".to_owned()));
         assert_eq!(a.on_read(renewed.clone(), 16_000), Action::Wait { expires_ms: 31_000 }, "a change starts it anew");
-        assert_eq!(
-            a.on_read(renewed, 31_000),
-            Action::Replace { resource_version: "11".to_owned(), claim: begins(5) }
-        );
+        assert_eq!(a.on_read(renewed, 31_000), Action::Replace { resource_version: "11".to_owned(), claim: begins(5) });
     }
 
     #[test]

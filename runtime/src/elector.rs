@@ -164,7 +164,10 @@ impl Elector {
             terms: register(metrics, IntCounter::new("flowforge_leader_terms_total", "Terms led by this process.")?)?,
             failures: register(
                 metrics,
-                IntCounter::new("flowforge_lease_failures_total", "Lease reads and writes that failed or were refused.")?,
+                IntCounter::new(
+                    "flowforge_lease_failures_total",
+                    "Lease reads and writes that failed or were refused.",
+                )?,
             )?,
         };
         Ok(Self {

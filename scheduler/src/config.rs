@@ -200,11 +200,7 @@ impl Config {
             Self::default()
         };
         let problems = config.problems();
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError::Invalid { path: shown.to_owned(), problems })
-        }
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: shown.to_owned(), problems }) }
     }
 
     /// One sentence for each value that cannot work.

@@ -266,14 +266,7 @@ impl Metrics {
 
     /// Sets the gauges; `profile` is the first scheduler name.
     pub fn set_gauges(&self, stats: &Stats, profile: &str) {
-        let depths = [
-            stats.active,
-            stats.backoff,
-            stats.unschedulable,
-            stats.gated,
-            stats.incomplete,
-            stats.pending,
-        ];
+        let depths = [stats.active, stats.backoff, stats.unschedulable, stats.gated, stats.incomplete, stats.pending];
         for (queue, depth) in QUEUES.iter().zip(depths) {
             self.pending.with_label_values(&[queue]).set(integer(depth));
         }

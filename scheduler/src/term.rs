@@ -98,15 +98,8 @@ impl Scheduler {
         let (input, inputs) = mpsc::channel(CAPACITY);
         let (dispatch, outbox) = Dispatch::start(self.settings(leadership), input.clone());
         let engine = Engine::new(inner.config.core(self.request_timeout()));
-        let writer = Writer::new(
-            engine,
-            outbox,
-            inputs,
-            inner.clock,
-            inner.metrics.clone(),
-            inner.pulse.clone(),
-            ours.clone(),
-        );
+        let writer =
+            Writer::new(engine, outbox, inputs, inner.clock, inner.metrics.clone(), inner.pulse.clone(), ours.clone());
         let stop = leadership.lost_token();
         let runtime = Handle::current();
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || writer.run(&runtime, &stop));

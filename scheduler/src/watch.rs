@@ -426,8 +426,7 @@ mod tests {
 
     #[test]
     fn a_page_without_items_is_an_empty_page() {
-        let page: Page<types::Pod> =
-            serde_json::from_str(r#"{"metadata":{"resourceVersion":"5"}}"#).expect("a page");
+        let page: Page<types::Pod> = serde_json::from_str(r#"{"metadata":{"resourceVersion":"5"}}"#).expect("a page");
         assert_eq!((page.items.len(), page.metadata.resource_version.as_str()), (0, "5"));
         assert_eq!(page.metadata.next, "");
     }

@@ -4,7 +4,10 @@
 use anyhow::{Context as _, Result, ensure};
 use flowforge_testbed::{ProcessSpec, Testbed};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
-use kube::{Api, api::{Patch, PatchParams}};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -66,7 +66,11 @@ impl Scrape {
         let (mut low, mut below) = (0.0, 0.0);
         for (edge, count) in buckets {
             if count >= rank {
-                return Some(if edge.is_infinite() { low } else { low + (edge - low) * (rank - below) / (count - below) });
+                return Some(if edge.is_infinite() {
+                    low
+                } else {
+                    low + (edge - low) * (rank - below) / (count - below)
+                });
             }
             (low, below) = (edge, count);
         }

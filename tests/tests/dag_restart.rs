@@ -132,7 +132,8 @@ fn a_controller_killed_fifty_times_runs_a_dag_of_sixty_nodes_once_and_in_order()
             kills += 1;
             let workflow = world.workflows("kills").get("wf").await.unwrap();
             let status = workflow.status.unwrap_or_default();
-            if matches!(status.phase, Some(WorkflowPhase::Succeeded | WorkflowPhase::Failed | WorkflowPhase::Canceled)) {
+            if matches!(status.phase, Some(WorkflowPhase::Succeeded | WorkflowPhase::Failed | WorkflowPhase::Canceled))
+            {
                 break;
             }
         }
@@ -144,7 +145,8 @@ fn a_controller_killed_fifty_times_runs_a_dag_of_sixty_nodes_once_and_in_order()
         // The store's own order: no pod before the end of every upstream gang; one pod of each rank, one Gang a node.
         let pods = world.pods("kills").list(&ListParams::default()).await.unwrap().items;
         let seen = seen.lock().unwrap();
-        let expected: usize = status.nodes.iter().map(|n| usize::try_from(n.members.as_ref().unwrap().desired).unwrap()).sum();
+        let expected: usize =
+            status.nodes.iter().map(|n| usize::try_from(n.members.as_ref().unwrap().desired).unwrap()).sum();
         assert_eq!(seen.pods.len(), expected);
         assert_eq!(pods.len(), expected, "no pod was made beside those that were seen");
         for ((id, rank), uids) in &seen.pods {

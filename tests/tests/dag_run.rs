@@ -61,7 +61,8 @@ fn a_diamond_of_gangs_succeeds_in_order() {
                         && e.regarding.as_ref().and_then(|r| r.kind.as_deref()) == Some(kind)
                 })
             };
-            let wanted = [("Workflow", "Released"), ("Workflow", "Succeeded"), ("Gang", "Running"), ("Gang", "NodeSucceeded")];
+            let wanted =
+                [("Workflow", "Released"), ("Workflow", "Succeeded"), ("Gang", "Running"), ("Gang", "NodeSucceeded")];
             match wanted.iter().find(|(kind, reason)| !has(kind, reason)) {
                 None => Ok(()),
                 Some(missing) => Err(format!("{missing:?} is missing")),
@@ -90,11 +91,8 @@ async fn assert_no_finalizer_left(pods: &Api<Pod>) {
 fn one_failed_member_fails_its_gang_its_node_and_the_workflow_and_stops_the_rest() {
     cases(|world| async move {
         world.namespace("failure").await;
-        let nodes = json!([
-            node("train", 3, 600_000, &[]),
-            node("other", 1, 600_000, &[]),
-            node("after", 1, 100, &["train"]),
-        ]);
+        let nodes =
+            json!([node("train", 3, 600_000, &[]), node("other", 1, 600_000, &[]), node("after", 1, 100, &["train"]),]);
         world.submit("failure", "wf", nodes, json!({})).await;
         world.runs("failure", "wf", "train", 3).await;
         world.runs("failure", "wf", "other", 1).await;
@@ -158,7 +156,11 @@ fn a_deleted_workflow_takes_everything_with_it() {
         until("Gangs and pods are gone", || async {
             let pods = world.pods("delete").list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
             let gangs = world.gangs("delete").list(&ListParams::default()).await.map_err(|e| e.to_string())?.items;
-            if pods.is_empty() && gangs.is_empty() { Ok(()) } else { Err(format!("{} pods, {} gangs", pods.len(), gangs.len())) }
+            if pods.is_empty() && gangs.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} pods, {} gangs", pods.len(), gangs.len()))
+            }
         })
         .await;
         // The same name can be used again at once.

@@ -12,7 +12,10 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use scheduler::{Random, assert_no_overcommit, bound, create, delete, gang, install_with_short_lease, is_live, members, namespace, until};
+use scheduler::{
+    Random, assert_no_overcommit, bound, create, delete, gang, install_with_short_lease, is_live, members, namespace,
+    until,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -136,7 +136,9 @@ impl PartialWatch {
                     watcher::Event::Delete(pod) => (pod, true),
                     watcher::Event::Init | watcher::Event::InitDone => continue,
                 };
-                let Some(gang) = pod.metadata.labels.as_ref().and_then(|l| l.get("flowforge.dev/gang")) else { continue };
+                let Some(gang) = pod.metadata.labels.as_ref().and_then(|l| l.get("flowforge.dev/gang")) else {
+                    continue;
+                };
                 // Deleting a whole gang takes its members away one by one; that is not a partial gang.
                 let deleting = gone || pod.metadata.deletion_timestamp.is_some();
                 let members = live.entry(gang.clone()).or_default();
@@ -283,27 +285,40 @@ async fn refused_bindings(testbed: &Testbed) {
 
 /// A member is deleted while its gang is bound, and made again by nobody: the gang must not stay partial.
 async fn deleted_members(testbed: &Testbed) {
+    const SIZE: usize = 24;
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), "moving");
-    let mut rolled_back = 0;
-    for round in 0_u64..6 {
+    let (mut rolled_back, mut hit) = (0, 0);
+    for round in 0..8 {
         let name = format!("bereft-{round}");
-        create(testbed, "moving", gang(&name, 16, "8")).await;
-        tokio::time::sleep(Duration::from_millis(round * 15)).await;
-        let victim = format!("{name}-{}", round * 2);
-        let _ = api.delete(&victim, &DeleteParams::default().grace_period(0)).await;
-        // Without its member the gang is never whole; what was bound is rolled back, or it had been whole before.
-        until("the rest is gone, or was whole before the loss", Duration::from_secs(40), || async {
+        let killer = tokio::spawn(delete_the_last_at_the_first_binding(api.clone(), name.clone(), SIZE));
+        create(testbed, "moving", gang(&name, SIZE, "8")).await;
+        let unbound = killer.await.unwrap();
+        hit += usize::from(unbound);
+        // Without its member the gang is never whole; what was bound is rolled back, unless it was whole before the loss.
+        let live = until("the rest is gone, or was whole before the loss", Duration::from_secs(40), || async {
             let found = members(testbed, "moving", &name).await;
             let live = found.iter().filter(|pod| is_live(pod)).count();
-            if live == 0 || live == 15 { Ok(live) } else { Err(format!("{live} of 15 are live")) }
+            if live == 0 || (!unbound && live == SIZE - 1) { Ok(live) } else { Err(format!("{live} are live")) }
         })
         .await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let live = members(testbed, "moving", &name).await.iter().filter(|pod| is_live(pod)).count();
         rolled_back += usize::from(live == 0);
         delete(testbed, "moving", &format!("flowforge.dev/gang={name}")).await;
     }
-    println!("{rolled_back} of 6 gangs that lost a member were rolled back");
+    println!("{hit} of 8 gangs lost a member before it was bound; {rolled_back} were rolled back");
+}
+
+/// Deletes the last member as soon as any member is bound; answers whether the last one was not bound itself by then.
+async fn delete_the_last_at_the_first_binding(api: Api<Pod>, gang: String, size: usize) -> bool {
+    let config = watcher::Config::default().labels(&format!("flowforge.dev/gang={gang}"));
+    let mut events = watcher(api.clone(), config).applied_objects().boxed();
+    while let Ok(Some(pod)) = events.try_next().await {
+        if is_live(&pod) {
+            break;
+        }
+    }
+    let victim = format!("{gang}-{}", size - 1);
+    let deleted = api.delete(&victim, &DeleteParams::default().grace_period(0)).await.unwrap();
+    deleted.left().is_some_and(|pod| scheduler::node_of(&pod).is_none())
 }
 
 /// A node of the plan vanishes while its gang is bound.
@@ -325,11 +340,12 @@ async fn vanished_nodes(testbed: &Testbed) {
             let _ = api.delete(pod.metadata.name.as_deref().unwrap(), &DeleteParams::default().grace_period(0)).await;
         }
         let start = Instant::now();
-        let whole = until("it is whole, rolled back, or was whole before the loss", Duration::from_secs(60), || async {
-            let live = members(testbed, "moving", &name).await.iter().filter(|pod| is_live(pod)).count();
-            if matches!(live, 0 | 15 | 16) { Ok(live) } else { Err(format!("{live} of 16 are live")) }
-        })
-        .await;
+        let whole =
+            until("it is whole, rolled back, or was whole before the loss", Duration::from_secs(60), || async {
+                let live = members(testbed, "moving", &name).await.iter().filter(|pod| is_live(pod)).count();
+                if matches!(live, 0 | 15 | 16) { Ok(live) } else { Err(format!("{live} of 16 are live")) }
+            })
+            .await;
         println!("round {round}: {whole} members live {:?} after {victim} vanished", start.elapsed());
         delete(testbed, "moving", &format!("flowforge.dev/gang={name}")).await;
         testbed.create_nodes(Profile::DgxH100, 1).await.unwrap();

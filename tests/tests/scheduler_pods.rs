@@ -26,7 +26,7 @@ async fn single_pods_are_placed_or_refused_as_kube_scheduler_would() {
     a_refusal_reads_as_kube_schedulers(&testbed).await;
     an_absurd_request_does_no_harm(&testbed).await;
     a_gated_pod_waits_for_its_gate(&testbed).await;
-    a_missing_claim_is_named(&testbed).await;
+    a_pod_waits_for_its_claim(&testbed).await;
     metrics_are_sound(installation.scheduler).await;
     nothing_was_forbidden(&testbed);
 }
@@ -37,7 +37,10 @@ async fn a_pod_is_bound_with_its_event(testbed: &Testbed) {
     let node = until("the pod runs", SOON, || async {
         let found = pods(testbed, "single", "").await;
         let phase = found[0].status.as_ref().and_then(|status| status.phase.clone());
-        node_of(&found[0]).filter(|_| phase.as_deref() == Some("Running")).map(str::to_owned).ok_or(format!("{phase:?}"))
+        node_of(&found[0])
+            .filter(|_| phase.as_deref() == Some("Running"))
+            .map(str::to_owned)
+            .ok_or(format!("{phase:?}"))
     })
     .await;
     let events: Api<Event> = Api::namespaced(testbed.client().clone(), "single");
@@ -61,7 +64,11 @@ async fn both_scheduler_names_are_served_and_others_are_not(testbed: &Testbed) {
     create(testbed, "names", vec![foreign, ours]).await;
     until("the pod of the second name is bound", SOON, || async {
         let found = pods(testbed, "names", "").await;
-        found.iter().any(|pod| pod.metadata.name.as_deref() == Some("ours") && is_live(pod)).then_some(()).ok_or_else(|| "no".to_owned())
+        found
+            .iter()
+            .any(|pod| pod.metadata.name.as_deref() == Some("ours") && is_live(pod))
+            .then_some(())
+            .ok_or_else(|| "no".to_owned())
     })
     .await;
     let found = pods(testbed, "names", "").await;
@@ -107,7 +114,9 @@ async fn an_absurd_request_does_no_harm(testbed: &Testbed) {
     // More thousandths than 64 bits hold: the API server itself refuses what asks for 10^18.
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), "absurd");
     let beyond = serde_json::from_value(pod("beyond", "1000000000000000000")).unwrap();
-    assert!(matches!(api.create(&PostParams::default(), &beyond).await, Err(kube::Error::Api(status)) if status.code == 422));
+    assert!(
+        matches!(api.create(&PostParams::default(), &beyond).await, Err(kube::Error::Api(status)) if status.code == 422)
+    );
     // The most that it lets through, in two containers, so that the sum is beyond it.
     let mut huge = pod("huge", "9000000000000000");
     let second = huge["spec"]["containers"][0].clone();
@@ -140,13 +149,13 @@ async fn a_gated_pod_waits_for_its_gate(testbed: &Testbed) {
     .await;
 }
 
-async fn a_missing_claim_is_named(testbed: &Testbed) {
+async fn a_pod_waits_for_its_claim(testbed: &Testbed) {
     namespace(testbed, "claims").await;
     let mut mounts = pod("mounts", "1");
     mounts["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "absent-claim"}}]);
     create(testbed, "claims", vec![mounts]).await;
     let (_, message) = refusal(testbed, "claims", "mounts").await;
-    assert!(message.contains("absent-claim"), "{message}");
+    assert!(message.contains("pod has unbound immediate PersistentVolumeClaims"), "{message}");
     testbed
         .apply_yaml(
             "

@@ -75,7 +75,9 @@ pub fn check(document: &Value) -> Vec<FieldError> {
                     break;
                 }
                 let more = check_node(&format!("spec.nodes[{i}]"), node);
-                errors.extend(more.into_iter().filter(|e| errors.iter().all(|known| known.path != e.path)).collect::<Vec<_>>());
+                errors.extend(
+                    more.into_iter().filter(|e| errors.iter().all(|known| known.path != e.path)).collect::<Vec<_>>(),
+                );
             }
         }
         Err(error) if errors.is_empty() => errors.push(FieldError {
@@ -227,7 +229,9 @@ mod tests {
 
     #[test]
     fn garbage_is_no_review_and_does_no_harm() {
-        for body in [b"".as_slice(), b"\xff\xfe\x00", b"[]", b"{}", b"{\"request\": 3}", b"{\"request\": {\"uid\": []}}"] {
+        for body in
+            [b"".as_slice(), b"\xff\xfe\x00", b"[]", b"{}", b"{\"request\": 3}", b"{\"request\": {\"uid\": []}}"]
+        {
             assert!(admission().review(body).is_err());
         }
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

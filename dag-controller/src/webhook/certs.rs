@@ -52,9 +52,8 @@ pub struct Pair {
 pub fn make(dns_names: &[String], now: Timestamp) -> Result<Pair, CertError> {
     let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
     let (from, until) = (today.checked_sub(1.day())?, today.checked_add(VALID_DAYS.days())?);
-    let day = |d: jiff::civil::Date| {
-        rcgen::date_time_ymd(d.year().into(), d.month().unsigned_abs(), d.day().unsigned_abs())
-    };
+    let day =
+        |d: jiff::civil::Date| rcgen::date_time_ymd(d.year().into(), d.month().unsigned_abs(), d.day().unsigned_abs());
 
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::<String>::new())?;

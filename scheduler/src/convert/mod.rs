@@ -43,9 +43,12 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         requests,
         scoring_requests,
         node_selector: spec.node_selector.clone(),
-        required_node_affinity: spec.affinity.node_affinity.required.as_ref().map(|required| {
-            required.node_selector_terms.iter().map(term).collect()
-        }),
+        required_node_affinity: spec
+            .affinity
+            .node_affinity
+            .required
+            .as_ref()
+            .map(|required| required.node_selector_terms.iter().map(term).collect()),
         preferred_node_affinity: spec
             .affinity
             .node_affinity
@@ -183,7 +186,8 @@ fn host_ports(spec: &types::PodSpec) -> Vec<HostPort> {
     let sidecars = spec.init_containers.iter().filter(|container| container.restart_policy == "Always");
     let ports = spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports);
     let used = ports.filter(|port| port.host_port != 0);
-    used.map(|port| HostPort { ip: port.host_ip.clone(), protocol: port.protocol.clone(), port: port.host_port }).collect()
+    used.map(|port| HostPort { ip: port.host_ip.clone(), protocol: port.protocol.clone(), port: port.host_port })
+        .collect()
 }
 
 fn membership(meta: &types::Meta) -> Option<GangMembership> {

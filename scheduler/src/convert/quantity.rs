@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn absurd_amounts_are_capped_and_never_wrap() {
         assert_eq!(value("1e18"), 1_000_000_000_000_000_000);
-        for text in ["1e19", "1e400", "999999999999999999999999999999999999999999", "9999Ei", "1e99999999999999999999"] {
+        for text in ["1e19", "1e400", "999999999999999999999999999999999999999999", "9999Ei", "1e99999999999999999999"]
+        {
             assert_eq!(value(text), i64::MAX, "{text}");
             assert_eq!(millis(text), i64::MAX, "{text}");
         }
@@ -287,7 +288,8 @@ mod tests {
     /// point arithmetic where that is exact enough to tell.
     #[test]
     fn random_texts_never_panic_and_agree_with_a_second_way_of_counting() {
-        let suffixes = [("", 1.0), ("m", 1e-3), ("k", 1e3), ("M", 1e6), ("Ki", 1024.0), ("Mi", 1_048_576.0), ("e2", 1e2)];
+        let suffixes =
+            [("", 1.0), ("m", 1e-3), ("k", 1e3), ("M", 1e6), ("Ki", 1024.0), ("Mi", 1_048_576.0), ("e2", 1e2)];
         let alphabet = b"0123456789.eE+-kKMGTPmun i";
         let mut state = 0x2545_F491_4F6C_DD1D_u64;
         let mut random = move |bound: usize| {

@@ -39,9 +39,7 @@ pub fn pod_requests(pod: &Pod) -> (Resources, (i64, i64)) {
 pub fn to_resources(quantities: &QuantityMap) -> Resources {
     let counted = quantities.iter().filter(|(name, _)| is_counted(name));
     counted
-        .map(|(name, quantity)| {
-            (name.clone(), if name == CPU { quantity.milli_value() } else { quantity.value() })
-        })
+        .map(|(name, quantity)| (name.clone(), if name == CPU { quantity.milli_value() } else { quantity.value() }))
         .filter(|(_, amount)| *amount != 0)
         .collect()
 }
@@ -58,7 +56,8 @@ fn total(pod: &Pod, missing: &QuantityMap) -> QuantityMap {
     let mut sum = containers(pod, missing);
     if let Some(pod_level) = pod_level_requests(pod) {
         let status = pod.status.resources.as_ref().map(|resources| resources.requests.as_ref());
-        let mut effective = if status.is_some() && resize_infeasible(pod) { QuantityMap::new() } else { pod_level.clone() };
+        let mut effective =
+            if status.is_some() && resize_infeasible(pod) { QuantityMap::new() } else { pod_level.clone() };
         if let Some(actuated) = status {
             for other in [actuated, pod.status.allocated_resources.as_ref()].into_iter().flatten() {
                 raise(&mut effective, other);
@@ -94,8 +93,14 @@ fn containers(pod: &Pod, missing: &QuantityMap) -> QuantityMap {
         raise(&mut sum, allocated);
         raise(&mut sum, actuated);
     } else if infeasible || has_container_statuses(pod) {
-        raise(&mut sum, &aggregate(pod, missing, |c, status| status.and_then(allocated_of).or_else(|| requests_of(c, infeasible))));
-        raise(&mut sum, &aggregate(pod, missing, |c, status| status.and_then(actuated_of).or_else(|| requests_of(c, infeasible))));
+        raise(
+            &mut sum,
+            &aggregate(pod, missing, |c, status| status.and_then(allocated_of).or_else(|| requests_of(c, infeasible))),
+        );
+        raise(
+            &mut sum,
+            &aggregate(pod, missing, |c, status| status.and_then(actuated_of).or_else(|| requests_of(c, infeasible))),
+        );
     }
     sum
 }
@@ -206,8 +211,7 @@ mod tests {
             container("a", &json!({"cpu": "100500u", "memory": "1Gi", "nvidia.com/gpu": "8"})),
             container("b", &json!({"cpu": "250m", "hugepages-2Mi": "4Mi"})),
         ]}}));
-        let expected =
-            [("cpu", 351), ("hugepages-2Mi", 4 * MIB), ("memory", 1024 * MIB), ("nvidia.com/gpu", 8)];
+        let expected = [("cpu", 351), ("hugepages-2Mi", 4 * MIB), ("memory", 1024 * MIB), ("nvidia.com/gpu", 8)];
         assert_eq!(resources, named(&expected));
         assert_eq!(scored, (351, 1224 * MIB), "the second container counts for 200 MiB");
     }
@@ -257,9 +261,7 @@ mod tests {
 
     #[test]
     fn a_placed_pod_is_charged_the_largest_pod_aggregate_of_spec_allocated_and_actuated() {
-        let status = |name: &str, allocated: &str, actuated: &str| {
-            json!({"name": name, "allocatedResources": {"cpu": allocated}, "resources": {"requests": {"cpu": actuated}}})
-        };
+        let status = |name: &str, allocated: &str, actuated: &str| json!({"name": name, "allocatedResources": {"cpu": allocated}, "resources": {"requests": {"cpu": actuated}}});
         let mut pod = json!({
             "spec": {"containers": [container("a", &json!({"cpu": "1"})), container("b", &json!({"cpu": "5"}))]},
             "status": {"containerStatuses": [status("a", "4", "4"), status("b", "1", "3")]},

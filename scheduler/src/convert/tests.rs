@@ -55,7 +55,10 @@ fn a_full_pod_keeps_what_scheduling_uses_and_skips_the_rest() {
     assert_eq!((info.resource_version.as_str(), info.priority, info.created_at_ms), ("42", 7, 1_767_323_045_000));
     assert!(info.ours && info.gated && !info.deleting && info.node_name.is_none());
     let gang = info.gang.expect("a member");
-    assert_eq!((gang.name.as_str(), gang.size, gang.rank, gang.role.as_str()), ("train", Some(Ok(4)), Some(3), "worker"));
+    assert_eq!(
+        (gang.name.as_str(), gang.size, gang.rank, gang.role.as_str()),
+        ("train", Some(Ok(4)), Some(3), "worker")
+    );
     assert_eq!((gang.topology_required.as_deref(), gang.topology_preferred.len()), (Some("rack"), 2));
     assert_eq!(info.owner.expect("the controller").kind, "Gang");
     let required = info.required_node_affinity.expect("required");
@@ -77,7 +80,10 @@ fn a_bound_pod_of_another_scheduler_is_seen_as_such() {
         "status": {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]},
     }));
     assert!(!info.ours && info.deleting);
-    assert_eq!((info.node_name.as_deref(), info.phase, info.scheduled_condition), (Some("n1"), PodPhase::Running, None));
+    assert_eq!(
+        (info.node_name.as_deref(), info.phase, info.scheduled_condition),
+        (Some("n1"), PodPhase::Running, None)
+    );
 }
 
 #[test]
@@ -146,7 +152,8 @@ fn claims_are_unbound_until_the_watch_says_otherwise() {
     let names = claims(&raw);
     assert_eq!(names, ["shared", "p-scratch"]);
     let claim = |name: &str, phase: &str| -> types::Claim {
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n"}, "status": {"phase": phase}})).expect("a claim")
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n"}, "status": {"phase": phase}}))
+            .expect("a claim")
     };
     let mut index = ClaimIndex::default();
     assert_eq!(index.unbound("n", &names).len(), 2);
@@ -161,8 +168,17 @@ fn claims_are_unbound_until_the_watch_says_otherwise() {
 
 #[test]
 fn odd_objects_do_no_harm() {
-    for odd in [json!({}), json!({"spec": {"containers": [{"ports": [{"hostPort": 1}]}]}}), json!({"metadata": {"annotations": null}})] {
+    for odd in [
+        json!({}),
+        json!({"spec": {"containers": [{"ports": [{"hostPort": 1}]}]}}),
+        json!({"metadata": {"annotations": null}}),
+    ] {
         let _ = pod_of(odd);
     }
-    assert!(serde_json::from_value::<types::Pod>(json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "lots"}}}]}})).is_err());
+    assert!(
+        serde_json::from_value::<types::Pod>(
+            json!({"spec": {"containers": [{"resources": {"requests": {"cpu": "lots"}}}]}})
+        )
+        .is_err()
+    );
 }

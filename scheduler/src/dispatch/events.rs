@@ -195,7 +195,8 @@ mod tests {
         let mut book = EventBook::default();
         assert_eq!(failed(&mut book, "x", 0), Some(1));
         let other = book.note(pod("u"), EventKind::Scheduled, "x".to_owned(), "f".into(), 0).expect("written");
-        let stranger = book.note(pod("v"), EventKind::FailedScheduling, "x".to_owned(), "f".into(), 0).expect("written");
+        let stranger =
+            book.note(pod("v"), EventKind::FailedScheduling, "x".to_owned(), "f".into(), 0).expect("written");
         assert_eq!((other.count, stranger.count), (1, 1));
     }
 

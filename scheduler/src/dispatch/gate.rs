@@ -49,12 +49,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    pub(super) fn new(
-        client: kube::Client,
-        leadership: Leadership,
-        pressure: Pressure,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(client: kube::Client, leadership: Leadership, pressure: Pressure, timeout: Duration) -> Self {
         Self { client, leadership, pressure, timeout }
     }
 

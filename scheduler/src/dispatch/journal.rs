@@ -43,10 +43,9 @@ impl Journal {
             }
             Command::ReadJournal { op, slot } => {
                 let result = match self.read(gate, *slot, queued).await {
-                    Ok((_, read)) => JournalReadResult::Found {
-                        resource_version: read.resource_version,
-                        payload: read.payload,
-                    },
+                    Ok((_, read)) => {
+                        JournalReadResult::Found { resource_version: read.resource_version, payload: read.payload }
+                    }
                     Err(Failure::Lost) => return None,
                     Err(failure) => JournalReadResult::Unknown(failure.why().to_owned()),
                 };
@@ -57,7 +56,12 @@ impl Journal {
     }
 
     /// Reads a slot without a cache, makes it when it is absent, and answers its epoch too.
-    pub(super) async fn read(&self, gate: &Gate, slot: u32, queued: Instant) -> Result<(i64, JournalSlotRead), Failure> {
+    pub(super) async fn read(
+        &self,
+        gate: &Gate,
+        slot: u32,
+        queued: Instant,
+    ) -> Result<(i64, JournalSlotRead), Failure> {
         let found = match gate.send::<PlacementJournal>(Call::get(self.path(slot)), queued).await {
             Err(Failure::NotFound(_)) => self.create(gate, slot, queued).await,
             answer => answer,

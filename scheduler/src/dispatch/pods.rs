@@ -142,7 +142,9 @@ mod tests {
     #[test]
     fn every_write_goes_to_its_subresource_under_our_name() {
         assert!(shown(&bind(&pod(), "7", "node", "i")).contains("POST, path: \"/api/v1/namespaces/n/pods/p/binding?"));
-        assert!(shown(&fence_pod(&pod(), None, "f")).contains("PATCH, path: \"/api/v1/namespaces/n/pods/p?fieldManager"));
+        assert!(
+            shown(&fence_pod(&pod(), None, "f")).contains("PATCH, path: \"/api/v1/namespaces/n/pods/p?fieldManager")
+        );
         let marked = shown(&mark(&pod(), "why", Timestamp::UNIX_EPOCH));
         assert!(marked.contains("/pods/p/status?") && marked.contains("strategic-merge"), "{marked}");
     }

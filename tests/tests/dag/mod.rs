@@ -23,9 +23,8 @@ pub(crate) struct World {
     pub(crate) installation: Installation<'static>,
 }
 
-static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-});
+static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 static WORLD: OnceCell<World> = OnceCell::const_new();
 
 /// Runs a test on the testbed of its binary.
@@ -35,8 +34,7 @@ where
     Fut: Future<Output = ()>,
 {
     let strings = |args: &[&str]| args.iter().map(|a| (*a).to_owned()).collect::<Vec<String>>();
-    let mut options =
-        Options { scheduler: false, controller_args: strings(controller_args), ..Options::default() };
+    let mut options = Options { scheduler: false, controller_args: strings(controller_args), ..Options::default() };
     if let Some(args) = lease_args {
         options.lease_args = strings(args);
     }

@@ -173,7 +173,9 @@ pub(crate) async fn assert_no_overcommit(testbed: &Testbed, resource: &str) {
             .spec
             .iter()
             .flat_map(|spec| &spec.containers)
-            .filter_map(|container| container.resources.as_ref()?.requests.as_ref()?.get(resource)?.0.parse::<i64>().ok())
+            .filter_map(|container| {
+                container.resources.as_ref()?.requests.as_ref()?.get(resource)?.0.parse::<i64>().ok()
+            })
             .sum();
         *used.entry(node_of(&pod).unwrap_or_default().to_owned()).or_default() += asked;
     }

@@ -41,7 +41,10 @@ async fn main() -> Result<()> {
     let step = |text: &str| println!("\x1b[1m==>\x1b[0m {text} \x1b[2m({:.1} s)\x1b[0m", start.elapsed().as_secs_f64());
 
     let real = real_nodes(args.real);
-    step(&format!("starting etcd, kube-apiserver, kube-controller-manager; {real} real and {} fake dgx-h100 nodes", args.fake));
+    step(&format!(
+        "starting etcd, kube-apiserver, kube-controller-manager; {real} real and {} fake dgx-h100 nodes",
+        args.fake
+    ));
     let mut builder = Testbed::builder().nodes(Profile::DgxH100, args.fake);
     if real > 0 {
         builder = builder.real_nodes(Profile::DgxH100, real);

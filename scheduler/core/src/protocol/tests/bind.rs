@@ -11,7 +11,7 @@ fn a_gang_is_journaled_then_bound_then_closed() {
     scene.bind_ok("g-1");
     scene.bind_ok("g-0");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -35,7 +35,7 @@ fn nothing_is_bound_before_the_journal_answers() {
     scene.begin(pair());
     scene.wait(100);
     scene.pod("g-0 is seen unbound", &pod("g-0"));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > 100 ms later
@@ -48,7 +48,7 @@ fn a_watch_event_confirms_before_the_answer_does() {
     let mut scene = Scene::binding();
     scene.pod("g-0 is seen on n0", &on("n0", pod("g-0")));
     scene.bind_ok("g-0");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > g-0 is seen on n0
           CONFIRM g-0 on n0
         > bind g-0: ok
@@ -62,7 +62,7 @@ fn an_unknown_binding_is_resolved_by_a_read_that_finds_it_done() {
     scene.bind_unknown("g-0");
     scene.wait(50);
     scene.found("on n0", on("n0", version("11", pod("g-0"))));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > bind g-0: unknown
@@ -83,7 +83,7 @@ fn an_unknown_binding_that_did_not_happen_is_sent_again_to_the_same_node() {
     scene.found("unbound", pod("g-0"));
     scene.wait(100);
     scene.bind_ok("g-0");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > bind g-0: unknown
@@ -103,7 +103,7 @@ fn a_conflict_because_the_pod_changed_is_retried_at_once_with_the_new_version() 
     let mut scene = Scene::binding();
     scene.bind_conflict("g-0");
     scene.found("unbound, changed", version("12", pod("g-0")));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: conflict
           read g-0
         > read g-0: unbound, changed
@@ -120,7 +120,7 @@ fn a_gated_pod_is_retried_with_a_backoff_and_becomes_trouble() {
         scene.found("gated", PodInfo { gated: true, ..pod("g-0") });
         scene.wait(2_000);
     }
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > bind g-0: conflict
@@ -154,7 +154,7 @@ fn a_silent_server_is_asked_again_and_never_becomes_trouble() {
     scene.transcript.clear();
     scene.wait(2_000);
     scene.found("on n0", on("n0", pod("g-0")));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 2000 ms later
           read g-0
         > read g-0: on n0
@@ -171,7 +171,7 @@ fn an_outcome_that_never_comes_counts_as_unknown() {
     scene.wait(50);
     scene.bind_ok("g-0");
     scene.found("on n0", on("n0", pod("g-0")));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > 15000 ms later
@@ -190,7 +190,7 @@ fn a_pod_bound_elsewhere_by_someone_else_counts_as_bound() {
     scene.bind_ok("g-1");
     scene.bind_conflict("g-0");
     scene.found("on n9", on("n9", pod("g-0")));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > bind g-0: conflict
@@ -207,7 +207,7 @@ fn a_member_that_already_succeeded_counts_as_bound() {
     let mut scene = Scene::binding();
     scene.bind_ok("g-1");
     scene.pod("g-0 succeeded", &PodInfo { phase: PodPhase::Succeeded, ..on("n0", pod("g-0")) });
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > g-0 succeeded

@@ -10,7 +10,7 @@ fn a_follower_commands_nothing_and_ignores_late_outcomes() {
     scene.bind_ok("g-0");
     scene.pod("g-1 is seen on n1", &on("n1", pod("g-1")));
     scene.wait(60_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: ok
         > g-1 is seen on n1
         > 60000 ms later
@@ -27,7 +27,7 @@ fn outcomes_of_a_former_term_are_strangers_in_the_next() {
     scene.protocol.follow();
     scene.lead(2, fresh_slots(1));
     scene.bind_ok("g-0");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @1: 2/1
         > bind g-0: ok
@@ -42,7 +42,7 @@ fn a_leader_that_finds_a_larger_epoch_in_the_journal_follows() {
     let other = Slot { v: 1, epoch: 2, ..Slot::default() };
     scene.journal_read(0, "50", &other.encode());
     scene.wait(60_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: conflict
@@ -61,7 +61,7 @@ fn a_leader_that_reads_a_fence_of_a_later_epoch_follows_instead_of_binding_past_
     scene.wait(50);
     scene.found("fenced by epoch 2", PodInfo { fence: Some("2.7".into()), ..version("20", pod("g-0")) });
     scene.wait(60_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: unknown
         > 50 ms later
           read g-0

@@ -24,7 +24,7 @@ fn plans_begun_before_a_flush_share_a_write() {
         protocol.begin(plan_named("b"), now, fx).unwrap();
         protocol.flush(now, fx);
     });
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin a and b
           write slot 0 @2: 1/2 1-1.0 open [a-0@n0 a-1@n1] 1-2.0 open [b-0@n0 b-1@n1]
     "#]]);
@@ -38,7 +38,7 @@ fn plans_that_come_while_a_write_is_in_flight_share_the_next() {
     scene.begin(plan_named("c"));
     scene.journal_ok(0);
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/a
           write slot 0 @2: 1/2 1-1.0 open [a-0@n0 a-1@n1]
         > begin gang ns/b
@@ -64,7 +64,7 @@ fn an_idle_slot_is_preferred_to_a_busy_one() {
     scene.transcript.clear();
     scene.begin(plan_named("a"));
     scene.begin(plan_named("b"));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/a
           write slot 0 @2: 1/2 1-1.0 open [a-0@n0 a-1@n1]
         > begin gang ns/b
@@ -80,7 +80,7 @@ fn a_write_of_unknown_fate_that_landed_is_recognised_by_its_number() {
     scene.wait(50);
     let landed = scene.payloads[&0].clone();
     scene.journal_read(0, "60", &landed);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: unknown
@@ -100,7 +100,7 @@ fn a_write_of_unknown_fate_that_did_not_land_is_sent_again() {
     scene.journal(0, "unknown", WriteResult::Unknown("timeout".to_owned()));
     scene.wait(50);
     scene.journal_read(0, "2", &before);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: unknown
@@ -122,7 +122,7 @@ fn an_earlier_write_that_lands_late_only_moves_the_version() {
     scene.journal_read(0, "2", &before);
     scene.journal(0, "conflict, the first landed meanwhile", WriteResult::Conflict);
     scene.journal_read(0, "61", &late);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: unknown
@@ -143,7 +143,7 @@ fn a_refused_write_is_reported_and_tried_again_later() {
     scene.begin(pair());
     scene.journal(0, "refused", WriteResult::Refused("forbidden".to_owned()));
     scene.wait(10_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: refused

@@ -28,7 +28,7 @@ fn a_job_is_held_partial_and_completed_when_its_pod_comes_back() {
     scene.journal_ok(0);
     scene.bind_ok("g-1b");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: ok
           CONFIRM g-0 on n0
         > g-1 is gone
@@ -60,7 +60,7 @@ fn a_refused_job_with_nothing_bound_is_withdrawn() {
     scene.fence_ok("g-0", "19");
     scene.fence_ok("g-1", "20");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: 403
           fence g-0 @10
           fence g-1 @10
@@ -81,7 +81,7 @@ fn a_job_member_that_lands_during_the_withdrawal_makes_the_gang_held() {
     scene.fence_ok("g-0", "19");
     scene.fence("g-1", "conflict", WriteResult::Conflict);
     scene.found("bound after all", on("n1", version("12", job_pod("g-1"))));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: 403
           fence g-0 @10
           fence g-1 @10
@@ -94,6 +94,22 @@ fn a_job_member_that_lands_during_the_withdrawal_makes_the_gang_held() {
           observe Repair
           write slot 0 @3: 1/3 1-1.0 open [g-0@- g-1@n1]
     "#]]);
+}
+
+#[test]
+fn a_held_member_whose_binding_was_refused_is_placed_again_but_not_bound_at_once() {
+    let mut scene = jobs();
+    scene.bind("g-0", "403", BindResult::Refused("forbidden".to_owned()));
+    scene.fence_ok("g-0", "19");
+    scene.fence("g-1", "conflict", WriteResult::Conflict);
+    scene.found("bound after all", on("n1", version("12", job_pod("g-1"))));
+    scene.journal_ok(0);
+    scene.transcript.clear();
+    scene.placed(&[("g-0", "n3")]);
+    scene.journal_ok(0);
+    scene.wait(9_999);
+    scene.wait(1);
+    scene.check(&expect![[r#""#]]);
 }
 
 #[test]
@@ -112,7 +128,7 @@ fn a_gang_that_was_whole_before_is_held_whoever_owns_it() {
     });
     scene.journal_ok(0);
     scene.wait(30_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > adopt
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 ?@-]
         > slot 0: ok
@@ -131,7 +147,7 @@ fn a_held_gang_is_undone_when_its_bound_members_are_gone() {
     scene.transcript.clear();
     scene.pod_gone(&job_pod("g-0"));
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > g-0 is gone
           LOST g-0 worker 0
           write slot 0 @3: 1/3

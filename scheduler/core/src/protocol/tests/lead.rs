@@ -15,7 +15,7 @@ fn no_plan_is_taken_before_every_slot_is_fenced() {
     scene.journal_ok(1);
     assert_eq!(scene.protocol.begin(pair(), 0, &mut Effects::default()), Err(BeginError::NotReady));
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 5
           write slot 0 @1: 5/1
           write slot 1 @1: 5/1
@@ -36,7 +36,7 @@ fn every_unbound_member_is_read_and_fenced_before_it_is_bound() {
     scene.fence_ok("g-1", "12");
     scene.bind_ok("g-1");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -67,7 +67,7 @@ fn a_binding_of_the_former_leader_that_lands_before_the_fence_is_kept() {
     scene.found("unbound", pod("g-1"));
     scene.fence("g-1", "conflict", WriteResult::Conflict);
     scene.found("bound meanwhile", on("n1", version("12", pod("g-1"))));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -98,7 +98,7 @@ fn a_fence_of_unknown_fate_is_recognised_by_its_epoch() {
     scene.wait(50);
     scene.transcript.clear();
     scene.found("fenced", PodInfo { fence: Some("2.9".into()), ..version("13", pod("g-1")) });
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > read g-1: fenced
           bind g-1 @13 to n1 (1-1)
     "#]]);
@@ -120,7 +120,7 @@ fn an_inherited_rollback_is_continued_and_never_finished_as_a_bind() {
     scene.found("still bound", on("n0", version("90", pod("g-0"))));
     scene.delete_ok("g-0");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @77: 2/4 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -154,7 +154,7 @@ fn a_write_of_the_former_leader_that_lands_before_the_fence_counts() {
     let payload = killed_while_binding().remove(0).payload;
     scene.journal_read(0, "70", &payload);
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @1: 2/1
         > slot 0: conflict
@@ -176,7 +176,7 @@ fn a_lost_member_of_an_inherited_intent_is_reported_and_replaced() {
     scene.journal_ok(0);
     scene.found("bound", on("n0", version("11", pod("g-0"))));
     scene.read("g-1", "404", ReadResult::NotFound);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -203,7 +203,7 @@ fn tails_without_a_head_are_swept_away() {
     let mut scene = Scene::new();
     scene.lead(2, journal);
     (0..3).for_each(|slot| scene.journal_ok(slot));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           write slot 0 @77: 2/2
           write slot 1 @77: 2/3 1-1.1 tail [g-4@n0 g-5@n0]
@@ -221,7 +221,7 @@ fn an_unreadable_slot_is_reported_and_taken_over_empty() {
     let mut scene = Scene::new();
     scene.lead(2, vec![slot_read(0, "5", "not json")]);
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           UNREADABLE slot 0
           write slot 0 @5: 2/1
@@ -235,7 +235,7 @@ fn a_journal_of_a_later_leader_makes_it_follow() {
     let mut scene = Scene::new();
     let later = Slot { v: 1, epoch: 9, ..Slot::default() };
     scene.lead(2, vec![slot_read(0, "5", &later.encode())]);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > lead 2
           FENCED by 9
     "#]]);

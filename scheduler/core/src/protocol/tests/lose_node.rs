@@ -14,7 +14,7 @@ fn a_member_is_fenced_and_its_place_given_up_before_another_is_asked_for() {
     scene.journal_ok(0);
     scene.bind_ok("g-0");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > node n0 is gone
@@ -47,7 +47,7 @@ fn a_binding_that_landed_on_the_lost_node_leads_to_an_eviction() {
     scene.mark_ok("g-0");
     scene.found("still there", on("n0", version("90", pod("g-0"))));
     scene.delete_ok("g-0");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > node n0 is gone
@@ -77,7 +77,7 @@ fn a_member_of_an_intolerant_owner_is_not_evicted() {
     scene.bind_ok("g-0");
     scene.transcript.clear();
     scene.node_gone("n0");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > node n0 is gone
     "#]]);
 }
@@ -94,7 +94,7 @@ fn a_place_refused_is_asked_for_again_until_the_deadline_and_then_rolled_back() 
     scene.no_place("no room in rack 1");
     scene.transcript.clear();
     scene.wait(29_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 29000 ms later
           observe Rollback
           write slot 0 @4: 1/4 1-1.0 ROLLING-BACK [g-0@- g-1@n1]
@@ -115,7 +115,7 @@ fn with_nothing_bound_a_refused_place_ends_the_intent_at_once() {
     scene.journal_ok(0);
     scene.no_place("no room");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > node n0 is gone
           fence g-0 @10
           fence g-1 @10

@@ -282,7 +282,7 @@ impl Scene {
     }
 
     /// Compares what was said since the last check.
-    fn check(&mut self, expected: Expect) {
+    fn check(&mut self, expected: &Expect) {
         expected.assert_eq(&self.transcript);
         self.transcript.clear();
     }

@@ -23,7 +23,7 @@ fn a_replacement_is_bound_after_the_journal_has_its_uid_and_place() {
     scene.journal_ok(0);
     scene.bind_ok("g-0b");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > g-0 is gone
@@ -53,7 +53,7 @@ fn a_pod_of_another_rank_or_shape_does_not_take_the_slot() {
     scene.pod("rank 5", &PodInfo { key: successor().key, ..pod("g-5") });
     scene.pod("larger", &PodInfo { requests: [("cpu".into(), 9)].into(), ..successor() });
     scene.pod("gated", &PodInfo { gated: true, ..successor() });
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > g-0 failed
@@ -71,7 +71,7 @@ fn a_replacement_that_someone_else_bound_completes_the_gang() {
     scene.bind_ok("g-1");
     scene.pod_gone(&pod("g-0"));
     scene.pod("its successor is seen on n9", &on("n9", successor()));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > g-0 is gone
@@ -90,7 +90,7 @@ fn a_gang_that_lost_all_members_is_closed_at_once() {
     scene.pod_gone(&pod("g-0"));
     scene.pod_gone(&pod("g-1"));
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > g-0 is gone
           LOST g-0 worker 0
           observe Repair
@@ -128,7 +128,7 @@ fn a_partial_gang_found_without_an_intent_is_journaled_fenced_and_completed() {
     scene.placed(&[("g-2", "n2")]);
     scene.journal_ok(0);
     scene.bind_ok("g-2");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > adopt
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@- ?@-]
         > slot 0: ok
@@ -165,7 +165,7 @@ fn a_member_that_left_the_gang_is_fenced_before_it_is_let_go() {
     scene.found("without its label", PodInfo { gang: None, ..pod("g-0") });
     scene.wait(100);
     scene.fence_ok("g-0", "30");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-1: ok
           CONFIRM g-1 on n1
         > bind g-0: unknown
@@ -198,7 +198,7 @@ fn a_slot_of_unknown_rank_is_not_for_a_pod_whose_rank_has_its_own() {
     scene.journal_ok(0);
     scene.pod("a successor of g-0 comes before g-0 is known to go", &successor());
     scene.pod("g-1 comes", &pod("g-1"));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > adopt
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 ?@-]
         > slot 0: ok

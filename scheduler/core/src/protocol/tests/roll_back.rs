@@ -24,7 +24,7 @@ fn nothing_is_deleted_before_the_journal_says_rolling_back() {
     scene.found("still bound", on("n0", version("90", pod("g-0"))));
     scene.delete_ok("g-0");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 30000 ms later
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
@@ -49,7 +49,7 @@ fn a_replacement_that_comes_too_late_does_not_turn_a_rollback() {
     let key = PodKey { name: "g-1b".into(), uid: "g-1b-uid".into(), ..pod("g-1").key };
     scene.pod("g-1b comes", &PodInfo { key, ..pod("g-1") });
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 30000 ms later
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
@@ -67,7 +67,7 @@ fn an_unbound_member_with_a_binding_in_flight_is_fenced() {
     scene.journal_ok(0);
     scene.fence("g-1", "conflict", WriteResult::Conflict);
     scene.found("bound after all", on("n1", version("12", pod("g-1"))));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: ok
           CONFIRM g-0 on n0
         > abort
@@ -97,7 +97,7 @@ fn marks_and_deletes_of_unknown_fate_are_repeated_until_the_pod_goes() {
     scene.found("still bound", on("n0", pod("g-0")));
     scene.delete("g-0", "unknown", WriteResult::Unknown("timeout".to_owned()));
     scene.pod("g-0 is seen deleting", &PodInfo { deleting: true, ..on("n0", pod("g-0")) });
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 30000 ms later
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
@@ -127,7 +127,7 @@ fn a_pod_that_left_the_gang_meanwhile_is_spared() {
     scene.journal_ok(0);
     scene.mark_ok("g-0");
     scene.found("without its label", PodInfo { gang: None, ..on("n0", pod("g-0")) });
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 30000 ms later
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
@@ -147,7 +147,7 @@ fn a_refused_binding_undoes_the_gang_with_that_reason() {
     scene.fence_ok("g-0", "19");
     scene.fence_ok("g-1", "20");
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > bind g-0: 403
           fence g-0 @10
           fence g-1 @10
@@ -177,7 +177,7 @@ fn a_gang_above_its_minimum_goes_on_without_the_rest() {
     scene.transcript.clear();
     scene.wait(30_000);
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 30000 ms later
           write slot 0 @4: 1/4
         > slot 0: ok
@@ -199,7 +199,7 @@ fn a_quorum_by_role_is_not_met_by_members_of_another_role() {
     scene.pod_gone(&pod("g-2"));
     scene.transcript.clear();
     scene.wait(30_000);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > 30000 ms later
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1 g-2@n2]

@@ -13,7 +13,7 @@ fn single() -> Scene {
 fn a_single_pod_is_bound_at_once_and_skips_the_journal() {
     let mut scene = single();
     scene.bind_ok("p");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > bind p: ok
@@ -27,7 +27,7 @@ fn a_single_pod_that_changed_is_given_back_to_the_queue() {
     let mut scene = single();
     scene.bind_conflict("p");
     scene.found("changed", version("11", lone_pod("p")));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > bind p: conflict
@@ -43,7 +43,7 @@ fn a_single_pod_whose_binding_is_unknown_is_fenced_before_it_goes_elsewhere() {
     let mut scene = single();
     scene.node_gone("n0");
     scene.fence_ok("p", "11");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > node n0 is gone
@@ -60,7 +60,7 @@ fn a_single_pod_that_landed_before_the_fence_is_bound() {
     scene.node_gone("n0");
     scene.fence("p", "conflict", WriteResult::Conflict);
     scene.found("on n0", on("n0", version("11", lone_pod("p"))));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > node n0 is gone
@@ -77,7 +77,7 @@ fn a_single_pod_that_landed_before_the_fence_is_bound() {
 fn a_single_pod_that_is_gone_closes_its_intent() {
     let mut scene = single();
     scene.bind("p", "404", BindResult::NotFound);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > bind p: 404
@@ -92,7 +92,7 @@ fn a_refused_single_pod_is_closed_with_the_servers_reason() {
     let mut scene = single();
     scene.bind("p", "403", BindResult::Refused("quota".to_owned()));
     scene.fence_ok("p", "11");
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin pod ns/p
           bind p @10 to n0 (1-1)
         > bind p: 403

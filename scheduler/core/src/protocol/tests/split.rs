@@ -24,7 +24,7 @@ fn a_large_gang_is_in_force_only_when_its_head_is_written_last() {
     scene.journal_ok(0);
     (0..6).for_each(|rank| scene.bind_ok(&format!("g-{rank}")));
     scene.journal_ok(0);
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 1 @3: 1/2 1-1.1 tail [g-4@n0 g-5@n0]
         > slot 1: ok
@@ -62,7 +62,7 @@ fn a_gang_that_fits_nowhere_is_refused_and_leaves_no_trace() {
     assert_eq!(scene.protocol.begin(plan_of_size(40), 0, &mut fx), Err(BeginError::JournalFull));
     assert_eq!(scene.protocol.stats(), ProtocolStats::default());
     scene.begin(plan_of_size(2));
-    scene.check(expect![[r#"
+    scene.check(&expect![[r#"
         > begin gang ns/g
           write slot 0 @2: 1/2 1-2.0 open [g-0@n0 g-1@n0]
     "#]]);
