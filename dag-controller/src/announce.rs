@@ -45,7 +45,6 @@ pub struct Announcer {
 
 impl Announcer {
     /// An announcer and the task that sends for it, which ends with the term.
-    #[must_use]
     pub fn new(
         client: Client,
         leadership: Leadership,

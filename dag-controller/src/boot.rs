@@ -112,13 +112,21 @@ pub struct Built {
 #[must_use]
 pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> Option<Built> {
     let Some(workflow) = found.workflow.take() else {
-        return Some(Built { flow: None, commands: Vec::new(), orphans: orphans(found.pods.values()) });
+        return Some(Built {
+            flow: None,
+            commands: Vec::new(),
+            orphans: orphans(found.pods.values().map(AsRef::as_ref)),
+        });
     };
     let spec = Arc::new(workflow.spec.clone());
     if let Some(cause) = recorded_refusal(&workflow) {
         let mut flow = Flow::new(key.clone(), &workflow, spec, Body::Refused(Box::new(cause)));
         flow.lane.sent = sent(&workflow);
-        return Some(Built { flow: Some(flow), commands: Vec::new(), orphans: orphans(found.pods.values()) });
+        return Some(Built {
+            flow: Some(flow),
+            commands: Vec::new(),
+            orphans: orphans(found.pods.values().map(AsRef::as_ref)),
+        });
     }
     let document = serde_json::to_value(&*workflow).unwrap_or_default();
     let compiled = match frontend::compile(&document, frontend::Options::default()) {
@@ -126,7 +134,11 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         Err(errors) => {
             let body = Body::Refused(Box::new(invalid(&errors)));
             let flow = Flow::new(key.clone(), &workflow, spec, body);
-            return Some(Built { flow: Some(flow), commands: Vec::new(), orphans: orphans(found.pods.values()) });
+            return Some(Built {
+                flow: Some(flow),
+                commands: Vec::new(),
+                orphans: orphans(found.pods.values().map(AsRef::as_ref)),
+            });
         }
     };
     let dag = Arc::new(compiled.dag);
@@ -201,11 +213,11 @@ fn observe(flow: &mut Flow, found: &Found, shared: &Shared) -> (Observed, Vec<Po
             Sight::Old => {}
         }
     }
-    (observed, orphans(strangers.into_iter()))
+    (observed, orphans(strangers.into_iter().map(AsRef::as_ref)))
 }
 
-fn orphans<'a>(pods: impl Iterator<Item = &'a Box<WatchedPod>>) -> Vec<PodRef> {
-    let leaves = |p: &&Box<WatchedPod>| {
+fn orphans<'a>(pods: impl Iterator<Item = &'a WatchedPod>) -> Vec<PodRef> {
+    let leaves = |p: &&WatchedPod| {
         p.metadata.deletion_timestamp.is_some() && has_finalizer(&p.metadata) && place(&p.metadata).is_some()
     };
     pods.filter(leaves)

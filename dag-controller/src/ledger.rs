@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(status.reason.as_deref(), Some("MemberFailed"));
         let holds = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str());
         assert_eq!((holds("Failed"), holds("Succeeded")), (Some("True"), Some("False")));
-        assert_eq!(crate::convert::gang_end(&gang(2, status)).unwrap().succeeded, false);
+        assert!(!crate::convert::gang_end(&gang(2, status)).unwrap().succeeded);
     }
 
     #[test]

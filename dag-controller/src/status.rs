@@ -34,7 +34,7 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
     let mut status = WorkflowStatus {
         phase: Some(phase),
         reason: cause.map(|c| c.reason.as_str().to_owned()),
-        message: cause.map(Cause::message).and_then(message),
+        message: cause.map(Cause::message).and_then(|m| message(&m)),
         progress: Some(format!("{ended}/{all}")),
         observed_generation: cx.generation,
         started_at: state.started_at_ms().and_then(time),
@@ -53,7 +53,7 @@ pub fn refused(cause: &Cause, nodes: usize, cx: &Context<'_>) -> WorkflowStatus 
     let mut status = WorkflowStatus {
         phase: Some(WorkflowPhase::Failed),
         reason: Some(cause.reason.as_str().to_owned()),
-        message: message(cause.message()),
+        message: message(&cause.message()),
         progress: Some(format!("0/{nodes}")),
         observed_generation: cx.generation,
         finished_at: time(cx.now_ms),
@@ -81,7 +81,7 @@ fn node_status(state: &State, view: &NodeView<'_>) -> NodeStatus {
         phase: node_phase(view.phase),
         attempt: i32::try_from(view.attempt).unwrap_or(i32::MAX),
         reason: view.cause.map(|c| c.reason.as_str().to_owned()),
-        message: view.cause.map(Cause::message).and_then(message),
+        message: view.cause.map(Cause::message).and_then(|m| message(&m)),
         gang: view.gang.map(gang_phase),
         members: (view.attempt > 0).then(|| counts(&view.members)),
         released_at: view.released_at_ms.and_then(time),
@@ -97,7 +97,7 @@ fn conditions(phase: WorkflowPhase, accepted: bool, status: &WorkflowStatus, cx:
     let text = status.message.clone().unwrap_or_default();
     let phase_name = format!("{phase:?}");
     let end_reason = if reason.is_empty() { phase_name.clone() } else { reason.clone() };
-    let going = if over { phase_name.clone() } else { "Running".to_owned() };
+    let going = if over { phase_name } else { "Running".to_owned() };
     let entries = [
         (condition::ACCEPTED, accepted, if accepted { "Accepted".to_owned() } else { reason }, &text),
         (condition::COMPLETE, over, going.clone(), &text),
@@ -163,7 +163,7 @@ fn is_storage(reason: Reason) -> bool {
     matches!(reason, Reason::ClaimMissing | Reason::ClaimPending | Reason::ClaimNotShared)
 }
 
-fn message(text: String) -> Option<String> {
+fn message(text: &str) -> Option<String> {
     let end = text.char_indices().nth(LONGEST_MESSAGE).map_or(text.len(), |(i, _)| i);
     (!text.is_empty()).then(|| text.get(..end).unwrap_or_default().to_owned())
 }

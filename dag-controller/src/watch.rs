@@ -31,11 +31,14 @@ use crate::watched::{
     self, MetadataOf, WatchedClaim, WatchedNode, WatchedPod, claim_facts, out_of_service, waits_for_consumer,
 };
 
+/// Facts of every claim by namespace and name.
+pub type ClaimTable = BTreeMap<(Arc<str>, Arc<str>), ClaimFacts>;
+
 /// Claims and classes of the cluster; written by the watches, read by the shards.
 #[derive(Debug, Default)]
 pub struct StorageTable {
     /// Claims by namespace and name.
-    pub claims: RwLock<BTreeMap<(Arc<str>, Arc<str>), ClaimFacts>>,
+    pub claims: RwLock<ClaimTable>,
     /// Classes.
     pub classes: RwLock<Classes>,
 }

@@ -1,5 +1,5 @@
 //! The controller and the API server are killed while workflows run: everything is derived from what is stored.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod dag;
 

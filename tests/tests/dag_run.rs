@@ -1,5 +1,5 @@
 //! Workflows on a real control plane: their ends, their waits and their refusals.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod dag;
 

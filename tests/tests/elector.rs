@@ -1,5 +1,10 @@
 //! The Lease elector against a real API server: three contenders, pauses, a restarted server, a graceful end.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a test's helper fails the test"
+)]
 
 use flowforge_runtime::{Elector, Leadership, LeaseTiming, Metrics, Pressure, client};
 use flowforge_testbed::Testbed;

@@ -1,5 +1,10 @@
 //! The scheduler dies, is paused or is starved while it binds: no gang stays partial, and no late write changes anything.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a test's helper fails the test"
+)]
 
 mod scheduler;
 

@@ -1,5 +1,10 @@
 //! Gangs on a real control plane: all or none, at once when it can be, and repaired or rolled back when the world moves.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a test's helper fails the test"
+)]
 
 mod scheduler;
 

@@ -1,5 +1,10 @@
 //! Single pods on a real control plane: placed, refused with kube-scheduler's words, and counted.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails in a test's helper fails the test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a test's helper fails the test"
+)]
 
 mod scheduler;
 

@@ -73,6 +73,7 @@ impl MemberEnv<'_> {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a table of variables reads best without borrows")]
 fn var(name: &str, value: impl ToString) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_string()), value_from: None }
 }

@@ -130,6 +130,7 @@ impl World {
 }
 
 /// A workflow of these nodes, bound by kube-scheduler.
+#[expect(clippy::needless_pass_by_value, reason = "nodes are written in place")]
 pub(crate) fn workflow(name: &str, nodes: Value, more: Value) -> Workflow {
     let mut spec = json!({"schedulerName": "default-scheduler", "nodes": nodes});
     if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {

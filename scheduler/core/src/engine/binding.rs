@@ -293,11 +293,11 @@ impl Engine {
     fn on_gang_undone(&mut self, key: &GangKey, flight: &Flight, cause: &Cause, now: Millis, out: &mut Vec<Command>) {
         let Some(id) = self.gang_of_key(key) else { return };
         let Some(gang) = self.gangs.get_mut(id) else { return };
-        // Every member of the intent is unbound, deleting or gone; those that still look bound are being deleted.
+        // Every member of the intent is unbound, deleting or gone; those that still look bound are being deleted. Other pods
+        // of the gang, which someone else may have bound meanwhile, are as they look.
         let cluster = self.snapshot.cluster();
-        let at_stake = |pod: &&PodId| !flight.replacing || flight.members.contains(pod);
         let bound = |pod: &&PodId| cluster.pod(**pod).is_some_and(|p| matches!(p.place, Place::Bound(_)));
-        let doomed: Vec<PodId> = gang.members.iter().filter(at_stake).filter(bound).copied().collect();
+        let doomed: Vec<PodId> = flight.members.iter().filter(bound).copied().collect();
         gang.doomed.extend(doomed);
         let unbound: Vec<PodId> = flight.members.iter().copied().filter(|p| self.is_unbound(*p)).collect();
         let refusal = self.refusal_of(key, undone(cause));

@@ -74,7 +74,7 @@ pub struct Engine {
 struct Flight {
     entity: Option<Entity>,
     members: BTreeSet<PodId>,
-    /// Whether the gang was live before: then only these members are at stake.
+    /// Whether the gang was live before: then its status does not change with the intent.
     replacing: bool,
 }
 

@@ -48,7 +48,7 @@ fn play(acts: &[Act]) -> BTreeMap<SmolStr, Option<SmolStr>> {
                     .collect();
                 on.iter().for_each(|p| {
                     if s.pods.contains_key(&SmolStr::from(format!("uid-{p}"))) {
-                        s.delete(p)
+                        s.delete(p);
                     }
                 });
             }
