@@ -109,7 +109,14 @@ fn a_held_member_whose_binding_was_refused_is_placed_again_but_not_bound_at_once
     scene.journal_ok(0);
     scene.wait(9_999);
     scene.wait(1);
-    scene.check(&expect![[r#""#]]);
+    scene.check(&expect![[r#"
+        > placed
+          write slot 0 @4: 1/4 1-1.0 open [g-0@n3 g-1@n1]
+        > slot 0: ok
+        > 9999 ms later
+        > 1 ms later
+          bind g-0 @19 to n3 (1-1)
+    "#]]);
 }
 
 #[test]
