@@ -1,173 +1,13 @@
-//! The engine, one story at a time: what it is told, and what it then wants done.
-//!
-//! Members are written `node.rank` (`train.2`), and `train.2r1` when made again once.
+//! The engine, one story at a time.
 
-use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
+mod story;
+
+use flowforge_dag_controller_core::event::{Disruption, Object, PodPhase, Refusal, RefusalKind};
 use flowforge_dag_controller_core::{
-    AttemptKey, Cause, Command, Config, Dag, Event, GangEnd, GangFacts, GangPhase, MemberKey, MemberLost, NodeIx,
-    NodePhase, NodeSpec, Observed, ObservedGang, PodFacts, Reason, Recorded, RecordedNode, State, WorkflowPhase, apply,
-    rebuild,
+    AttemptKey, Cause, Config, Event, GangFacts, GangPhase, MemberKey, MemberLost, NodeIx, NodePhase, Observed,
+    PodFacts, Reason, Recorded, WorkflowPhase,
 };
-use std::sync::Arc;
-
-/// preprocess -> train (2 members) -> eval, publish.
-fn diamond(member_lost: MemberLost) -> Arc<Dag> {
-    let node = |id: &str, replicas| NodeSpec { id: id.into(), replicas, member_lost };
-    let nodes = vec![node("preprocess", 1), node("train", 2), node("eval", 1), node("publish", 1)];
-    let edges = [(0, 1), (1, 2), (1, 3)].map(|(up, down)| (NodeIx(up), NodeIx(down)));
-    Arc::new(Dag::new(nodes, edges.to_vec()).unwrap_or_else(|e| unreachable!("it is a diamond: {e}")))
-}
-
-struct Run {
-    dag: Arc<Dag>,
-    state: State,
-    now_ms: u64,
-    wake_at_ms: Option<u64>,
-}
-
-impl Run {
-    fn new(member_lost: MemberLost) -> (Self, String) {
-        Self::of(diamond(member_lost), Config::default(), Observed::default(), &Recorded::default())
-    }
-
-    fn of(dag: Arc<Dag>, config: Config, observed: Observed, recorded: &Recorded) -> (Self, String) {
-        let mut out = Vec::new();
-        let now_ms = 1_000_000;
-        let state = rebuild(Arc::clone(&dag), config, observed, recorded, now_ms, &mut out);
-        let mut run = Self { dag, state, now_ms, wake_at_ms: None };
-        let shown = run.show(&out);
-        (run, shown)
-    }
-
-    /// Applies an event; the commands that change something, in short.
-    fn tell(&mut self, event: Event) -> String {
-        self.now_ms += 10;
-        let mut out = Vec::new();
-        apply(&mut self.state, event, self.now_ms, &mut out);
-        self.show(&out)
-    }
-
-    fn show(&mut self, commands: &[Command]) -> String {
-        let mut shown = Vec::new();
-        for command in commands {
-            shown.push(match command {
-                Command::CreateGang(k) => format!("gang {}", self.id(k.node)),
-                Command::CreateService(k) => format!("service {}", self.id(k.node)),
-                Command::CreatePod(k) => format!("pod {}", self.member(*k)),
-                Command::DeletePod(k) => format!("delete {}", self.member(*k)),
-                Command::RecordResult(k, end) => format!("record {} {:?} {}", self.member(*k), end.outcome, end.reason),
-                Command::RemoveFinalizer(k) => format!("free {}", self.member(*k)),
-                Command::FinishGang(k, end) => format!("finish {} {}", self.id(k.node), end.cause.reason),
-                Command::ReleaseWorkflow => "release".to_owned(),
-                Command::DeleteWorkflow => "expire".to_owned(),
-                Command::WakeAt { at_ms } => {
-                    self.wake_at_ms = Some(*at_ms);
-                    continue;
-                }
-                _ => continue,
-            });
-        }
-        shown.join(", ")
-    }
-
-    fn id(&self, node: NodeIx) -> &str {
-        &self.dag.node(node).id
-    }
-
-    fn member(&self, k: MemberKey) -> String {
-        let again = if k.incarnation > 0 { format!("r{}", k.incarnation) } else { String::new() };
-        format!("{}.{}{again}", self.id(k.node), k.rank)
-    }
-
-    fn attempt(&self, id: &str) -> AttemptKey {
-        AttemptKey { node: self.dag.find(id).unwrap_or_default(), attempt: 1 }
-    }
-
-    /// `train.2r1`.
-    fn key(&self, member: &str) -> MemberKey {
-        let (id, rest) = member.split_once('.').unwrap_or((member, "0"));
-        let (rank, incarnation) = rest.split_once('r').unwrap_or((rest, "0"));
-        let AttemptKey { node, attempt } = self.attempt(id);
-        MemberKey { node, attempt, rank: rank.parse().unwrap_or(0), incarnation: incarnation.parse().unwrap_or(0) }
-    }
-
-    fn gang(&mut self, id: &str) -> String {
-        let key = self.attempt(id);
-        self.tell(Event::Gang(key, GangFacts::default()))
-    }
-
-    fn pod(&mut self, member: &str, facts: PodFacts) -> String {
-        let key = self.key(member);
-        self.tell(Event::Pod(key, facts))
-    }
-
-    fn recorded(&mut self, member: &str) -> String {
-        let key = self.key(member);
-        self.tell(Event::Recorded(vec![key]))
-    }
-
-    fn finished(&mut self, id: &str, succeeded: bool, reason: Reason) -> String {
-        let key = self.attempt(id);
-        let end = GangEnd {
-            succeeded,
-            cause: Cause::of(reason),
-            scheduled_at_ms: Some(1),
-            started_at_ms: self.state.node(key.node).started_at_ms,
-            finished_at_ms: self.now_ms,
-        };
-        self.tell(Event::Gang(key, GangFacts { ended: Some(end), deleting: false }))
-    }
-
-    fn refuse(&mut self, member: &str, kind: RefusalKind) -> String {
-        let key = self.key(member);
-        self.tell(Event::Refused(Object::Pod(key), Refusal { kind, message: "says the server".into() }))
-    }
-
-    /// Lets the time of the last wish come.
-    fn wake(&mut self) -> String {
-        self.now_ms = self.now_ms.max(self.wake_at_ms.take().unwrap_or(0));
-        self.tell(Event::Timer)
-    }
-
-    /// From its release to its durable success.
-    fn succeed(&mut self, id: &str) -> String {
-        self.gang(id);
-        for rank in 0..self.dag.node(self.attempt(id).node).replicas {
-            self.pod(&format!("{id}.{rank}"), exited(0));
-            self.recorded(&format!("{id}.{rank}"));
-        }
-        self.finished(id, true, Reason::Completed)
-    }
-
-    fn phase(&self, id: &str) -> NodePhase {
-        self.state.node(self.attempt(id).node).phase
-    }
-
-    fn phases(&self) -> Vec<NodePhase> {
-        self.state.nodes().map(|n| n.phase).collect()
-    }
-}
-
-fn pending() -> PodFacts {
-    PodFacts { finalizer: true, ..PodFacts::default() }
-}
-
-fn bound() -> PodFacts {
-    PodFacts { node: Some("n1".into()), ..pending() }
-}
-
-fn running() -> PodFacts {
-    PodFacts { phase: PodPhase::Running, main: MainContainer::Running, ..bound() }
-}
-
-fn exited(exit_code: i32) -> PodFacts {
-    let phase = if exit_code == 0 { PodPhase::Succeeded } else { PodPhase::Failed };
-    PodFacts { phase, main: MainContainer::Ended { exit_code, reason: "Error".into(), finished_at_ms: 5 }, ..bound() }
-}
-
-fn deleting(facts: PodFacts) -> PodFacts {
-    PodFacts { deletion_requested_at_ms: Some(4), ..facts }
-}
+use story::{Run, bound, deleting, diamond, exited, pending, running};
 
 #[test]
 fn a_diamond_runs_from_top_to_bottom() {
@@ -512,76 +352,14 @@ fn an_ended_workflow_expires() {
     assert_eq!(run.wake(), "expire");
 }
 
-fn recorded_node(node: u32, phase: NodePhase, gang: Option<GangPhase>) -> RecordedNode {
-    RecordedNode {
-        node: NodeIx(node),
-        phase,
-        attempt: u32::from(phase != NodePhase::Pending),
-        gang,
-        cause: None,
-        tally: (0, 0),
-        released_at_ms: None,
-        scheduled_at_ms: None,
-        started_at_ms: None,
-        finished_at_ms: None,
-    }
-}
-
-fn observed_gang(node: u32, ended: Option<GangEnd>) -> ObservedGang {
-    let phase = if ended.is_some() { GangPhase::Succeeded } else { GangPhase::Pending };
-    ObservedGang {
-        key: AttemptKey { node: NodeIx(node), attempt: 1 },
-        facts: GangFacts { ended, deleting: false },
-        service: false,
-        phase,
-        scheduled_at_ms: None,
-        started_at_ms: None,
-        results: Vec::new(),
-    }
-}
-
 #[test]
-fn a_restart_goes_on_where_it_was() {
-    let (scheduled_at_ms, started_at_ms) = (None, None);
-    let cause = Cause::of(Reason::Completed);
-    let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms: 5 };
-    let train0 = MemberKey { node: NodeIx(1), attempt: 1, rank: 0, incarnation: 0 };
-    let observed = Observed {
-        gangs: vec![observed_gang(0, Some(end)), observed_gang(1, None)],
-        pods: vec![(train0, running())],
-        ..Observed::default()
-    };
-    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &Recorded::default());
-    assert_eq!(first, "service train, pod train.1", "the status was not even written");
-    assert_eq!(run.phases(), [NodePhase::Succeeded, NodePhase::Scheduling, NodePhase::Pending, NodePhase::Pending]);
-}
-
-#[test]
-fn a_restart_that_finds_no_gang_tells_a_claim_from_a_loss() {
-    // Released, and the status says so; but the Gang was never made: it is claimed now.
-    let nodes = vec![recorded_node(0, NodePhase::Scheduling, None)];
-    let recorded = Recorded { phase: WorkflowPhase::Running, nodes, ..Recorded::default() };
-    let (_, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
-    assert_eq!(first, "gang preprocess");
-    // The status has seen its Gang: it was deleted, and nothing runs twice.
-    let nodes = vec![recorded_node(0, NodePhase::Running, Some(GangPhase::Running))];
-    let recorded = Recorded { phase: WorkflowPhase::Running, nodes, ..Recorded::default() };
-    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
-    assert_eq!(first, "");
-    assert_eq!((run.phase("preprocess"), run.state.phase()), (NodePhase::Failed, WorkflowPhase::Failed));
-    // The status is old, but a later node was claimed: it had succeeded.
-    let observed = Observed { gangs: vec![observed_gang(1, None)], ..Observed::default() };
-    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &recorded);
-    assert_eq!(first, "service train, pod train.0, pod train.1");
-    assert_eq!(run.phase("preprocess"), NodePhase::Succeeded);
-}
-
-#[test]
-fn an_ended_workflow_stays_ended_after_a_restart() {
-    let recorded = Recorded { phase: WorkflowPhase::Failed, ..Recorded::default() };
-    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
-    assert_eq!(first, "", "also when its nodes were not recorded");
-    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+fn a_rank_that_is_done_with_does_not_run_again() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    run.pod("train.0", exited(0));
+    assert_eq!(run.pod("train.0r1", running()), "delete train.0r1");
+    assert_eq!(run.state.node(NodeIx(1)).members.succeeded, 1);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::ids::{AttemptKey, MemberKey};
 use crate::reason::{Cause, Class, Reason};
 use crate::state::{Config, Counts, GangPhase};
 use smol_str::SmolStr;
+use std::cmp::Ordering;
 
 use super::member::{Fate, Member, Stage, fate, flag};
 use super::supply::Supply;
@@ -201,9 +202,14 @@ impl Gang {
     /// Facts about a member's pod. The rank is below the number of members.
     pub(crate) fn on_pod(&mut self, key: MemberKey, facts: &PodFacts, cx: &mut Cx<'_>) {
         let Some(before) = self.member(key.rank) else { return };
-        let same_again = key.incarnation == before.incarnation && before.has(flag::RELEASED);
-        if key.incarnation < before.incarnation || same_again {
-            // An older pod; or one that is done with, or was made once more by a leader that is no more.
+        let decided = before.outcome.is_some_and(|outcome| outcome != MemberOutcome::Lost);
+        let once_more = match key.incarnation.cmp(&before.incarnation) {
+            Ordering::Less => true,
+            Ordering::Equal => before.has(flag::RELEASED),
+            Ordering::Greater => decided,
+        };
+        if once_more {
+            // An older pod; or one of a rank that is done with, made by a leader that is no more.
             cx.trailing.observe(key, facts, cx.out);
             return;
         }
@@ -358,7 +364,16 @@ impl Gang {
     /// A result that a former leader recorded.
     pub(crate) fn restore(&mut self, key: MemberKey, end: &MemberEnd, cx: &mut Cx<'_>) {
         let Some(m) = self.member(key.rank) else { return };
+        let reason = match Reason::parse(&end.reason) {
+            Reason::Unrecorded if end.outcome == MemberOutcome::Failed => Reason::MemberFailed,
+            known => known,
+        };
+        let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: end.reason.clone() };
         if key.incarnation < m.incarnation || m.outcome.is_some() {
+            if end.outcome == MemberOutcome::Failed {
+                // The verdict is durable: no pod that turned up later takes it back.
+                self.weigh(end.outcome, cause, cx);
+            }
             return;
         }
         self.edit(key.rank, |m| {
@@ -372,11 +387,6 @@ impl Gang {
                 };
             *m = Member { incarnation: key.incarnation, flags, stage: Stage::Live, outcome: Some(end.outcome) };
         });
-        let reason = match Reason::parse(&end.reason) {
-            Reason::Unrecorded if end.outcome == MemberOutcome::Failed => Reason::MemberFailed,
-            known => known,
-        };
-        let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: end.reason.clone() };
         self.weigh(end.outcome, cause, cx);
     }
 
