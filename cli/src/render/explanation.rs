@@ -54,13 +54,10 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(reason: &str, message: &str) -> Self {
-        Self {
-            reason: printable(reason),
-            message: printable(message),
-            pods: None,
-            nodes: verdict::nodes(message),
-            cure: verdict::cure_of_condition(reason).map(Into::into),
-        }
+        let nodes = verdict::nodes(message);
+        // Each row of the table has its own.
+        let cure = if nodes.is_empty() { verdict::cure_of(reason, message).map(Into::into) } else { None };
+        Self { reason: printable(reason), message: printable(message), pods: None, nodes, cure }
     }
 
     /// Nobody has said anything; `who` should have.

@@ -22,25 +22,45 @@ const NODE_CURES: &[(&str, &str)] = &[
     ("node(s) were unschedulable", "make them schedulable again: kubectl uncordon NODE"),
     ("node(s) didn't have free ports", "drop hostPort, or end the pods that hold the port"),
     ("node(s) didn't match the requested node name", "drop spec.nodeName, or name a node that exists"),
+    ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
 ];
 
-/// What cures a reason of a pod's or gang's condition.
+/// What cures what a message says, where the condition's reason alone does not tell; the first part found counts.
+const MESSAGE_CURES: &[(&str, &str)] = &[
+    ("unbound immediate PersistentVolumeClaims", "bind the claims: kubectl describe pvc"),
+    ("no nodes available to schedule pods", "add a node"),
+    ("pod affinity terms conflict", "correct the pod's node affinity: its terms exclude each other"),
+    ("members exist", "the rest of the gang's members must be created"),
+    ("more are gated", "whoever put the scheduling gates on the members must remove them"),
+    ("waiting a moment", "nothing: it goes on by itself within a second or so"),
+    ("members already", "nothing: surplus pods wait; delete them, or raise the gang's size"),
+    ("members stand in several domains", "delete the members outside of one domain, or drop the required level"),
+    ("is not configured", "name one of the levels, or configure it: kubectl -n flowforge-system get configmaps"),
+    ("about the size", "give all members the same annotation flowforge.dev/gang-size"),
+    ("is not a whole number", "write a number into the annotation flowforge.dev/gang-size"),
+    ("no member has annotation", "annotate the members with flowforge.dev/gang-size, or create the Gang"),
+    ("is not one of the gang's roles", "use a role of the Gang's spec.roles in the label flowforge.dev/role"),
+    ("can hold it", "free a whole domain of this level, or drop the required level"),
+    ("were outside", "free places inside that domain"),
+    ("that this pod was made for does not exist", "delete the pod: its gang is gone"),
+    ("the gang has ended", "delete the pod: its gang has ended"),
+    ("refuses the binding", "change what the message names; the API server refuses the pod where it was placed"),
+    ("the binding was undone", "nothing: it is tried again"),
+];
+
+/// What cures a reason of a pod's, gang's, node's or workflow's status.
 const CONDITION_CURES: &[(&str, &str)] = &[
     ("SchedulingGated", "whoever put the scheduling gates on the pod must remove them"),
-    ("WaitingForGang", "the rest of the gang's members must be created; see the members above"),
-    ("IncompleteGang", "the rest of the gang's members must be created; see the members above"),
-    (
-        "SearchLimit",
-        "nothing: the search gave up at its limit and is tried again; a narrower topology or selector helps it",
-    ),
+    ("SearchLimit", "nothing: it is tried again; a narrower topology or selector makes the search shorter"),
     ("SchedulerError", "nothing here: it is tried again; the scheduler's log has the cause"),
     ("QuotaExceeded", "free some of the namespace's quota, or raise it: kubectl describe quota"),
     ("ClaimMissing", "create the PersistentVolumeClaim"),
     ("ClaimPending", "bind the PersistentVolumeClaim: kubectl describe pvc"),
     ("ClaimNotShared", "use a ReadWriteMany claim, or one replica"),
     ("NameTaken", "delete the object that holds the name, or submit under another name"),
+    ("MembersVanish", "nothing: the next one is made after a pause; look for who deletes the pods"),
     ("CreateForbidden", "change what the message names; the cluster's policy refuses the pods as they are"),
     ("CreateInvalid", "correct the node's pod fields as the message says"),
     ("InvalidSpec", "correct the fields as the message says and submit a new workflow"),
@@ -54,9 +74,10 @@ pub(crate) fn cure_of_node(reason: &str) -> String {
     lookup(NODE_CURES, reason).unwrap_or("see the message; the scheduler tries again when the cluster changes").into()
 }
 
-/// What would cure a condition's reason, where it says more than its message.
-pub(crate) fn cure_of_condition(reason: &str) -> Option<&'static str> {
-    lookup(CONDITION_CURES, reason)
+/// What would cure a refusal that no table of nodes explains.
+pub(crate) fn cure_of(reason: &str, message: &str) -> Option<&'static str> {
+    let told = MESSAGE_CURES.iter().find(|(part, _)| message.contains(part)).map(|(_, cure)| *cure);
+    told.or_else(|| lookup(CONDITION_CURES, reason))
 }
 
 fn lookup(cures: &[(&'static str, &'static str)], reason: &str) -> Option<&'static str> {
@@ -109,6 +130,7 @@ fn one_reason(part: &str) -> Option<NodeReason> {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
+    use flowforge_scheduler_core::explain::{Reason, Refusal};
 
     #[track_caller]
     fn check(message: &str, expected: &Expect) {
@@ -132,7 +154,7 @@ mod tests {
     #[test]
     fn a_gangs_message_is_taken_apart_as_well() {
         check(
-            "gang demo/train needs 4 members placed together, 3 fit: 0/32 nodes are available for member rank 3: 28 Insufficient nvidia.com/gpu, 4 node(s) didn't match Pod's node affinity/selector.",
+            "gang demo/train needs 4 members placed together in one rack, 3 fit (in rack/r1): 0/32 nodes are available for member rank 3: 28 Insufficient nvidia.com/gpu, 4 node(s) didn't match Pod's node affinity/selector.",
             &expect![[r#"
                 28 | Insufficient nvidia.com/gpu | free nvidia.com/gpu there, add nodes that have it, or ask for less
                 4 | node(s) didn't match Pod's node affinity/selector | relax nodeSelector or affinity, or label more nodes
@@ -161,6 +183,76 @@ mod tests {
     #[test]
     fn an_unknown_reason_still_has_an_answer() {
         assert!(cure_of_node("something new").contains("tries again"));
-        assert_eq!(cure_of_condition("SomethingNew"), None);
+        assert_eq!(cure_of("SomethingNew", "nobody knows"), None);
+    }
+
+    /// One of each, and a match without a wildcard: a reason that is new to the scheduler does not compile here.
+    fn every_reason() -> Vec<Reason> {
+        use Reason as R;
+        let all = vec![
+            R::NodeName,
+            R::NodeUnschedulable,
+            R::UntoleratedTaint,
+            R::NodeAffinity,
+            R::AffinityConflict,
+            R::NotNamed,
+            R::NodePorts,
+            R::TooManyPods,
+            R::Insufficient("nvidia.com/gpu".into()),
+            R::UnboundClaims,
+            R::NoNodes,
+            R::OutsideDomain("rack/r1".into()),
+            R::UnknownLevel("row".into(), "zone, rack".into()),
+            R::NoDomain("rack".into()),
+            R::SplitDomain("rack".into()),
+            R::SearchLimit(9),
+            R::Incomplete(2, 4, 0),
+            R::Incomplete(2, 4, 1),
+            R::Settling,
+            R::SizeConflict(4, 8),
+            R::SizeInvalid("x".into()),
+            R::SizeMissing,
+            R::UnknownRole("ps".into()),
+            R::Surplus(4),
+            R::UnknownGang,
+            R::GangEnded,
+            R::BindRefused("no".into()),
+            R::Undone("why".into()),
+        ];
+        for reason in &all {
+            match reason {
+                R::NodeName | R::NodeUnschedulable | R::UntoleratedTaint | R::NodeAffinity | R::AffinityConflict => {}
+                R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
+                R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
+                R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
+                R::UnknownRole(_) | R::Surplus(_) | R::UnknownGang | R::GangEnded => {}
+                R::BindRefused(_) | R::Undone(_) => {}
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_reason_of_the_scheduler_has_a_cure() {
+        for reason in every_reason() {
+            let text = reason.to_string();
+            let on_nodes = format!("0/2 nodes are available: 2 {text}.");
+            let as_nodes = nodes(&on_nodes).first().is_some_and(|n| !n.cure.starts_with("see the message"));
+            let waits = Refusal::Gang { gang: "ml/train".into(), reason };
+            let as_gang = cure_of(waits.condition_reason(), &waits.message()).is_some();
+            assert!(as_nodes || as_gang, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_reason_to_wait_of_the_controller_has_a_cure() {
+        use flowforge_dag_controller_core::reason::{Class, Reason};
+        let waits = |r: &&Reason| matches!(r.class(), Class::None | Class::Policy) && **r != Reason::Completed;
+        let mut count = 0;
+        for reason in Reason::ALL.iter().filter(waits) {
+            assert!(cure_of(reason.as_str(), "").is_some(), "{reason}");
+            count += 1;
+        }
+        assert!(count >= 5, "only {count} reasons");
     }
 }

@@ -56,11 +56,11 @@ fn a_plain_gang_is_explained_by_its_pods() {
     check(
         &of_gang("demo", "plain", None, &[pod("a", None, waits), pod("b", None, waits)], at(5)),
         &expect![[r#"
-        gang demo/plain: Pending for 5s
-          needs 3 members placed together: 2 exist, 0 bound
-          WaitingForGang (on 2 pods): 2 of 3 members exist
-            cure: the rest of the gang's members must be created; see the members above
-    "#]],
+            gang demo/plain: Pending for 5s
+              needs 3 members placed together: 2 exist, 0 bound
+              WaitingForGang (on 2 pods): 2 of 3 members exist
+                cure: the rest of the gang's members must be created
+        "#]],
     );
 }
 
