@@ -381,10 +381,18 @@ fn hostile_input_does_no_harm() {
             let answer = webhook.request_text(request).await;
             assert!(answer.is_err(), "{answer:?}");
         }
-        // A pod that nothing can hold waits, and others go on.
-        let mut huge = node("a", 1, 100, &[]);
-        huge["resources"] = json!({"limits": {"nvidia.com/gpu": "1000000000000000000"}});
-        world.submit("hostile", "huge", json!([huge]), json!({})).await;
+        // The API server itself refuses a pod of 1e18 GPUs (it canonicalises to "1E"): the workflow ends and says why. One
+        // that nothing can hold waits, and others go on.
+        let gpus = |amount: &str| {
+            let mut greedy = node("a", 1, 100, &[]);
+            greedy["resources"] = json!({"limits": {"nvidia.com/gpu": amount}});
+            json!([greedy])
+        };
+        world.submit("hostile", "absurd", gpus("1000000000000000000"), json!({})).await;
+        let absurd = world.reaches("hostile", "absurd", WorkflowPhase::Failed).await;
+        let message = absurd.status.unwrap_or_default().message.unwrap_or_default();
+        assert!(message.contains("limits[nvidia.com/gpu]") && message.contains("must be an integer"), "{message}");
+        world.submit("hostile", "huge", gpus("1000000000000000"), json!({})).await;
         world.submit("hostile", "small", json!([node("a", 1, 100, &[])]), json!({})).await;
         world.reaches("hostile", "small", WorkflowPhase::Succeeded).await;
         let waiting = world.reaches("hostile", "huge", WorkflowPhase::Running).await;
