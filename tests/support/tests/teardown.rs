@@ -143,11 +143,19 @@ async fn what_a_process_left_behind_ends_too_and_cleanups_run_last_in_first_out(
     }
     let supervisor = fs::read_to_string(testbed.dir().join("supervisor.lock")).unwrap();
     let children = || fs::read_to_string(format!("/proc/{0}/task/{0}/children", supervisor.trim())).unwrap_or_default();
-    let sleepers: Vec<u32> = children()
-        .split_whitespace()
-        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n"))
-        .map(|pid| pid.parse().unwrap())
-        .collect();
+    let sleepers = || -> Vec<u32> {
+        children()
+            .split_whitespace()
+            .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n"))
+            .map(|pid| pid.parse().unwrap())
+            .collect()
+    };
+    // The forks become the supervisor's, and sleepers, some time after their parent has spoken.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while sleepers().len() < 2 && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let sleepers = sleepers();
     assert!(sleepers.len() >= 2, "the supervisor has adopted {sleepers:?}");
     testbed.stop().unwrap();
     for pid in sleepers {
