@@ -50,20 +50,42 @@ func (c cgroups) create() error {
 	if err != nil {
 		return err
 	}
-	for _, folder := range hierarchies {
-		for name := range strings.SplitSeq(c.path, "/") {
-			parent := folder
-			folder = filepath.Join(folder, name)
-			if err := handDown(parent); err != nil {
+	for _, hierarchy := range hierarchies {
+		// The parents are shared: a node that ends removes the ones that it
+		// leaves empty, perhaps between two levels of this walk.
+		err := c.createIn(hierarchy)
+		for try := 1; vanished(err) && try < createTries; try++ {
+			err = c.createIn(hierarchy)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// createTries bounds how often a group is begun anew whose parent vanished.
+const createTries = 1000
+
+// vanished says that a group was removed under our hands: ENOENT for its path,
+// ENODEV for a file of it that was open.
+func vanished(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV)
+}
+
+func (c cgroups) createIn(folder string) error {
+	for name := range strings.SplitSeq(c.path, "/") {
+		parent := folder
+		folder = filepath.Join(folder, name)
+		if err := handDown(parent); err != nil {
+			return err
+		}
+		if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if err := inherit(parent, folder, file); err != nil {
 				return err
-			}
-			if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-			for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
-				if err := inherit(parent, folder, file); err != nil {
-					return err
-				}
 			}
 		}
 	}
