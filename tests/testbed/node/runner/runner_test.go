@@ -22,12 +22,20 @@ func boot(t *testing.T, processes ...Process) (*node, error) {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	one := &node{programs: map[string]*program{}, pids: map[int]*program{}, logs: t.TempDir()}
-	go one.reap(children)
+	reaped := make(chan struct{})
+	go func() {
+		one.reap(children)
+		close(reaped)
+	}()
 	t.Cleanup(func() {
 		for _, program := range one.programs {
 			_ = one.end(program, syscall.SIGKILL)
 		}
+		// A reaper takes every child of the process: one that outlived its test
+		// would take those of the next.
 		signal.Stop(children)
+		close(children)
+		<-reaped
 	})
 	for _, process := range processes {
 		process.Log = filepath.Join(one.logs, process.Name+".log")
