@@ -153,10 +153,12 @@ func TestTheStartEndsAtTheFirstProgramThatFails(t *testing.T) {
 		"ends with 3":  {Name: "bad", Argv: []string{"sh", "-c", "exit 3"}, Once: true},
 		"is not there": {Name: "bad", Argv: []string{"no-such-program"}, Once: true},
 	} {
-		one, err := boot(t, Process{Name: "good", Argv: []string{"true"}, Once: true}, bad, sleeper)
-		if err == nil || len(one.programs) != 0 {
-			t.Errorf("%s: error %v, %d programs", name, err, len(one.programs))
-		}
+		t.Run(name, func(t *testing.T) {
+			one, err := boot(t, Process{Name: "good", Argv: []string{"true"}, Once: true}, bad, sleeper)
+			if err == nil || len(one.programs) != 0 {
+				t.Errorf("error %v, %d programs", err, len(one.programs))
+			}
+		})
 	}
 }
 
