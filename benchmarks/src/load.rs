@@ -1,6 +1,6 @@
 //! One load: pods of one scheduler, created, bound and deleted, and what they cost it.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -11,6 +11,7 @@ use kube::{
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use tokio::time::MissedTickBehavior;
 
 use crate::process::Process;
 
@@ -23,6 +24,17 @@ pub(crate) struct Load {
     pub(crate) pods: usize,
     /// Members per gang; 1 makes single pods.
     pub(crate) gang: usize,
+    /// How the pods arrive.
+    pub(crate) arrival: Arrival,
+}
+
+/// How the pods of a load arrive.
+#[derive(Clone, Copy)]
+pub(crate) enum Arrival {
+    /// As fast as the API server takes them, so many requests at once: shows cost and throughput.
+    Burst(usize),
+    /// One gang (or pod) after another, so far apart: shows latency without a queue before the scheduler.
+    Paced(Duration),
 }
 
 /// What a load cost.
@@ -34,7 +46,7 @@ pub(crate) struct Measured {
 }
 
 impl Load {
-    pub(crate) async fn run(&self, client: &Client, process: &Process, parallel: usize) -> Result<Measured> {
+    pub(crate) async fn run(&self, client: &Client, process: &Process) -> Result<Measured> {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let namespace = serde_json::from_value(json!({"metadata": {"name": self.name}}))?;
         namespaces.create(&PostParams::default(), &namespace).await.context("create the namespace")?;
@@ -44,22 +56,22 @@ impl Load {
         let cpu_before = process.cpu_ms()?;
         let start = Instant::now();
         let watching = tokio::spawn(bound_instants(pods.clone(), self.pods));
-        let created: BTreeMap<String, Instant> =
-            stream::iter(0..self.pods).map(|i| self.create(&pods, i)).buffer_unordered(parallel).try_collect().await?;
+        let created = self.create_all(&pods).await?;
         let bound = tokio::time::timeout(LIMIT, watching).await.context("not all pods were bound in time")???;
         let wall = start.elapsed().as_secs_f64();
         tokio::time::sleep(Duration::from_secs(2)).await;
         let cpu = process.cpu_ms()? - cpu_before;
 
-        let mut latencies: Vec<f64> = created
-            .iter()
-            .filter_map(|(name, at)| Some(bound.get(name)?.saturating_duration_since(*at).as_secs_f64() * 1e3))
-            .collect();
-        ensure!(latencies.len() == self.pods, "{} of {} pods were seen bound", latencies.len(), self.pods);
-        latencies.sort_by(f64::total_cmp);
+        let latencies = self.latencies(&created, &bound)?;
         let params = DeleteParams::default().grace_period(0);
         pods.delete_collection(&params, &ListParams::default()).await?;
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        flowforge_tests::eventually("the load is deleted", LIMIT, || async {
+            let left = pods.list_metadata(&ListParams::default().limit(1)).await.map_err(|e| e.to_string())?;
+            if left.items.is_empty() { Ok(()) } else { Err("pods are left".to_owned()) }
+        })
+        .await?;
+        // The schedulers take note of the deletions outside anybody's measurement.
+        tokio::time::sleep(Duration::from_secs(3)).await;
         #[expect(clippy::cast_precision_loss, reason = "counts of pods are small")]
         let count = self.pods as f64;
         Ok(Measured {
@@ -68,6 +80,43 @@ impl Load {
             p50_ms: latencies[latencies.len() / 2],
             p99_ms: latencies[latencies.len() * 99 / 100],
         })
+    }
+
+    async fn create_all(&self, pods: &Api<Pod>) -> Result<BTreeMap<String, Instant>> {
+        match self.arrival {
+            Arrival::Burst(parallel) => {
+                stream::iter(0..self.pods).map(|i| self.create(pods, i)).buffer_unordered(parallel).try_collect().await
+            }
+            Arrival::Paced(pause) => {
+                let mut created = BTreeMap::new();
+                let mut due = tokio::time::interval_at(tokio::time::Instant::now(), pause);
+                due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                for first in (0..self.pods).step_by(self.gang) {
+                    due.tick().await;
+                    let members = (first..self.pods.min(first + self.gang)).map(|i| self.create(pods, i));
+                    created.extend(futures::future::try_join_all(members).await?);
+                }
+                Ok(created)
+            }
+        }
+    }
+
+    /// From the answer to the last create of a gang (or the pod's own) to its last (own) Binding seen, sorted, milliseconds.
+    fn latencies(&self, created: &BTreeMap<String, Instant>, bound: &BTreeMap<String, Instant>) -> Result<Vec<f64>> {
+        let mut gangs: BTreeMap<usize, (Instant, Instant)> = BTreeMap::new();
+        for index in 0..self.pods {
+            let name = pod_name(index);
+            let at = (
+                *created.get(&name).context("a pod was not created")?,
+                *bound.get(&name).context("a pod was not bound")?,
+            );
+            let gang = gangs.entry(index / self.gang).or_insert(at);
+            *gang = (gang.0.max(at.0), gang.1.max(at.1));
+        }
+        let mut latencies: Vec<f64> =
+            gangs.values().map(|(from, to)| to.saturating_duration_since(*from).as_secs_f64() * 1e3).collect();
+        latencies.sort_by(f64::total_cmp);
+        Ok(latencies)
     }
 
     async fn service_account_exists(&self, client: &Client) -> Result<()> {
@@ -79,7 +128,7 @@ impl Load {
     }
 
     async fn create(&self, pods: &Api<Pod>, index: usize) -> Result<(String, Instant)> {
-        let name = format!("p-{index:05}");
+        let name = pod_name(index);
         let mut pod = json!({
             "metadata": {"name": name, "labels": {"app": "load"}},
             "spec": {
@@ -97,6 +146,10 @@ impl Load {
         pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
         Ok((name, Instant::now()))
     }
+}
+
+fn pod_name(index: usize) -> String {
+    format!("p-{index:05}")
 }
 
 /// When each of `count` pods was first seen with a node.
