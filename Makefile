@@ -21,6 +21,11 @@ demo: binaries testbed ## Run the diamond of gangs on a real local control plane
 test: binaries testbed ## Unit, property and control-plane tests
 	hack/test
 
+.PHONY: oracle
+CASES ?= 2000
+oracle: ## Compare verdicts and scores with kube-scheduler's own plugins: SEED=n CASES=n
+	cargo run --quiet -p flowforge-oracle -- --cases $(CASES) $(if $(SEED),--seed $(SEED))
+
 ## -- build ----------------------------------------------------------------------------------------------------------
 .PHONY: binaries
 binaries: deps ## Every binary, development profile (what tests and the demo run)

@@ -50,7 +50,7 @@ pub fn feasible(snapshot: &mut Snapshot, shape: ShapeId) -> usize {
     nodes.iter().filter(|n| verdict(**n, &spec, snapshot.cluster()).is_feasible()).count()
 }
 
-fn named_nodes(spec: &ShapeSpec, cluster: &Cluster) -> Vec<NodeId> {
+pub(crate) fn named_nodes(spec: &ShapeSpec, cluster: &Cluster) -> Vec<NodeId> {
     let named = spec.pinned().unwrap_or_default();
     let known = |id: &NodeId| cluster.node(*id).is_some_and(|n| !n.placeholder);
     named.iter().filter_map(|name| cluster.find_node(name)).filter(known).collect()

@@ -18,6 +18,7 @@ pub mod explain;
 mod fixture;
 pub mod gang;
 pub mod model;
+pub mod opinion;
 pub mod plugins;
 pub mod protocol;
 pub mod queue;

@@ -86,6 +86,8 @@ pub struct PodInfo {
     pub requests: Resources,
     /// CPU (millicores) and memory (bytes) for scoring, with 100m / 200 MiB where a container asks for nothing.
     pub scoring_requests: (i64, i64),
+    /// The same while the pod looks for a place, where upstream counts differently (pod-level requests).
+    pub asking_requests: Option<(i64, i64)>,
     /// `spec.nodeSelector`.
     pub node_selector: BTreeMap<SmolStr, SmolStr>,
     /// Required node affinity: ORed terms; None when absent. An empty list matches nothing.

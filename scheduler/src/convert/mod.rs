@@ -25,7 +25,7 @@ pub fn pod_key(meta: &types::Meta) -> PodKey {
 /// Converts a pod. `ours` says whether a scheduler name is served by this process.
 #[must_use]
 pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
-    let (requests, scoring_requests) = requests::pod_requests(pod);
+    let requests = requests::pod_requests(pod);
     let spec = &pod.spec;
     let created_at_ms = pod.metadata.creation_timestamp.map_or(0, |at| at.as_millisecond());
     PodInfo {
@@ -40,8 +40,9 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         deleting: pod.metadata.deletion_timestamp,
         gated: !spec.scheduling_gates.is_empty(),
         labels: pod.metadata.labels.clone(),
-        requests,
-        scoring_requests,
+        asking_requests: (requests.asking != requests.scored).then_some(requests.asking),
+        scoring_requests: requests.scored,
+        requests: requests.resources,
         node_selector: spec.node_selector.clone(),
         required_node_affinity: spec
             .affinity

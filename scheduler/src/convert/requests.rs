@@ -17,21 +17,37 @@ use smol_str::SmolStr;
 const DEFAULT_CPU: Quantity = Quantity::millis(100);
 const DEFAULT_MEMORY: Quantity = Quantity::units(200 << 20);
 
-/// What a pod asks for, and what it counts for in scores (CPU in millicores, memory in bytes).
+/// What a pod asks for and counts for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requests {
+    /// What it takes of its node.
+    pub resources: Resources,
+    /// What it counts for in scores where it stands: CPU in millicores, memory in bytes.
+    pub scored: (i64, i64),
+    /// What it counts for in scores while it looks for a place.
+    pub asking: (i64, i64),
+}
+
+/// What a pod asks for. For scores upstream takes a container without requests for 100m and 200 MiB. Two rules of it are
+/// followed to the letter: for a placed pod with pod-level requests that is done only where those do not name the
+/// resource (`getNonMissingContainerRequests`), and while a pod looks for a place its pod-level requests do not count in
+/// scores at all (`Fit` sets `enablePodLevelResources` on itself, its embedded `resourceAllocationScorer` has its own).
 #[must_use]
-pub fn pod_requests(pod: &Pod) -> (Resources, (i64, i64)) {
+pub fn pod_requests(pod: &Pod) -> Requests {
     let requests = total(pod, &QuantityMap::new());
+    let defaults =
+        QuantityMap::from([(SmolStr::new_static(CPU), DEFAULT_CPU), (SmolStr::new_static(MEMORY), DEFAULT_MEMORY)]);
+    let mut asking = aggregate(pod, &defaults, |container, _| container.resources.requests.as_ref());
+    add(&mut asking, &pod.spec.overhead);
     let pod_level = pod_level_requests(pod).is_some();
-    let mut missing = QuantityMap::new();
-    for (name, default) in [(CPU, DEFAULT_CPU), (MEMORY, DEFAULT_MEMORY)] {
-        if !pod_level || !requests.contains_key(name) {
-            missing.insert(SmolStr::new_static(name), default);
-        }
-    }
-    let scored = if missing.is_empty() { requests.clone() } else { total(pod, &missing) };
-    let cpu = scored.get(CPU).copied().unwrap_or_default().milli_value();
-    let memory = scored.get(MEMORY).copied().unwrap_or_default().value();
-    (to_resources(&requests), (cpu, memory))
+    let missing = defaults.into_iter().filter(|(name, _)| !pod_level || !requests.contains_key(name)).collect();
+    Requests { resources: to_resources(&requests), scored: scored(&total(pod, &missing)), asking: scored(&asking) }
+}
+
+fn scored(total: &QuantityMap) -> (i64, i64) {
+    let cpu = total.get(CPU).copied().unwrap_or_default().milli_value();
+    let memory = total.get(MEMORY).copied().unwrap_or_default().value();
+    (cpu, memory)
 }
 
 /// Quantities as the core counts them: CPU in thousandths, all else in units; nothing asked for is left out.
@@ -187,7 +203,7 @@ mod tests {
 
     fn requests(pod: Value) -> (Vec<(String, i64)>, (i64, i64)) {
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
-        let (resources, scored) = pod_requests(&pod);
+        let Requests { resources, scored, .. } = pod_requests(&pod);
         (resources.into_iter().map(|(name, amount)| (name.to_string(), amount)).collect(), scored)
     }
 
@@ -270,6 +286,17 @@ mod tests {
         pod["status"]["conditions"] = json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
         pod["status"]["containerStatuses"] = json!([status("a", "1", "1"), status("b", "1", "2")]);
         assert_eq!(requests(pod).0, named(&[("cpu", 3000)]), "the infeasible spec does not count");
+    }
+
+    #[test]
+    fn while_it_looks_for_a_place_a_pod_counts_in_scores_as_if_it_had_no_pod_level_requests() {
+        let pod = json!({"spec": {
+            "resources": {"requests": {"cpu": "4"}},
+            "overhead": {"memory": "1Mi"},
+            "containers": [{"name": "a"}, {"name": "b"}],
+        }});
+        let requests = pod_requests(&serde_json::from_value(pod).expect("a pod"));
+        assert_eq!((requests.scored, requests.asking), ((4000, MIB), (200, 401 * MIB)));
     }
 
     #[test]

@@ -189,11 +189,10 @@ impl ShapeCache {
     /// The best node: highest weighted score as upstream normalises it over the feasible nodes, then the lowest index.
     #[must_use]
     pub fn best(&self, spec: &ShapeSpec) -> Option<u32> {
-        let taints = self.buckets.keys().map(|raw| i64::from(raw.taints)).max()?;
-        let affinity = self.buckets.keys().map(|raw| raw.affinity).max()?;
+        let extremes = Extremes::of(self.buckets.keys());
         let mut best: Option<(i64, u32)> = None;
         for (raw, nodes) in &self.buckets {
-            let total = total(*raw, taints, affinity, !spec.preferred.is_empty());
+            let total = total(*raw, extremes, spec);
             let Some(&first) = nodes.first() else { continue };
             if best.is_none_or(|(score, node)| total > score || (total == score && first < node)) {
                 best = Some((total, first));
@@ -213,11 +212,54 @@ impl ShapeCache {
     }
 }
 
+/// Largest raw scores of the feasible nodes, which normalisation depends on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extremes {
+    taints: i64,
+    affinity: i64,
+}
+
+impl Extremes {
+    /// The extremes of these.
+    pub(crate) fn of<'a>(raws: impl Iterator<Item = &'a RawScore>) -> Self {
+        raws.fold(Self::default(), |max, raw| Self {
+            taints: max.taints.max(i64::from(raw.taints)),
+            affinity: max.affinity.max(raw.affinity),
+        })
+    }
+}
+
+fn taint_score(raw: RawScore, extremes: Extremes) -> i64 {
+    taint_toleration::WEIGHT * normalize(i64::from(raw.taints), extremes.taints, true)
+}
+
+/// Only pods with preferred terms are scored by them.
+fn affinity_score(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> Option<i64> {
+    let scored = !spec.preferred.is_empty();
+    scored.then(|| node_affinity::WEIGHT * normalize(raw.affinity, extremes.affinity, false))
+}
+
 /// Weighted sum of the normalised scores.
-fn total(raw: RawScore, max_taints: i64, max_affinity: i64, has_preferred: bool) -> i64 {
-    let taints = taint_toleration::WEIGHT * normalize(i64::from(raw.taints), max_taints, true);
-    let affinity = if has_preferred { node_affinity::WEIGHT * normalize(raw.affinity, max_affinity, false) } else { 0 };
-    taints + affinity + raw.resources
+fn total(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> i64 {
+    taint_score(raw, extremes) + affinity_score(raw, extremes, spec).unwrap_or(0) + raw.resources
+}
+
+/// The addends of a node's total by rule; a rule that has nothing to say about the pod is left out.
+pub(crate) fn scores(
+    id: NodeId,
+    raw: RawScore,
+    extremes: Extremes,
+    spec: &ShapeSpec,
+    cluster: &Cluster,
+) -> Vec<(&'static str, i64)> {
+    let (fit, balanced) = resource_scores(id, spec, cluster);
+    let all = [
+        (taint_toleration::NAME, Some(taint_score(raw, extremes))),
+        (node_affinity::NAME, affinity_score(raw, extremes, spec)),
+        (node_resources_fit::NAME, Some(fit)),
+        (node_resources_balanced_allocation::NAME, balanced),
+    ];
+    all.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
 }
 
 /// The filters on slow facts, in profile order.
@@ -258,16 +300,17 @@ fn copies(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> u32 {
 }
 
 fn resource_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
+    let (fit, balanced) = resource_scores(id, spec, cluster);
+    fit + balanced.unwrap_or(0)
+}
+
+/// NodeResourcesFit's score, and NodeResourcesBalancedAllocation's for pods that ask for CPU or memory.
+fn resource_scores(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> (i64, Option<i64>) {
     let (allocatable, used, scored) = cluster.scoring_lanes(id.index());
-    let scoring = [spec.footprint.scoring.0, spec.footprint.scoring.1];
-    let least = node_resources_fit::WEIGHT * node_resources_fit::score(scored, scoring, allocatable);
+    let fit = node_resources_fit::WEIGHT * node_resources_fit::score(scored, spec.scoring, allocatable);
     let real = [spec.footprint.request(crate::model::CPU), spec.footprint.request(crate::model::MEMORY)];
-    if real == [0, 0] {
-        return least;
-    }
-    least
-        + node_resources_balanced_allocation::WEIGHT
-            * node_resources_balanced_allocation::score(used, real, allocatable)
+    let balanced = node_resources_balanced_allocation::score(used, real, allocatable);
+    (fit, (real != [0, 0]).then_some(node_resources_balanced_allocation::WEIGHT * balanced))
 }
 
 /// The verdict on one node, evaluated from scratch.
@@ -299,8 +342,6 @@ pub(crate) fn evaluation(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> Nod
 pub(crate) fn best_of(nodes: &[NodeId], spec: &ShapeSpec, cluster: &Cluster) -> Option<NodeId> {
     let evaluated: Vec<(NodeId, NodeEval)> = nodes.iter().map(|&n| (n, evaluation(n, spec, cluster))).collect();
     let feasible = || evaluated.iter().filter(|(_, e)| e.verdict.is_feasible());
-    let taints = feasible().map(|(_, e)| i64::from(e.raw.taints)).max()?;
-    let affinity = feasible().map(|(_, e)| e.raw.affinity).max()?;
-    let score = |e: &NodeEval| total(e.raw, taints, affinity, !spec.preferred.is_empty());
-    feasible().max_by_key(|(n, e)| (score(e), std::cmp::Reverse(*n))).map(|(n, _)| *n)
+    let extremes = Extremes::of(feasible().map(|(_, e)| &e.raw));
+    feasible().max_by_key(|(n, e)| (total(e.raw, extremes, spec), std::cmp::Reverse(*n))).map(|(n, _)| *n)
 }

@@ -8,10 +8,8 @@ mod counters;
 mod spec;
 mod verdict;
 
-#[cfg(test)]
-pub(crate) use cache::evaluation;
+pub(crate) use cache::{Extremes, best_of, evaluation, scores, verdict};
 pub use cache::{NodeEval, RawScore, ShapeCache};
-pub(crate) use cache::{best_of, verdict};
 pub use spec::ShapeSpec;
 pub use verdict::Verdict;
 

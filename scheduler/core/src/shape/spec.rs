@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct ShapeSpec {
     /// Requests and host ports.
     pub footprint: Footprint,
+    /// CPU and memory that the pod counts for in scores while it looks for a place.
+    pub scoring: [i64; 2],
     /// Tolerations, sorted.
     pub tolerations: Vec<Toleration>,
     /// `nodeSelector`.
@@ -32,8 +34,10 @@ impl ShapeSpec {
         let mut tolerations = pod.tolerations.clone();
         tolerations.sort();
         tolerations.dedup();
+        let (cpu, memory) = pod.asking_requests.unwrap_or(pod.scoring_requests);
         Self {
             footprint: Footprint::of(pod),
+            scoring: [cpu.max(0), memory.max(0)],
             tolerations,
             node_selector: pod.node_selector.clone(),
             required: pod.required_node_affinity.clone(),

@@ -1,14 +1,14 @@
 // Command testbed is every Kubernetes control-plane and node component that the
 // tests need, in one binary:
 //
-//	testbed etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|node-kubelet|kube-proxy|kubectl [flags]
+//	testbed etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|node-kubelet|kube-proxy|kubectl|oracle [flags]
 //
 // One binary is linked once and cached once, and its pages are shared by all
 // the processes of a testbed. Each subcommand is the unmodified upstream
-// command: it takes upstream's flags and nothing else. The exception is
-// node-kubelet, the kubelet on a described machine. A subcommand's command
-// tree is built only when it is called, because building one registers flags
-// and reads the environment.
+// command: it takes upstream's flags and nothing else. The exceptions are
+// node-kubelet, the kubelet on a described machine, and oracle, kube-scheduler's
+// plugins as a filter of text. A subcommand's command tree is built only when it
+// is called, because building one registers flags and reads the environment.
 package main
 
 import (
@@ -34,6 +34,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
 	"flowforge.dev/testbed/node"
+	"flowforge.dev/testbed/oracle"
 )
 
 // commands maps each Kubernetes component to the constructor of its upstream
@@ -46,6 +47,7 @@ var commands = map[string]func() *cobra.Command{
 	"kubectl":                 func() *cobra.Command { return kubectl.NewDefaultKubectlCommand() },
 	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 	"node-kubelet":            node.NewKubeletCommand,
+	"oracle":                  oracle.NewCommand,
 }
 
 func main() {

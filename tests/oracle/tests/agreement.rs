@@ -1,0 +1,30 @@
+//! A slice of random cases with a fresh seed, and every seed that ever failed.
+
+use flowforge_oracle::{Upstream, replay, run};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seeds of cases that once showed a disagreement, with what was wrong. They stay.
+const FAILED_ONCE: &str = include_str!("failed_once.txt");
+
+#[test]
+fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let seed = since_epoch.as_secs() * 1_000_000;
+    println!("seed {seed}; repeat with: make oracle SEED={seed} CASES=500");
+    let mut upstream = Upstream::start().expect("the oracle");
+    let outcome = run(&mut upstream, seed, 500).expect("answers");
+    println!("{outcome}");
+    assert!(outcome.agrees(), "{outcome}");
+    for plugin in ["NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit"] {
+        assert!(outcome.refusing_percent(plugin) >= 1, "{plugin} hardly ever refuses:\n{outcome}");
+    }
+}
+
+#[test]
+fn what_once_failed_agrees() {
+    let numbers = FAILED_ONCE.lines().filter_map(|line| line.split('#').next()).map(str::trim);
+    let seeds = numbers.filter(|number| !number.is_empty()).map(|number| number.parse().expect("a seed"));
+    let mut upstream = Upstream::start().expect("the oracle");
+    let outcome = replay(&mut upstream, &seeds.collect::<Vec<u64>>()).expect("answers");
+    assert!(outcome.agrees(), "{outcome}");
+}
