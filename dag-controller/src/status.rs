@@ -3,7 +3,10 @@
 use flowforge_api::names::condition;
 use flowforge_api::workflow::{NodePhase, NodeStatus, Workflow, WorkflowPhase, WorkflowStatus};
 use flowforge_dag_controller_core::engine::{Recorded, RecordedNode, State};
-use flowforge_dag_controller_core::{Cause, NodePhase as CoreNode, NodeView, Reason, WorkflowPhase as CorePhase};
+use flowforge_dag_controller_core::ranks::pack;
+use flowforge_dag_controller_core::{
+    Cause, NodeIx, NodePhase as CoreNode, NodeView, Reason, WorkflowPhase as CorePhase,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
@@ -34,7 +37,7 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
     let mut status = WorkflowStatus {
         phase: Some(phase),
         reason: cause.map(|c| c.reason.as_str().to_owned()),
-        message: cause.map(Cause::message).and_then(|m| message(&m)),
+        message: cause.and_then(|c| message(&with_wait(c.message(), &waits_to_stop(state)))),
         progress: Some(format!("{ended}/{all}")),
         observed_generation: cx.generation,
         started_at: state.started_at_ms().and_then(time),
@@ -81,13 +84,43 @@ fn node_status(state: &State, view: &NodeView<'_>) -> NodeStatus {
         phase: node_phase(view.phase),
         attempt: i32::try_from(view.attempt).unwrap_or(i32::MAX),
         reason: view.cause.map(|c| c.reason.as_str().to_owned()),
-        message: view.cause.map(Cause::message).and_then(|m| message(&m)),
+        message: view.cause.and_then(|c| message(&with_wait(c.message(), &members_to_stop(state, view.node)))),
         gang: view.gang.map(gang_phase),
         members: (view.attempt > 0).then(|| counts(&view.members)),
         released_at: view.released_at_ms.and_then(time),
         scheduled_at: view.scheduled_at_ms.and_then(time),
         started_at: view.started_at_ms.and_then(time),
         finished_at: view.finished_at_ms.and_then(time),
+    }
+}
+
+/// What the end of a node waits for: a machine that does not answer can make that long.
+fn members_to_stop(state: &State, node: NodeIx) -> String {
+    let ranks = state.still_stopping(node);
+    match ranks.len() {
+        0 => String::new(),
+        1 => format!("waits for member {} to stop", pack(&ranks)),
+        _ => format!("waits for members {} to stop", pack(&ranks)),
+    }
+}
+
+/// The same for a workflow: the nodes whose members are to stop.
+fn waits_to_stop(state: &State) -> String {
+    const NAMED: usize = 5;
+    let stopping = state.nodes().filter(|view| !state.still_stopping(view.node).is_empty());
+    let nodes: Vec<&str> = stopping.map(|view| state.dag().node(view.node).id.as_str()).collect();
+    match nodes.len() {
+        0 => String::new(),
+        1..=NAMED => format!("waits for members of {} to stop", nodes.join(", ")),
+        more => format!("waits for members of {} and {} more to stop", nodes[..NAMED].join(", "), more - NAMED),
+    }
+}
+
+fn with_wait(cause: String, wait: &str) -> String {
+    match (cause.is_empty(), wait.is_empty()) {
+        (_, true) => cause,
+        (true, false) => wait.to_owned(),
+        (false, false) => format!("{cause}; {wait}"),
     }
 }
 
@@ -128,7 +161,7 @@ fn condition(kind: &str, holds: bool, reason: String, text: &str, cx: &Context<'
 
 /// What the core wants back of a Workflow's own status.
 #[must_use]
-pub fn recorded(workflow: &Workflow, find: impl Fn(&str) -> Option<flowforge_dag_controller_core::NodeIx>) -> Recorded {
+pub fn recorded(workflow: &Workflow, find: impl Fn(&str) -> Option<NodeIx>) -> Recorded {
     let Some(status) = &workflow.status else { return Recorded::default() };
     let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
     let node = |n: &NodeStatus| {

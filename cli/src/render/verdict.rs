@@ -48,6 +48,11 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
     ("the gang has ended", "delete the pod: its gang has ended"),
     ("refuses the binding", "change what the message names; the API server refuses the pod where it was placed"),
     ("the binding was undone", "nothing: it is tried again"),
+    (
+        " to stop",
+        "nothing, while their machines answer; one that never will: delete its Node, or taint it \
+         node.kubernetes.io/out-of-service=nodeshutdown:NoExecute",
+    ),
 ];
 
 /// What cures a reason of a pod's, gang's, node's or workflow's status.

@@ -142,6 +142,7 @@ fn a_lost_member_fails_the_gang_or_is_replaced_as_the_policy_says() {
         run.pod("train.0", running());
         run.pod("train.1", running());
         let lost = PodFacts { disruption: Some(Disruption::NodeLost), ..deleting(running()) };
+        assert_eq!(run.still_stopping("train"), "");
         assert_eq!(run.pod("train.0", lost.clone()), expected);
         assert_eq!(run.phase("train"), NodePhase::Running);
         if policy == MemberLost::Replace {
@@ -151,6 +152,36 @@ fn a_lost_member_fails_the_gang_or_is_replaced_as_the_policy_says() {
             assert_eq!(run.phase("train"), NodePhase::Running, "phases never go back");
         }
     }
+}
+
+#[test]
+fn a_refusal_keeps_the_kubelets_own_word() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.gang("preprocess");
+    let refused = PodFacts { phase: PodPhase::Failed, reason: "UnexpectedAdmissionError".into(), ..bound() };
+    assert_eq!(run.pod("preprocess.0", refused), "record preprocess.0 Failed KubeletRefused");
+    let message = run.state.cause().map(Cause::message);
+    assert_eq!(message.as_deref(), Some("member 0: KubeletRefused (UnexpectedAdmissionError) on n1"));
+}
+
+#[test]
+fn an_end_that_waits_for_a_silent_machine_says_for_whom() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    run.gang("train");
+    run.pod("train.0", running());
+    run.pod("train.1", running());
+    // Its peer notices first that the machine is gone.
+    run.pod("train.1", exited(1));
+    run.recorded("train.1");
+    assert_eq!(run.still_stopping("train"), "0");
+    run.pod("train.0", deleting(running()));
+    assert_eq!(run.still_stopping("train"), "0", "told to stop is not stopped");
+    assert_eq!(run.state.phase(), WorkflowPhase::Running);
+    let gone = PodFacts { node_gone: true, ..deleting(running()) };
+    assert_eq!(run.pod("train.0", gone), "record train.0 Stopped Stopped");
+    assert_eq!(run.still_stopping("train"), "");
+    assert_eq!(run.recorded("train.0"), "free train.0, finish train MemberFailed");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use crate::reason::{Cause, Class, Reason};
 use crate::state::{Config, Counts, GangPhase};
 use smol_str::SmolStr;
 use std::cmp::Ordering;
+use std::fmt::Write as _;
 
 use super::member::{Fate, Member, Stage, fate, flag};
 use super::supply::Supply;
@@ -290,11 +291,7 @@ impl Gang {
             reason: reason.unwrap_or(Reason::Completed),
             rank: Some(rank),
             exit_code: end.exit_code,
-            detail: if end.node.is_empty() {
-                end.reason.clone()
-            } else {
-                smol_str::format_smolstr!("{} on {}", end.reason, end.node)
-            },
+            detail: detail(&end, facts),
         };
         if self.claim == Claim::Gone {
             self.edit(rank, |m| m.set(flag::RECORDED, true));
@@ -507,6 +504,18 @@ impl Gang {
             }
         }
     }
+}
+
+/// What is known beside reason and exit code: where it was, and the kubelet's own word where ours is coarser.
+fn detail(end: &MemberEnd, facts: &PodFacts) -> SmolStr {
+    let mut text = end.reason.to_string();
+    if !facts.reason.is_empty() && facts.reason != end.reason {
+        let _ = write!(text, " ({})", facts.reason);
+    }
+    if !end.node.is_empty() {
+        let _ = write!(text, " on {}", end.node);
+    }
+    SmolStr::from(text)
 }
 
 fn member_end(outcome: MemberOutcome, reason: Option<Reason>, facts: &PodFacts) -> MemberEnd {

@@ -5,8 +5,11 @@ use crate::ids::NodeIx;
 use crate::reason::Cause;
 use crate::state::{Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};
 
+use std::collections::BTreeSet;
+
 use super::State;
 use super::gang::Claim;
+use super::member::{Member, Stage, flag};
 
 impl State {
     /// The graph.
@@ -82,6 +85,16 @@ impl State {
             started_at_ms: node.started_at_ms,
             finished_at_ms: node.finished_at_ms,
         }
+    }
+
+    /// Ranks that may still run of an attempt whose end is decided: what the node's end waits for. A machine that does not
+    /// answer can make that long. O(members) while the node ends, else O(1).
+    #[must_use]
+    pub fn still_stopping(&self, at: NodeIx) -> BTreeSet<u32> {
+        let ending = self.nodes[at.at()].gang.as_deref().filter(|gang| gang.ending.is_some());
+        let members = ending.map(|gang| gang.members.as_slice()).unwrap_or_default();
+        let may_run = |m: &Member| m.stage == Stage::Live && !m.has(flag::STOPPED);
+        (0..).zip(members).filter(|(_, m)| may_run(m)).map(|(rank, _)| rank).collect()
     }
 
     /// All nodes, in the order of the spec.

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use flowforge_dag_controller_core::event::{MainContainer, Object, PodPhase, Refusal, RefusalKind};
+use flowforge_dag_controller_core::ranks::pack;
 use flowforge_dag_controller_core::{
     AttemptKey, Cause, Command, Config, Dag, Event, GangEnd, GangFacts, MemberKey, MemberLost, NodeIx, NodePhase,
     NodeSpec, Observed, PodFacts, Reason, Recorded, State, apply, rebuild,
@@ -142,6 +143,11 @@ impl Run {
 
     pub(crate) fn phase(&self, id: &str) -> NodePhase {
         self.state.node(self.attempt(id).node).phase
+    }
+
+    /// Packed as a Gang's status packs ranks.
+    pub(crate) fn still_stopping(&self, id: &str) -> String {
+        pack(&self.state.still_stopping(self.attempt(id).node))
     }
 
     pub(crate) fn phases(&self) -> Vec<NodePhase> {
