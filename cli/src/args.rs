@@ -169,6 +169,9 @@ pub(crate) struct LogsArgs {
     /// Rank of the member.
     #[arg(short, long, default_value_t = 0)]
     pub(crate) rank: u32,
+    /// Every member, each line with its rank before it: in the order of ranks, with --follow as the lines come.
+    #[arg(long, conflicts_with = "rank")]
+    pub(crate) all_ranks: bool,
     /// Wait for the member to start, and print on as it writes.
     #[arg(short, long)]
     pub(crate) follow: bool,

@@ -266,7 +266,9 @@ async fn cancel(cli: &Cli, testbed: &Testbed) -> Result<()> {
 fn logs(cli: &Cli) -> Result<()> {
     cli.expect(&["logs", "diamond", "trian"], "", 2, &[], &["has no node trian", "preprocess, train, eval, publish"])?;
     cli.expect(&["logs", "diamond", "train", "--rank", "4"], "", 2, &[], &["no rank 4", "from 0 to 3"])?;
-    cli.expect(&["logs", "diamond", "train"], "", 2, &[], &["it has no pod yet", "--follow"])?;
+    cli.expect(&["logs", "diamond", "train"], "", 2, &[], &["it has no pod", "--follow"])?;
+    cli.expect(&["logs", "diamond", "train", "--all-ranks"], "", 2, &[], &["rank 0 of node train", "it has no pod"])?;
+    cli.expect(&["logs", "diamond", "train", "--all-ranks", "--rank", "1"], "", 2, &[], &["cannot be used with"])?;
     Ok(())
 }
 

@@ -42,6 +42,7 @@ type step struct {
 }
 
 var steps = map[string]step{
+	"await":       {"await PATH: wait until this file exists", runAwait},
 	"connect":     {"connect HOST:PORT: open a TCP connection, trying for 30 s", runConnect},
 	"env":         {"env NAME: print an environment variable", runEnv},
 	"exit":        {"exit CODE: end with this exit code at once", runExit},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 const (
 	pageBytes      = 4096
 	connectTimeout = 30 * time.Second
+	awaitInterval  = 100 * time.Millisecond
 )
 
 // one returns the only argument of a mode.
@@ -176,6 +178,25 @@ func runRead(env environment, args []string) error {
 	}
 	fmt.Fprintf(env.stdout, "read %s: %s\n", path, strings.TrimSuffix(string(text), "\n"))
 	return nil
+}
+
+// runAwait lets a test say when a member goes on, where a sleep would only guess.
+func runAwait(env environment, args []string) error {
+	path, err := one(args, "PATH")
+	if err != nil {
+		return err
+	}
+	for {
+		_, err := os.Stat(path)
+		if err == nil {
+			fmt.Fprintf(env.stdout, "found %s\n", path)
+			return nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		time.Sleep(awaitInterval)
+	}
 }
 
 // runPause is the first process of a pod's sandbox. It reaps what others leave

@@ -35,7 +35,7 @@ func TestExitCodes(t *testing.T) {
 		"exit 0": 0, "exit 7": 7, "exit 255": 255, "exit 256": 2, "exit -1": 2, "exit x": 2, "exit": 2,
 		"": 2, "nonsense": 2, "sleep 0": 0, "sleep -1": 2, "sleep NaN": 2, "sleep": 2,
 		"exit 0 -- exit 3 -- exit 4": 3, "exit 3 --": 3, "exit 0 --": 2, "read /does/not/exist": 1,
-		"rank": 2, "rank 1": 2, "oom -5": 2, "write": 2, "term bye": 0,
+		"rank": 2, "rank 1": 2, "await": 2, "oom -5": 2, "write": 2, "term bye": 0,
 	} {
 		check(t, line, nil, want, "")
 	}
@@ -47,6 +47,20 @@ func TestAFileIsReadAsWritten(t *testing.T) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
 		t.Errorf("drafts are left behind: %v %v", entries, err)
+	}
+}
+
+func TestAFileIsAwaited(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "go")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check(t, "await "+filepath.Join(filepath.Dir(path), "file", "below"), nil, 1, "")
+	begin := time.Now()
+	time.AfterFunc(2*awaitInterval, func() { os.WriteFile(path, nil, 0o644) })
+	check(t, "await "+path, nil, 0, "found "+path+"\n")
+	if waited := time.Since(begin); waited < 2*awaitInterval {
+		t.Errorf("went on after %v", waited)
 	}
 }
 
