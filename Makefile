@@ -56,6 +56,11 @@ cluster: testbed ## Leave a cluster running: PROFILE=dgx-h100|gb200-nvl72|l40s-p
 cluster-down: ## End it
 	$(TESTBED) down
 
+.PHONY: smoke-1.33
+smoke-1.33: binaries ## Pods, a gang and a workflow on Kubernetes 1.33, the oldest supported (about 10 minutes of Go, once)
+	$(TESTBED) build --k8s 1.33
+	$(CARGO_TARGET_DIR)/debug/flowforge-smoke
+
 ## -- quality --------------------------------------------------------------------------------------------------------
 .PHONY: verify
 verify: $(TOOLS)/bin/cargo-deny ## Read-only: format, lints, generated files fresh, licences

@@ -131,6 +131,12 @@ impl Module {
         Ok(path)
     }
 
+    /// Whether the module's Kubernetes has kubelet and kube-proxy, which real nodes need.
+    #[must_use]
+    pub fn has_node_components(&self) -> bool {
+        self.dir == KUBERNETES.dir
+    }
+
     fn name(&self) -> &'static str {
         if self.dir == "." { "kubernetes" } else { self.dir }
     }

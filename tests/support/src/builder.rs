@@ -150,6 +150,12 @@ impl Builder {
     /// When a binary cannot be built or a component does not come up; the message
     /// then names the directory that the logs were kept in.
     pub async fn start(self) -> Result<Testbed> {
+        anyhow::ensure!(
+            self.real.is_empty() || self.kubernetes.has_node_components(),
+            "real nodes need a kubelet, and the build of Kubernetes in tests/testbed/{} has none: \
+             take fake nodes, or the default version",
+            self.kubernetes.dir,
+        );
         let kubernetes = self.kubernetes;
         let build =
             move || anyhow::Ok((SUPERVISE.binary("supervise")?, KWOK.binary("kwok")?, kubernetes.binary("testbed")?));
@@ -273,4 +279,17 @@ fn alive(supervisor: &Supervisor, names: &[&str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binaries::KUBERNETES_1_33;
+
+    #[tokio::test]
+    async fn real_nodes_of_a_version_without_a_kubelet_are_refused_before_anything_is_built() {
+        let builder = Testbed::builder().kubernetes(KUBERNETES_1_33).real_nodes(Profile::Cpu, 1);
+        let error = builder.start().await.err().unwrap().to_string();
+        assert!(error.contains("k8s-1.33 has none") && error.contains("fake nodes"), "{error}");
+    }
 }
