@@ -22,6 +22,10 @@ const NODE_CURES: &[(&str, &str)] = &[
     ("node(s) were unschedulable", "make them schedulable again: kubectl uncordon NODE"),
     ("node(s) didn't have free ports", "drop hostPort, or end the pods that hold the port"),
     ("node(s) didn't match the requested node name", "drop spec.nodeName, or name a node that exists"),
+    (
+        "node(s) didn't match Pod's required features",
+        "drop what needs the feature from the pod, or add nodes whose kubelet declares it (status.declaredFeatures)",
+    ),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
@@ -202,6 +206,7 @@ mod tests {
             R::AffinityConflict,
             R::NotNamed,
             R::NodePorts,
+            R::DeclaredFeatures,
             R::TooManyPods,
             R::Insufficient("nvidia.com/gpu".into()),
             R::UnboundClaims,
@@ -227,6 +232,7 @@ mod tests {
         for reason in &all {
             match reason {
                 R::NodeName | R::NodeUnschedulable | R::UntoleratedTaint | R::NodeAffinity | R::AffinityConflict => {}
+                R::DeclaredFeatures => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds; wall or monotonic is the caller's choice, but one clock for all calls.
 pub type Millis = u64;
@@ -96,6 +96,8 @@ pub struct PodInfo {
     pub preferred_node_affinity: Vec<(i32, NodeSelectorTerm)>,
     /// Tolerations.
     pub tolerations: Vec<Toleration>,
+    /// Features that a node must declare.
+    pub required_features: BTreeSet<SmolStr>,
     /// Host ports of containers and restartable init containers.
     pub host_ports: Vec<HostPort>,
     /// Gang membership.
@@ -242,6 +244,8 @@ pub struct NodeInfo {
     pub unschedulable: bool,
     /// Allocatable.
     pub allocatable: Resources,
+    /// Features that its kubelet declares.
+    pub declared_features: BTreeSet<SmolStr>,
 }
 
 /// What a `Gang` object asks for.

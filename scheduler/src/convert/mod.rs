@@ -1,5 +1,6 @@
 //! The only place that knows Kubernetes types: API objects in, the core's plain facts out.
 
+mod features;
 pub mod quantity;
 pub mod requests;
 pub mod types;
@@ -58,6 +59,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
             .map(|preferred| (preferred.weight, term(&preferred.preference)))
             .collect(),
         tolerations: spec.tolerations.iter().map(toleration).collect(),
+        required_features: features::required(spec),
         host_ports: host_ports(spec),
         gang: membership(&pod.metadata),
         owner: owner(&pod.metadata),
@@ -89,6 +91,7 @@ pub fn node(node: &types::Node) -> NodeInfo {
         taints: node.spec.taints.iter().filter_map(taint).collect(),
         unschedulable: node.spec.unschedulable,
         allocatable: requests::to_resources(&node.status.allocatable),
+        declared_features: node.status.declared_features.clone(),
     }
 }
 

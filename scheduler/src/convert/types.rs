@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Prefix of the annotations that are kept.
@@ -83,10 +83,16 @@ pub struct PodSpec {
     pub priority: i32,
     /// Gates; only their number counts.
     pub scheduling_gates: Vec<IgnoredAny>,
+    /// Whether it uses its node's network.
+    pub host_network: bool,
+    /// Whether it uses its node's users; None means yes.
+    pub host_users: Option<bool>,
     /// Containers.
     pub containers: Vec<Container>,
     /// Init containers and sidecars.
     pub init_containers: Vec<Container>,
+    /// Ephemeral containers.
+    pub ephemeral_containers: Vec<Container>,
     /// Pod-level resources.
     pub resources: ResourceRequirements,
     /// Overhead of the runtime class.
@@ -113,6 +119,26 @@ pub struct Container {
     pub ports: Vec<ContainerPort>,
     /// `Always` makes an init container a sidecar.
     pub restart_policy: SmolStr,
+    /// What its exit does.
+    pub restart_policy_rules: Vec<RestartRule>,
+    /// Mounts.
+    pub volume_mounts: Vec<VolumeMount>,
+}
+
+/// A restart rule; only what it does.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct RestartRule {
+    /// Action.
+    pub action: SmolStr,
+}
+
+/// A mount; only its options.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeMount {
+    /// Options of the bind mount; only their number counts.
+    pub bind_mount_options: Vec<IgnoredAny>,
 }
 
 /// Requests of a container or pod; None where the API has no map at all.
@@ -312,10 +338,12 @@ pub struct Taint {
 
 /// Status of a node.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct NodeStatus {
     /// Allocatable.
     pub allocatable: QuantityMap,
+    /// Features that the kubelet declares.
+    pub declared_features: BTreeSet<SmolStr>,
 }
 
 /// A gang.

@@ -15,7 +15,14 @@ fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
     let outcome = run(&mut upstream, seed, 500).expect("answers");
     println!("{outcome}");
     assert!(outcome.agrees(), "{outcome}");
-    for plugin in ["NodeUnschedulable", "TaintToleration", "NodeAffinity", "NodePorts", "NodeResourcesFit"] {
+    for plugin in [
+        "NodeUnschedulable",
+        "TaintToleration",
+        "NodeAffinity",
+        "NodePorts",
+        "NodeResourcesFit",
+        "NodeDeclaredFeatures",
+    ] {
         assert!(outcome.refusing_percent(plugin) >= 1, "{plugin} hardly ever refuses:\n{outcome}");
     }
 }

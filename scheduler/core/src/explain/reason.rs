@@ -1,8 +1,8 @@
 //! The closed list of reasons.
 
 use crate::plugins::{
-    Cures, node_affinity, node_name, node_ports, node_resources_fit, node_unschedulable, scheduling_gates,
-    taint_toleration, volume_binding,
+    Cures, node_affinity, node_declared_features, node_name, node_ports, node_resources_fit, node_unschedulable,
+    scheduling_gates, taint_toleration, volume_binding,
 };
 use smol_str::SmolStr;
 use std::fmt;
@@ -31,6 +31,8 @@ pub enum Reason {
     TooManyPods,
     /// The node has too little left of a resource.
     Insufficient(SmolStr),
+    /// The node does not declare a feature that the pod needs.
+    DeclaredFeatures,
     /// The pod has unbound claims.
     UnboundClaims,
     /// The cluster has no node.
@@ -80,6 +82,7 @@ impl Reason {
             Self::NodeAffinity | Self::AffinityConflict | Self::NotNamed => node_affinity::NAME,
             Self::NodePorts => node_ports::NAME,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::NAME,
+            Self::DeclaredFeatures => node_declared_features::NAME,
             Self::UnboundClaims => volume_binding::NAME,
             Self::NoNodes => "NoNodes",
             Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
@@ -101,6 +104,7 @@ impl Reason {
             Self::NodeAffinity | Self::AffinityConflict => node_affinity::CURED_BY,
             Self::NodePorts => node_ports::CURED_BY,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::CURED_BY,
+            Self::DeclaredFeatures => node_declared_features::CURED_BY,
             Self::UnboundClaims => volume_binding::CURED_BY,
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
             Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
@@ -133,6 +137,7 @@ impl fmt::Display for Reason {
             Self::NodePorts => f.write_str(node_ports::REASON),
             Self::TooManyPods => f.write_str(node_resources_fit::TOO_MANY_PODS),
             Self::Insufficient(name) => f.write_str(&node_resources_fit::reason(name)),
+            Self::DeclaredFeatures => f.write_str(node_declared_features::REASON),
             Self::UnboundClaims => f.write_str(volume_binding::REASON),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),
             Self::OutsideDomain(domain) => write!(f, "node(s) were outside {domain}"),

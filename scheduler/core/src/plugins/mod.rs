@@ -4,12 +4,14 @@
 //! ```text
 //!   slow facts (labels, taints, unschedulable): once per (shape, class)   node_unschedulable, taint_toleration, node_affinity
 //!   fast facts (ports, free lanes): per changed node                      node_ports, node_resources_fit
+//!   after all of them, for the few pods that need features                node_declared_features
 //!   scores: raw values per node, normalised over the feasible set         taint 3, affinity 2, least allocated 1, balanced 1
 //! ```
 //! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
 
 pub mod gang_packing;
 pub mod node_affinity;
+pub mod node_declared_features;
 pub mod node_name;
 pub mod node_ports;
 pub mod node_resources_balanced_allocation;
@@ -20,13 +22,14 @@ pub mod taint_toleration;
 pub mod volume_binding;
 
 /// Filters in profile order, by kube-scheduler's names.
-pub const FILTERS: [&str; 6] = [
+pub const FILTERS: [&str; 7] = [
     node_name::NAME,
     node_unschedulable::NAME,
     taint_toleration::NAME,
     node_affinity::NAME,
     node_ports::NAME,
     node_resources_fit::NAME,
+    node_declared_features::NAME,
 ];
 
 /// Largest score of a plugin for a node.
@@ -53,9 +56,16 @@ impl Cures {
     pub const POD_CHANGED: Self = Self(1 << 5);
     /// The gang's declaration or membership changed.
     pub const GANG_CHANGED: Self = Self(1 << 6);
+    /// A node declares other features.
+    pub const NODE_FEATURES: Self = Self(1 << 7);
     /// A node event of any kind.
-    pub const NODE: Self =
-        Self(Self::NODE_ADDED.0 | Self::NODE_LABELS.0 | Self::NODE_TAINTS.0 | Self::NODE_ALLOCATABLE.0);
+    pub const NODE: Self = Self(
+        Self::NODE_ADDED.0
+            | Self::NODE_LABELS.0
+            | Self::NODE_TAINTS.0
+            | Self::NODE_ALLOCATABLE.0
+            | Self::NODE_FEATURES.0,
+    );
 
     /// Both sets.
     #[must_use]
@@ -83,6 +93,7 @@ impl Cures {
             (Self::NODE_LABELS, "a node's labels change"),
             (Self::NODE_TAINTS, "a node is uncordoned or loses a taint"),
             (Self::NODE_ALLOCATABLE, "a node gets more allocatable"),
+            (Self::NODE_FEATURES, "a node declares more features"),
             (Self::POD_GONE, "a pod on a node ends or is deleted"),
             (Self::POD_CHANGED, "the pod itself changes"),
             (Self::GANG_CHANGED, "the gang or its members change"),

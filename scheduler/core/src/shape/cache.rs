@@ -7,8 +7,8 @@
 use super::counters::DomainCounters;
 use super::{ShapeSpec, Verdict};
 use crate::plugins::{
-    node_affinity, node_ports, node_resources_balanced_allocation, node_resources_fit, node_unschedulable, normalize,
-    taint_toleration,
+    node_affinity, node_declared_features, node_ports, node_resources_balanced_allocation, node_resources_fit,
+    node_unschedulable, normalize, taint_toleration,
 };
 use crate::snapshot::{Cluster, Id, NodeId, NodeRecord};
 use flowforge_topology_core::DomainId;
@@ -281,12 +281,16 @@ fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
     }
 }
 
-/// The filters on fast facts, in profile order.
+/// The filters on fast facts and what comes after them, in profile order.
 fn fast(id: NodeId, node: &NodeRecord, spec: &ShapeSpec, cluster: &Cluster) -> Verdict {
     if !node_ports::fits(&spec.footprint.ports, &node.ports) {
         return Verdict::PORTS;
     }
-    Verdict::fit(node_resources_fit::short(cluster.free_pods(id.index()), requests(id, spec, cluster)))
+    let short = node_resources_fit::short(cluster.free_pods(id.index()), requests(id, spec, cluster));
+    if short == 0 && !node_declared_features::fits(&spec.required_features, &node.info.declared_features) {
+        return Verdict::FEATURES;
+    }
+    Verdict::fit(short)
 }
 
 /// (wanted, free) of every request; a resource that no node has is free nowhere.

@@ -23,6 +23,8 @@ pub struct ShapeSpec {
     pub required: Option<Vec<NodeSelectorTerm>>,
     /// Preferred node affinity.
     pub preferred: Vec<(i32, NodeSelectorTerm)>,
+    /// Features that a node must declare.
+    pub required_features: BTreeSet<SmolStr>,
     /// Whether the pod has unbound claims, which no node cures.
     pub unbound_claims: bool,
 }
@@ -42,6 +44,7 @@ impl ShapeSpec {
             node_selector: pod.node_selector.clone(),
             required: pod.required_node_affinity.clone(),
             preferred: pod.preferred_node_affinity.clone(),
+            required_features: pod.required_features.clone(),
             unbound_claims: !pod.unbound_claims.is_empty(),
         }
     }

@@ -11,6 +11,8 @@ pub struct Verdict(u64);
 impl Verdict {
     /// All filters pass.
     pub const FEASIBLE: Self = Self(0);
+    /// NodeDeclaredFeatures fails.
+    pub const FEATURES: Self = Self(1 << 57);
     /// NodePorts fails.
     pub const PORTS: Self = Self(1 << 58);
     /// NodeAffinity fails.
@@ -39,6 +41,7 @@ impl Verdict {
     pub fn reasons(self, spec: &ShapeSpec) -> Vec<Reason> {
         match self {
             Self::FEASIBLE | Self::ABSENT => Vec::new(),
+            Self::FEATURES => vec![Reason::DeclaredFeatures],
             Self::PORTS => vec![Reason::NodePorts],
             Self::AFFINITY => vec![Reason::NodeAffinity],
             Self::TAINT => vec![Reason::UntoleratedTaint],

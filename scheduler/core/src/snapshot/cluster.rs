@@ -172,6 +172,9 @@ impl Cluster {
         if new.allocatable.iter().any(|(name, amount)| *amount > old.allocatable.get(name).copied().unwrap_or(0)) {
             cures = cures.and(Cures::NODE_ALLOCATABLE);
         }
+        if !new.declared_features.is_subset(&old.declared_features) {
+            cures = cures.and(Cures::NODE_FEATURES);
+        }
         cures
     }
 

@@ -9,6 +9,13 @@ const TAINT_KEYS: [&str; 4] = ["gpu", "dedicated", "node.kubernetes.io/unschedul
 const TAINT_VALUES: [&str; 3] = ["", "yes", "ml"];
 /// Effects of taints.
 pub(super) const EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+/// Features that kubelets declare; no pod needs the last.
+const FEATURES: [&str; 4] = [
+    "RestartAllContainersOnContainerExits",
+    "UserNamespacesHostNetworkSupport",
+    "VolumeBindMountOptions",
+    "ExtendWebSocketsToKubelet",
+];
 /// Images that nodes have and containers run.
 pub(super) const IMAGES: [&str; 5] = [
     "registry.example/train:v1",
@@ -32,10 +39,11 @@ pub(super) fn node(random: &Random, name: &str) -> Value {
         }
     }
     let taints: Vec<Value> = (0..facts.below(5).saturating_sub(2)).map(|_| taint(&mut facts)).collect();
+    let declared = random.fork("features").some(&FEATURES, 60);
     json!({
         "metadata": {"name": name, "uid": format!("uid-{name}"), "labels": labels},
         "spec": {"unschedulable": facts.percent(8), "taints": taints},
-        "status": {"allocatable": resources::allocatable(&mut random.fork("allocatable")), "images": images(&mut random.fork("images"))},
+        "status": {"allocatable": resources::allocatable(&mut random.fork("allocatable")), "images": images(&mut random.fork("images")), "declaredFeatures": declared},
     })
 }
 

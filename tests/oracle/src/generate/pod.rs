@@ -19,7 +19,33 @@ pub(super) fn incoming(random: &Random, nodes: &[String]) -> Value {
     if let Some(node_affinity) = affinity::node_affinity(&mut random.fork("node affinity"), nodes) {
         spec["affinity"] = json!({"nodeAffinity": node_affinity});
     }
+    features(&mut random.fork("features"), &mut pod["spec"]);
     pod
+}
+
+/// What only some kubelets can do.
+fn features(random: &mut Random, spec: &mut Value) {
+    let lists: Vec<&str> = ["containers", "initContainers"].into_iter().filter(|list| spec[*list].is_array()).collect();
+    if random.percent(10) {
+        let action = random.word(&["Restart", "RestartAllContainers"]);
+        let exit_codes = json!({"operator": "In", "values": [42]});
+        spec[random.word(&lists)][0]["restartPolicyRules"] = json!([{"action": action, "exitCodes": exit_codes}]);
+    }
+    if random.percent(20) {
+        spec["hostNetwork"] = json!(random.percent(70));
+        if random.percent(80) {
+            spec["hostUsers"] = json!(random.percent(30));
+        }
+    }
+    if random.percent(10) {
+        let options = if random.percent(80) { json!(["noexec"]) } else { json!([]) };
+        let mount = json!({"name": "v", "mountPath": "/v", "bindMountOptions": options});
+        if random.percent(30) {
+            spec["ephemeralContainers"] = json!([{"name": "debug", "image": "busybox", "volumeMounts": [mount]}]);
+        } else {
+            spec[random.word(&lists)][0]["volumeMounts"] = json!([mount]);
+        }
+    }
 }
 
 /// A pod on a node.
