@@ -4,7 +4,9 @@ use anyhow::{Context as _, Result};
 use flowforge_scheduler::convert::{self, types};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
+use flowforge_scheduler_core::model::PodInfo;
 use flowforge_scheduler_core::opinion::opinions;
+use flowforge_scheduler_core::shape::ShapeId;
 use flowforge_scheduler_core::snapshot::Snapshot;
 use serde::Deserialize;
 use serde_json::Value;
@@ -42,35 +44,66 @@ pub(crate) struct Node {
 
 /// FlowForge's answer to a case.
 ///
-/// The pods come before their nodes, and the asking pod first of all, so that caches have to follow changes.
+/// The cluster gets there by detours, and is looked at on the way: some pods come before their nodes, nodes have other
+/// facts first, and nodes and pods come that leave again. What is remembered of them must not show in the answer.
 pub(crate) fn ask(case: &Value) -> Result<Answer> {
     let case = Case::deserialize(case).context("FlowForge cannot read the case")?;
     let mut snapshot = Snapshot::new(&Config::default());
-    let asking = convert::pod(&case.pod, |name| name == OURS);
-    let id = snapshot.upsert_pod(asking).context("the pod is nobody's concern")?.id;
+    let id = snapshot.upsert_pod(pod(&case.pod)).context("the pod is nobody's concern")?.id;
     let shape = snapshot.cluster().pod(id).and_then(|pod| pod.shape).context("the pod has no shape")?;
-    let half = case.nodes.len() / 2;
-    for node in &case.nodes[..half] {
-        snapshot.upsert_node(convert::node(node));
+    let (early, late) = case.nodes.split_at(case.nodes.len() / 2);
+    for (node, other) in early.iter().zip(case.nodes.iter().rev()) {
+        snapshot.upsert_node(convert::node(&posing_as(node, other)));
     }
     let _ = snapshot.view(shape);
-    for pod in &case.pods {
-        snapshot.upsert_pod(convert::pod(pod, |name| name == OURS));
+    for placed in &case.pods {
+        snapshot.upsert_pod(pod(placed));
+        let mut twin = placed.clone();
+        twin.metadata.uid = format!("twin of {}", placed.metadata.uid).into();
+        snapshot.upsert_pod(pod(&twin));
+        // Seen or not, the twin leaves.
+        if placed.metadata.name.ends_with('0') {
+            let _ = snapshot.view(shape);
+        }
+        if let Some(id) = snapshot.cluster().find_pod(&twin.metadata.uid) {
+            snapshot.delete_pod(id);
+        }
     }
     let _ = snapshot.view(shape);
-    for node in &case.nodes[half..] {
+    for node in late.iter().chain(early) {
+        let mut passing = node.clone();
+        passing.metadata.name = format!("passing {}", node.metadata.name).into();
+        snapshot.upsert_node(convert::node(&passing));
         snapshot.upsert_node(convert::node(node));
+        let _ = snapshot.view(shape);
+        snapshot.delete_node(&passing.metadata.name);
     }
+    Ok(answer(&mut snapshot, shape))
+}
+
+fn pod(pod: &types::Pod) -> PodInfo {
+    convert::pod(pod, |name| name == OURS)
+}
+
+/// A node with another one's facts.
+fn posing_as(node: &types::Node, other: &types::Node) -> types::Node {
+    let mut posing = other.clone();
+    posing.metadata.name = node.metadata.name.clone();
+    posing.metadata.uid = node.metadata.uid.clone();
+    posing
+}
+
+fn answer(snapshot: &mut Snapshot, shape: ShapeId) -> Answer {
     let mut answer = Answer::default();
-    for opinion in opinions(&mut snapshot, shape) {
+    for opinion in opinions(snapshot, shape) {
         let plugin = opinion.reasons.first().map_or("", |reason| reason.plugin());
         let reasons = opinion.reasons.iter().map(ToString::to_string).collect();
         let scores = opinion.scores.into_iter().collect();
         answer.nodes.insert(opinion.node.to_string(), Node { plugin, reasons, scores });
     }
-    match cycle::find(&mut snapshot, shape) {
+    match cycle::find(snapshot, shape) {
         Ok(node) => answer.picked = Some(snapshot.cluster().node_name(node).to_string()),
         Err(refusal) => answer.message = refusal.message(),
     }
-    Ok(answer)
+    answer
 }
