@@ -21,6 +21,7 @@ fn a_diamond_runs_from_top_to_bottom() {
     assert_eq!(run.pod("preprocess.0", exited(0)), "record preprocess.0 Succeeded Completed");
     assert_eq!(run.recorded("preprocess.0"), "free preprocess.0, finish preprocess Completed");
     assert_eq!(run.phase("preprocess"), NodePhase::Running, "its success is not durable yet");
+    assert_eq!(run.state.node(NodeIx(0)).cause, None, "so nothing is said of it");
     assert_eq!(run.finished("preprocess", true, Reason::Completed), "gang train");
 
     assert_eq!(run.gang("train"), "service train, pod train.0, pod train.1");

@@ -67,6 +67,8 @@ impl State {
         let gang = node.gang.as_deref();
         let cause = match (node.phase, gang) {
             (NodePhase::Skipped, _) => node.cause.as_deref().or(self.stop.as_deref()),
+            // All members did their work; until that is durable there is nothing to tell.
+            (_, Some(gang)) if gang.ending.as_deref().is_some_and(|ending| ending.succeeded) => None,
             (_, Some(gang)) => node.cause.as_deref().or_else(|| gang.supply.wait()),
             _ => node.cause.as_deref(),
         };

@@ -75,9 +75,7 @@ async fn main() -> Result<()> {
 
     step("what happened");
     if real > 0 {
-        for rank in 0..4 {
-            flowforge(&testbed, &["logs", "diamond", "train", "--rank", &rank.to_string(), "-n", NAMESPACE])?;
-        }
+        flowforge(&testbed, &["logs", "diamond", "train", "--all-ranks", "-n", NAMESPACE])?;
     }
     report::print(&installation, NAMESPACE, &["diamond", "sweep"]).await?;
 

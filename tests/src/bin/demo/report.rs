@@ -1,6 +1,7 @@
 //! What the demo prints at its end: where every gang stood, the critical path, and placement latency as Prometheus sees it.
 
 use anyhow::Result;
+use flowforge_api::names::label;
 use flowforge_api::workflow::NodeStatus;
 use flowforge_api::{Gang, Workflow};
 use flowforge_tests::{Installation, Scrape};
@@ -20,18 +21,10 @@ pub(crate) async fn print(installation: &Installation<'_>, namespace: &str, name
     let workflows: Api<Workflow> = Api::namespaced(client.clone(), namespace);
     let gangs: Api<Gang> = Api::namespaced(client, namespace);
 
-    println!("\ngangs");
-    for gang in gangs.list(&ListParams::default()).await?.items {
-        let name = gang.metadata.name.unwrap_or_default();
-        let placement = gang.status.and_then(|s| s.placement).unwrap_or_default();
-        let domain = placement.domain.as_deref().unwrap_or("-");
-        println!("  {name:<22} {:>2} bound  {domain:<34} {}", placement.bound, placement.nodes.join(" "));
-    }
     for name in names {
         let workflow = workflows.get(name).await?;
-        let status = workflow.status.clone().unwrap_or_default();
-        let (path, seconds) = critical_path(&workflow.spec.nodes, &status.nodes);
-        println!("\ncritical path of {name}: {} = {seconds:.1} s", path.join(" -> "));
+        let params = ListParams::default().labels(&format!("{}={name}", label::WORKFLOW));
+        print_workflow(&workflow, &gangs.list(&params).await?.items);
     }
     let scrape = Scrape::of(installation.scheduler).await?;
     println!("\nplacement latency from /metrics (last needed member seen -> last Binding acknowledged)");
@@ -42,6 +35,35 @@ pub(crate) async fn print(installation: &Installation<'_>, namespace: &str, name
         }
     }
     Ok(())
+}
+
+/// One line a node, in the order of the spec: when it was bound and how long it ran, both in the whole seconds that the
+/// API keeps, and where; then what the end waited for.
+fn print_workflow(workflow: &Workflow, gangs: &[Gang]) {
+    let status = workflow.status.clone().unwrap_or_default();
+    let name = workflow.metadata.name.as_deref().unwrap_or_default();
+    println!("\nworkflow {name}");
+    println!("  {:<12} {:>4} {:>8} {:>6}  {:<22} NODES", "NODE", "PODS", "WAITED", "RAN", "DOMAIN");
+    for node in &status.nodes {
+        let labels = |gang: &Gang| gang.metadata.labels.as_ref().and_then(|l| l.get(label::NODE)) == Some(&node.id);
+        let gang = gangs.iter().find(|gang| labels(gang));
+        let placement = gang.and_then(|gang| gang.status.clone()?.placement).unwrap_or_default();
+        let waited = span(node.released_at.as_ref(), node.scheduled_at.as_ref());
+        let ran = span(node.started_at.as_ref(), node.finished_at.as_ref());
+        let domain = placement.domain.as_deref().unwrap_or("-");
+        let places = placement.nodes.join(" ");
+        println!("  {:<12} {:>4} {waited:>8} {ran:>6}  {domain:<22} {places}", node.id, placement.bound);
+    }
+    let (path, seconds) = critical_path(&workflow.spec.nodes, &status.nodes);
+    println!("  critical path: {} = {seconds:.0} s", path.join(" -> "));
+}
+
+/// `3 s`; a dash where one of the two did not happen.
+fn span(from: Option<&Time>, to: Option<&Time>) -> String {
+    match (from, to) {
+        (Some(from), Some(to)) => format!("{:.0} s", to.0.duration_since(from.0).as_secs_f64()),
+        _ => "-".to_owned(),
+    }
 }
 
 /// The chain of nodes that the workflow's end waited for: backwards from the last to end, always over the dependency that
