@@ -60,6 +60,9 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
         snapshot.upsert_pod(pod(placed));
         let mut twin = placed.clone();
         twin.metadata.uid = format!("twin of {}", placed.metadata.uid).into();
+        if let Some(elsewhere) = case.nodes.iter().find(|node| node.metadata.name != placed.spec.node_name) {
+            twin.spec.node_name = elsewhere.metadata.name.clone();
+        }
         snapshot.upsert_pod(pod(&twin));
         // Seen or not, the twin leaves.
         if placed.metadata.name.ends_with('0') {
