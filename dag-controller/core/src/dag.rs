@@ -310,6 +310,47 @@ mod tests {
         assert_eq!(Dag::new(twice, Vec::new()), Err(DagError::DuplicateId("n0".into())));
     }
 
+    /// As the webhook's threads run it, and smaller: whatever recursed over a path of this length would overflow.
+    #[track_caller]
+    fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::Builder::new().stack_size(64 * 1024).spawn(test).expect("a thread");
+        thread.join().expect("the stack holds");
+    }
+
+    #[test]
+    fn the_longest_chain_and_the_longest_cycle_need_no_deep_stack() {
+        const NODES: u32 = 20_000;
+        on_a_small_stack(|| {
+            for backwards in [false, true] {
+                let at = |n: u32| if backwards { NODES - 1 - n } else { n };
+                let mut pairs: Vec<(u32, u32)> = (1..NODES).map(|n| (at(n - 1), at(n))).collect();
+                let dag = Dag::new(nodes(NODES as usize), edges(&pairs)).expect("a chain");
+                assert_eq!(dag.layers().len(), NODES as usize);
+                assert_eq!(dag.critical_path(|_| 1).1, u64::from(NODES));
+                pairs.push((at(NODES - 1), at(0)));
+                let Err(DagError::Cycle(cycle)) = Dag::new(nodes(NODES as usize), edges(&pairs)) else {
+                    panic!("a cycle")
+                };
+                assert_eq!(cycle.len(), NODES as usize);
+            }
+        });
+    }
+
+    #[test]
+    fn many_cycles_and_dense_ones_take_linear_time() {
+        // 10,000 pairs that wait for each other, and 447 nodes that all wait for all: both at the limit of nodes or edges.
+        let pairs: Vec<(u32, u32)> = (0..10_000).flat_map(|n| [(2 * n, 2 * n + 1), (2 * n + 1, 2 * n)]).collect();
+        let dense: Vec<(u32, u32)> = (0..447).flat_map(|up| (0..447).map(move |down| (up, down))).collect();
+        on_a_small_stack(move || {
+            for (count, pairs, expected) in [(20_000, pairs, 2), (447, dense, 1)] {
+                let mut edges = edges(&pairs);
+                edges.sort_unstable();
+                let found = cycles(count, &edges, 5);
+                assert!(found.iter().all(|cycle| cycle.len() == expected), "{found:?}");
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn a_graph_is_a_dag_or_shows_a_true_cycle(pairs in prop::collection::vec((0u32..20, 0u32..20), 0..60)) {

@@ -255,12 +255,15 @@ fn check_id<'a>(
         return None;
     }
     if let (Some(name), Some(replicas)) = (name, replicas) {
-        let len = names::longest_hostname(name.len, id.len(), replicas);
+        let len = names::longest_hostname(name.len, id, replicas);
         if len > names::MAX_LABEL_LEN {
             let over = len - names::MAX_LABEL_LEN;
-            let problem =
-                format!("its last member's host name <workflow>-{id}-<attempt>-<rank> would have {len} characters");
-            errors.push(&path, problem, format!("shorten the id or the workflow's name by {over}"));
+            let doubled = id.replace('-', "--");
+            let problem = format!(
+                "its last member's host name <workflow>-{doubled}-<attempt>-<rank> would have {len} characters"
+            );
+            let twice = if id.contains('-') { "; a hyphen of the id counts twice" } else { "" };
+            errors.push(&path, problem, format!("shorten the id or the workflow's name by {over}{twice}"));
         }
     }
     Some(id)
