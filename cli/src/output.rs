@@ -32,7 +32,8 @@ impl Output {
             Color::Never => false,
             Color::Auto => terminal && !plain,
         };
-        Self { sink: Box::new(stdout), style: Style { color }, terminal }
+        let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
+        Self { sink: Box::new(stdout), style: Style { color }, terminal: terminal && !dumb }
     }
 
     /// How text is coloured here.

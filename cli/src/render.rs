@@ -2,6 +2,8 @@
 
 pub(crate) mod duration;
 pub(crate) mod explanation;
+pub(crate) mod picture;
+pub(crate) mod strip;
 pub(crate) mod style;
 pub(crate) mod table;
 pub(crate) mod transitions;

@@ -5,7 +5,7 @@
 //!   watch of its gangs ────┼─> View ──> on a terminal: the tree, redrawn in place, at most every REDRAW
 //!   a tick every second ───┘       └──> elsewhere: one line for each thing that moved
 //! ```
-//! A broken watch is taken up again and is said on stderr only when it lasts.
+//! A broken watch is taken up again and is told below the picture when it lasts, elsewhere on stderr.
 
 use futures::stream::{BoxStream, StreamExt as _};
 use jiff::Timestamp;
@@ -21,11 +21,15 @@ use flowforge_api::{Gang, Workflow};
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::Output;
+use crate::render::picture::Picture;
+use crate::render::style::{Tone, cut, printable};
 use crate::render::transitions;
 use crate::render::tree::{Extent, View};
 
 /// Shortest time between two pictures.
 const REDRAW: Duration = Duration::from_millis(100);
+/// A broken watch that is not taken up again within this time is told.
+const LASTING: Duration = Duration::from_secs(3);
 /// Longest time between two pictures: running times move on.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -41,7 +45,8 @@ pub(crate) async fn run(name: &str, cluster: &Cluster, out: &mut Output) -> Resu
     let view = view(name, cluster).await?;
     let uid = view.workflow.uid();
     let mut updates = updates(name, cluster);
-    let mut screen = Screen { view, shown: None, lines: 0, plain: !out.is_terminal() };
+    let picture = out.is_terminal().then(Picture::default);
+    let mut screen = Screen { view, shown: None, picture, trouble: None };
     screen.draw(out)?;
     loop {
         if let Some(exit) = verdict(&screen.view.workflow) {
@@ -87,7 +92,7 @@ enum Update {
 }
 
 fn updates(name: &str, cluster: &Cluster) -> BoxStream<'static, Update> {
-    let workflow = watcher::watch_object(cluster.workflows(), name).map(|result| match result {
+    let workflow = watcher::watch_object(cluster.workflows(), name).default_backoff().map(|result| match result {
         Ok(found) => Update::Workflow(found.map(Box::new)),
         Err(error) => Update::Trouble(chain(&error)),
     });
@@ -103,13 +108,17 @@ fn updates(name: &str, cluster: &Cluster) -> BoxStream<'static, Update> {
 struct Screen {
     view: View,
     shown: Option<View>,
-    /// Lines of the last picture.
-    lines: usize,
-    plain: bool,
+    /// The last picture; none where stdout is no terminal.
+    picture: Option<Picture>,
+    /// Since when there was no news, and why.
+    trouble: Option<(Instant, String)>,
 }
 
 impl Screen {
     fn take_in(&mut self, update: Update, uid: Option<&str>) -> Result<(), Failure> {
+        if !matches!(update, Update::Tick | Update::Trouble(_)) {
+            self.trouble = None;
+        }
         match update {
             Update::Tick => {}
             Update::Workflow(Some(workflow)) if workflow.uid().as_deref() == uid => self.view.workflow = *workflow,
@@ -118,8 +127,13 @@ impl Screen {
                 return Err(Failure::new(format!("workflow {name} was deleted while it was watched")));
             }
             Update::Gang(event) => self.take_in_gang(*event),
-            Update::Trouble(cause) if self.plain => eprintln!("watch: {cause}; trying again"),
-            Update::Trouble(_) => {}
+            Update::Trouble(cause) => {
+                if self.picture.is_none() {
+                    eprintln!("watch: {cause}; trying again");
+                }
+                let since = self.trouble.take().map_or_else(Instant::now, |(since, _)| since);
+                self.trouble = Some((since, cause));
+            }
         }
         Ok(())
     }
@@ -139,26 +153,25 @@ impl Screen {
 
     fn draw(&mut self, out: &mut Output) -> Result<(), Failure> {
         let now = Timestamp::now();
-        if self.plain {
+        let Some(picture) = &mut self.picture else {
             for line in transitions::between(self.shown.as_ref(), &self.view, now) {
                 out.line(&line)?;
             }
             self.shown = Some(self.view.clone());
             return out.flush();
-        }
+        };
         let (columns, rows) = out.size();
         let ended = verdict(&self.view.workflow).is_some();
         // The last picture stays, so that it may scroll.
         let lines = if ended { usize::MAX } else { rows.saturating_sub(1) };
-        let picture = self.view.lines(now, Extent { columns, lines, ended_gangs: ended }, out.style());
-        let mut text = String::new();
-        if self.lines > 0 {
-            // Up to the first line of the last picture, and away with it.
-            text = format!("\u{1b}[{}F\u{1b}[J", self.lines);
+        let extent = Extent { columns, lines, ended_gangs: ended };
+        let mut tree = self.view.lines(now, extent, out.style());
+        if let Some((since, cause)) = self.trouble.as_ref().filter(|(since, _)| since.elapsed() >= LASTING) {
+            tree.truncate(lines.saturating_sub(1));
+            let text = format!("! no news for {}s: {}", since.elapsed().as_secs(), printable(cause));
+            tree.push(cut(&out.style().paint(Tone::Waiting, &text), columns));
         }
-        text.push_str(&picture.join("\n"));
-        text.push('\n');
-        self.lines = picture.len();
+        let text = picture.redraw(&tree, columns, rows);
         out.text(&text)?;
         out.flush()
     }

@@ -94,6 +94,21 @@ pub(crate) fn cut(line: &str, columns: usize) -> String {
     text
 }
 
+/// Breaks text without colours between words, so that no line with more than one word is wider than `columns`.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if display_width(line).saturating_add(1 + display_width(word)) <= columns => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// Columns that a line (which may hold colours) takes.
 pub(crate) fn display_width(line: &str) -> usize {
     let mut escape = false;
@@ -123,6 +138,15 @@ mod tests {
         assert_eq!(display_width(&cut("日本語日本語", 6)), 5);
         let red = Style { color: true }.paint(Tone::Bad, "abcdefg");
         assert_eq!(cut(&red, 4), "\u{1b}[31mabc…\u{1b}[0m");
+    }
+
+    #[test]
+    fn text_is_wrapped_between_words() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("one two three", 13), ["one two three"]);
+        assert_eq!(wrap("a-word-too-long for it", 6), ["a-word-too-long", "for it"]);
+        assert_eq!(wrap("one two", usize::MAX), ["one two"]);
+        assert_eq!(wrap("", 5), [""]);
     }
 
     #[test]

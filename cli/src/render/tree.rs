@@ -1,26 +1,31 @@
 //! A workflow with its nodes and gangs as a tree.
 //!
 //! ```text
-//! diamond  Running  1/4 nodes  1m12s
+//! diamond  Running  ▰▱▱▱ 1/4 nodes  1m12s
 //! ├─ ✔ preprocess  Succeeded   1/1  12s
 //! ├─ ● train       Running     4/4  58s
-//! │  └─ gang diamond-train-1: 4 of 4 running in rack/r1
+//! │  └─ gang diamond-train-1: ▰▰▰▰ 4 of 4 running in rack/r1
 //! ├─ ○ eval        Pending     0/1  -    after train
 //! └─ ○ publish     Pending     0/1  -    after train
 //! ```
 
 use std::collections::BTreeMap;
 
-use flowforge_api::gang::{GangPhase, MemberOutcome, PlacementSummary};
+use flowforge_api::gang::{GangPhase, MemberCounts, MemberOutcome, PlacementSummary};
 use flowforge_api::names::{condition, label};
-use flowforge_api::workflow::{NodePhase, NodeStatus, WorkflowNode};
+use flowforge_api::workflow::{NodePhase, NodeStatus, WorkflowNode, WorkflowPhase};
 use flowforge_api::{Gang, Workflow};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::duration;
-use super::style::{Style, Tone, cut, glyph, printable, tone_of_node, tone_of_workflow};
+use super::strip::{Part, strip};
+use super::style::{Style, Tone, cut, glyph, printable, tone_of_node, tone_of_workflow, wrap};
 
+/// Reason of a good end.
+const COMPLETED: &str = "Completed";
+/// Lines that a gang's refusal may take.
+const REFUSAL_LINES: usize = 3;
 /// Failed members that a tree names for each gang.
 const NAMED_FAILURES: usize = 3;
 
@@ -115,13 +120,15 @@ impl View {
     fn head(&self, now: Timestamp, style: Style) -> String {
         let status = self.workflow.status.clone().unwrap_or_default();
         let phase = status.phase.unwrap_or_default();
-        let ended = self.nodes().iter().filter(|(_, n)| is_ended(n.phase)).count();
+        let nodes = self.nodes();
+        let ended = nodes.iter().filter(|(_, n)| is_ended(n.phase)).count();
         let mut head = format!(
-            "{}  {}  {}/{} nodes",
+            "{}  {}  {}{}/{} nodes",
             style.paint(Tone::Strong, &self.workflow.name_any()),
             style.paint(tone_of_workflow(phase), &format!("{phase:?}")),
+            if phase == WorkflowPhase::Running { before(&progress(&nodes, style)) } else { String::new() },
             ended,
-            self.workflow.spec.nodes.len(),
+            nodes.len(),
         );
         if let Some(start) = status.started_at {
             let end = status.finished_at.map_or(now, |t| t.0);
@@ -151,7 +158,8 @@ impl View {
             line.push_str(&note(node, status, &phases));
             let mut lines = vec![line];
             if let Some(gang) = self.gang_of(&node.id).filter(|_| shows_gang(status.phase, extent)) {
-                lines.extend(gang_lines(gang, style));
+                // The tree's own branch takes three columns.
+                lines.extend(gang_lines(gang, extent.columns.saturating_sub(3), style));
             }
             blocks.push(Block { phase: status.phase, lines });
         }
@@ -216,7 +224,8 @@ fn span(status: &NodeStatus, now: Timestamp) -> String {
 }
 
 fn note(node: &WorkflowNode, status: &NodeStatus, phases: &BTreeMap<&str, NodePhase>) -> String {
-    if status.reason.is_some() && status.phase != NodePhase::Succeeded {
+    // That its work is done goes without saying.
+    if status.reason.as_deref().is_some_and(|reason| reason != COMPLETED) {
         return because(status.reason.as_deref(), status.message.as_deref());
     }
     if status.phase != NodePhase::Pending {
@@ -241,7 +250,7 @@ fn because(reason: Option<&str>, message: Option<&str>) -> String {
 }
 
 /// A gang's own line, and one for each of its first failed members.
-fn gang_lines(gang: &Gang, style: Style) -> Vec<String> {
+fn gang_lines(gang: &Gang, columns: usize, style: Style) -> Vec<String> {
     let status = gang.status.clone().unwrap_or_default();
     let phase = status.phase.unwrap_or_default();
     let asked: i32 = gang.spec.roles.iter().map(|role| role.replicas).sum();
@@ -250,17 +259,24 @@ fn gang_lines(gang: &Gang, style: Style) -> Vec<String> {
     let place = status.placement.as_ref().map_or(String::new(), place);
     let scheduled = status.conditions.iter().find(|c| c.type_ == condition::SCHEDULED);
     let text = match phase {
-        GangPhase::Pending => match scheduled.filter(|c| c.status == "False") {
-            Some(c) => format!("{bound} of {asked} bound{}", because(Some(&c.reason), Some(&c.message))),
-            None => format!("{bound} of {asked} bound"),
-        },
-        GangPhase::Scheduled => format!("{} of {asked} running{place}", members.running),
-        GangPhase::Running => format!("{} of {asked} running{place}", members.running),
+        GangPhase::Pending => format!("{bound} of {asked} bound"),
+        GangPhase::Scheduled | GangPhase::Running => {
+            let strip = before(&live(&members, asked, style));
+            let counts = match (members.running, members.succeeded) {
+                (running, 0) => format!("{running} of {asked} running"),
+                (0, succeeded) => format!("{succeeded} of {asked} succeeded"),
+                (running, succeeded) => format!("{running} of {asked} running, {succeeded} succeeded"),
+            };
+            format!("{strip}{counts}{place}")
+        }
         GangPhase::Succeeded => format!("{} of {asked} succeeded{place}", members.succeeded),
         GangPhase::Failed => format!("{} of {asked} failed{place}", members.failed),
     };
     let quiet = |text: &str| style.paint(Tone::Quiet, text);
     let mut lines = vec![format!("└─ {} {}", quiet(&format!("gang {}:", gang.name_any())), text)];
+    if let Some(refused) = scheduled.filter(|c| c.status == "False" && phase == GangPhase::Pending) {
+        lines.extend(refusal(gang, &refused.reason, &refused.message, columns, style));
+    }
     let failed: Vec<_> = status.results.iter().filter(|r| r.outcome == MemberOutcome::Failed).collect();
     for result in failed.iter().take(NAMED_FAILURES) {
         let code = result.exit_code.map_or(String::new(), |code| format!(" exited with code {code}"));
@@ -271,6 +287,58 @@ fn gang_lines(gang: &Gang, style: Style) -> Vec<String> {
         lines.push(format!("     … and {} more", failed.len() - NAMED_FAILURES));
     }
     lines
+}
+
+/// Why a gang is not placed, below its line, wrapped to the terminal. What the tree shows already is left out: which gang
+/// it is, and how many members it needs.
+fn refusal(gang: &Gang, reason: &str, message: &str, columns: usize, style: Style) -> Vec<String> {
+    const INDENT: &str = "     ";
+    let whole = printable(message);
+    let known = format!("gang {}/{} needs ", gang.namespace().unwrap_or_default(), gang.name_any());
+    let text = match whole.strip_prefix(&known) {
+        Some(needs) => format!("{}: needs {needs}", printable(reason)),
+        None => format!("{}: {whole}", printable(reason)),
+    };
+    let mut lines = wrap(&text, columns.saturating_sub(INDENT.len()));
+    if lines.len() > REFUSAL_LINES {
+        // The rest of the last line is long enough to be cut, which shows that there is more.
+        let rest = lines.split_off(REFUSAL_LINES - 1).join(" ");
+        lines.push(rest);
+    }
+    lines.into_iter().map(|line| format!("{INDENT}{}", style.paint(Tone::Waiting, &line))).collect()
+}
+
+/// A strip with the space that divides it from what follows.
+fn before(strip: &str) -> String {
+    if strip.is_empty() { String::new() } else { format!("{strip} ") }
+}
+
+/// The nodes that ended, live and wait.
+fn progress(nodes: &[(&WorkflowNode, NodeStatus)], style: Style) -> String {
+    let count = |phases: &[NodePhase]| nodes.iter().filter(|(_, n)| phases.contains(&n.phase)).count();
+    let part = |phases: &[NodePhase], tone, filled| Part { count: count(phases), tone, filled };
+    let parts = [
+        part(&[NodePhase::Succeeded], Tone::Good, true),
+        part(&[NodePhase::Failed], Tone::Bad, true),
+        part(&[NodePhase::Skipped], Tone::Quiet, true),
+        part(&[NodePhase::Running], Tone::Busy, false),
+        part(&[NodePhase::Scheduling], Tone::Waiting, false),
+        part(&[NodePhase::Pending], Tone::Quiet, false),
+    ];
+    strip(&parts, style)
+}
+
+/// The members that ended, run and do not run yet.
+fn live(members: &MemberCounts, asked: i32, style: Style) -> String {
+    let part = |count: i32, tone, filled| Part { count: usize::try_from(count).unwrap_or(0), tone, filled };
+    let left = asked.saturating_sub(members.succeeded).saturating_sub(members.failed).saturating_sub(members.running);
+    let parts = [
+        part(members.succeeded, Tone::Good, true),
+        part(members.failed, Tone::Bad, true),
+        part(members.running, Tone::Busy, true),
+        part(left, Tone::Quiet, false),
+    ];
+    strip(&parts, style)
 }
 
 /// ` in rack/r1`, or the nodes where no domain holds all.

@@ -33,13 +33,13 @@ fn a_running_diamond() {
         &diamond(),
         LIVE,
         &expect![[r#"
-        diamond  Running  1/4 nodes  1m06s
-        ├─ ✔ preprocess  Succeeded     1/1  12s
-        ├─ ● train       Running       4/4  58s
-        │  └─ gang diamond-train-1: 4 of 4 running in rack/r1
-        ├─ ○ eval        Pending       0/1  -       after train
-        └─ ○ publish     Pending       0/1  -       after train, eval
-    "#]],
+            diamond  Running  ▰▱▱▱ 1/4 nodes  1m06s
+            ├─ ✔ preprocess  Succeeded     1/1  12s
+            ├─ ● train       Running       4/4  58s
+            │  └─ gang diamond-train-1: ▰▰▰▰ 4 of 4 running in rack/r1
+            ├─ ○ eval        Pending       0/1  -       after train
+            └─ ○ publish     Pending       0/1  -       after train, eval
+        "#]],
     );
 }
 
@@ -49,14 +49,14 @@ fn the_whole_tree_has_the_gangs_that_ended() {
         &diamond(),
         Extent::WHOLE,
         &expect![[r#"
-        diamond  Running  1/4 nodes  1m06s
-        ├─ ✔ preprocess  Succeeded     1/1  12s
-        │  └─ gang diamond-preprocess-1: 1 of 1 succeeded on n1
-        ├─ ● train       Running       4/4  58s
-        │  └─ gang diamond-train-1: 4 of 4 running in rack/r1
-        ├─ ○ eval        Pending       0/1  -       after train
-        └─ ○ publish     Pending       0/1  -       after train, eval
-    "#]],
+            diamond  Running  ▰▱▱▱ 1/4 nodes  1m06s
+            ├─ ✔ preprocess  Succeeded     1/1  12s
+            │  └─ gang diamond-preprocess-1: 1 of 1 succeeded on n1
+            ├─ ● train       Running       4/4  58s
+            │  └─ gang diamond-train-1: ▰▰▰▰ 4 of 4 running in rack/r1
+            ├─ ○ eval        Pending       0/1  -       after train
+            └─ ○ publish     Pending       0/1  -       after train, eval
+        "#]],
     );
 }
 
@@ -71,9 +71,70 @@ fn a_waiting_gang_says_what_is_missing_and_is_cut_at_the_edge() {
         &waiting,
         LIVE,
         &expect![[r#"
+            d  Running  0/1 nodes  1m06s
+            └─ ◌ train  Scheduling    0/4  1m00s
+               └─ gang d-train-1: 0 of 4 bound
+                    Unschedulable: needs 4 members placed together, 3 fit: 0/4 nodes are available: 4
+                    Insufficient nvidia.com/gpu.
+        "#]],
+    );
+}
+
+#[test]
+fn a_refusal_is_wrapped_on_a_narrow_terminal_and_ends_somewhere() {
+    let message = "gang demo/d-train-1 needs 4 members placed together in one rack, 0 fit: 0/32 nodes are available for member rank 0: 12 Insufficient nvidia.com/gpu, 8 node(s) had untolerated taint {maintenance: }, 12 node(s) didn't match Pod's node affinity/selector.";
+    let waiting = view(
+        workflow("d").started(2).phase("Running", "0/2").node("train", 4, &[], "Scheduling").node(
+            "eval",
+            1,
+            &["train"],
+            "Pending",
+        ),
+        &[gang("d", "train", 4).refused("Unschedulable", message)],
+    );
+    check(
+        &waiting,
+        Extent { columns: 80, ..LIVE },
+        &expect![[r#"
+        d  Running  ▱▱ 0/2 nodes  1m06s
+        ├─ ◌ train  Scheduling    0/4  1m00s
+        │  └─ gang d-train-1: 0 of 4 bound
+        │       Unschedulable: needs 4 members placed together in one rack, 0 fit: 0/32
+        │       nodes are available for member rank 0: 12 Insufficient nvidia.com/gpu, 8
+        │       node(s) had untolerated taint {maintenance: }, 12 node(s) didn't match …
+        └─ ○ eval   Pending       0/1  -       after train
+    "#]],
+    );
+    check(
+        &waiting,
+        Extent { columns: 60, ..LIVE },
+        &expect![[r#"
+        d  Running  ▱▱ 0/2 nodes  1m06s
+        ├─ ◌ train  Scheduling    0/4  1m00s
+        │  └─ gang d-train-1: 0 of 4 bound
+        │       Unschedulable: needs 4 members placed together in
+        │       one rack, 0 fit: 0/32 nodes are available for member
+        │       rank 0: 12 Insufficient nvidia.com/gpu, 8 node(s) h…
+        └─ ○ eval   Pending       0/1  -       after train
+    "#]],
+    );
+}
+
+#[test]
+fn members_that_are_done_are_told_from_those_that_run() {
+    let at_work = view(
+        workflow("d").started(2).phase("Running", "0/1").node("train", 4, &[], "Running").with(|n| {
+            n.reason = Some("Completed".into());
+        }),
+        &[gang("d", "train", 4).phase("Running").placed(4, Some("rack/r1"), &["n1*4"]).counts(3, 1, 0)],
+    );
+    check(
+        &at_work,
+        LIVE,
+        &expect![[r#"
         d  Running  0/1 nodes  1m06s
-        └─ ◌ train  Scheduling    0/4  1m00s
-           └─ gang d-train-1: 0 of 4 bound  Unschedulable: gang demo/d-train-1 needs 4 members placed toget…
+        └─ ● train  Running       4/4  58s
+           └─ gang d-train-1: ▰▰▰▰ 3 of 4 running, 1 succeeded in rack/r1
     "#]],
     );
 }
@@ -130,13 +191,13 @@ fn what_matters_least_is_summed_up_when_the_terminal_is_small() {
         &view(wide, &[]),
         Extent { lines: 6, ..LIVE },
         &expect![[r#"
-        wide  Running  20/60 nodes  1m06s
-        ├─ ● busy      Running       2/2  58s
-        ├─ ○ later-0   Pending       0/1  -       after busy
-        ├─ ○ later-1   Pending       0/1  -       after busy
-        ├─ ○ later-2   Pending       0/1  -       after busy
-        └─ … and 36 Pending, 20 Succeeded
-    "#]],
+            wide  Running  ▰▰▰▰▰▱▱▱▱▱▱▱▱▱▱▱ 20/60 nodes  1m06s
+            ├─ ● busy      Running       2/2  58s
+            ├─ ○ later-0   Pending       0/1  -       after busy
+            ├─ ○ later-1   Pending       0/1  -       after busy
+            ├─ ○ later-2   Pending       0/1  -       after busy
+            └─ … and 36 Pending, 20 Succeeded
+        "#]],
     );
 }
 
