@@ -65,6 +65,12 @@ pub struct WorkflowSpec {
     pub ttl_seconds_after_finished: Option<i32>,
 }
 
+/// Fields of `spec` that may change. The others are frozen by `manifests/base/frozen.yaml` inside the API server, so that a
+/// running workflow and its spec never disagree, whether or not the webhook was there.
+pub const MUTABLE: [&str; 2] = ["cancel", "ttlSecondsAfterFinished"];
+/// What is said to whoever changes another one.
+pub const FROZEN: &str = "cannot change once the Workflow exists; submit a new Workflow: only spec.cancel and spec.ttlSecondsAfterFinished may change";
+
 /// The CRD of [`Workflow`].
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
@@ -341,4 +347,30 @@ pub enum NodePhase {
     Failed,
     /// It never ran and never will.
     Skipped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_field_of_the_spec_is_frozen_or_declared_mutable() {
+        let crd = serde_json::to_value(crd()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let fields: BTreeSet<String> = spec["properties"].as_object().unwrap().keys().cloned().collect();
+        let manifest = include_str!("../../manifests/base/frozen.yaml");
+        let policies: Vec<Value> = serde_saphyr::from_multiple(manifest).unwrap();
+        let mut frozen = BTreeSet::from(MUTABLE.map(str::to_owned));
+        for rule in policies[0]["spec"]["validations"].as_array().unwrap() {
+            let message = rule["message"].as_str().unwrap();
+            let field = message.strip_suffix(FROZEN).and_then(|m| m.trim_end().strip_prefix("spec.")).expect(message);
+            let (new, old) = (format!("object.spec.{field}"), format!("oldObject.spec.{field}"));
+            let expected = format!("has({new}) == has({old}) && (!has({new}) || {new} == {old})");
+            assert_eq!(rule["expression"], expected.as_str());
+            assert!(frozen.insert(field.to_owned()), "{field} is frozen and mutable, or frozen twice");
+        }
+        assert_eq!(frozen, fields);
+    }
 }

@@ -193,6 +193,9 @@ pub(crate) struct LogsArgs {
 pub(crate) struct LintArgs {
     #[command(flatten)]
     pub(crate) input: InputArgs,
+    /// Topology levels of the cluster, where it names its own; else zone,block,rack,nvlink,host.
+    #[arg(short, long, value_delimiter = ',', value_name = "LEVEL,…")]
+    pub(crate) levels: Vec<String>,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output: Format,

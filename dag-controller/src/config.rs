@@ -1,5 +1,6 @@
 //! The configuration file: one YAML document, every field with a default, unknown fields are errors.
 
+use flowforge_dag_controller_core::frontend::DEFAULT_LEVELS;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -17,6 +18,8 @@ pub struct Config {
     pub retry_base_ms: u64,
     /// Longest such pause.
     pub retry_cap_ms: u64,
+    /// Topology levels that a node may name, wide to narrow: the names in the scheduler's configuration.
+    pub topology_levels: Vec<String>,
 }
 
 impl Default for Config {
@@ -28,6 +31,7 @@ impl Default for Config {
             quota_hold_ms: core.quota_hold_ms,
             retry_base_ms: core.retry_base_ms,
             retry_cap_ms: core.retry_cap_ms,
+            topology_levels: DEFAULT_LEVELS.iter().map(|level| (*level).to_owned()).collect(),
         }
     }
 }
@@ -61,6 +65,11 @@ impl Config {
         if self.retry_base_ms == 0 || self.retry_cap_ms < self.retry_base_ms {
             return Err("retryBaseMs: must be positive and not above retryCapMs".to_owned());
         }
+        let mut names: Vec<&String> = self.topology_levels.iter().collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair.first() == pair.last()) || names.iter().any(|name| name.is_empty()) {
+            return Err("topologyLevels: each must have a name of its own".to_owned());
+        }
         Ok(())
     }
 
@@ -90,7 +99,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_by_name() {
-        for (text, name) in [("worker: 1", "worker"), ("workers: 0", "workers"), ("retryBaseMs: 0", "retryBaseMs")] {
+        for (text, name) in [
+            ("worker: 1", "worker"),
+            ("workers: 0", "workers"),
+            ("retryBaseMs: 0", "retryBaseMs"),
+            ("topologyLevels: [rack, rack]", "topologyLevels"),
+            ("topologyLevels: ['']", "topologyLevels"),
+        ] {
             assert!(Config::parse(text).unwrap_err().contains(name), "{text}");
         }
     }

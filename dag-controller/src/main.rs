@@ -93,7 +93,8 @@ async fn run(cli: Cli, log: telemetry::LogHandle) -> anyhow::Result<()> {
 
     let late_stop = CancellationToken::new();
     let cert = Arc::new(ServingCert::default());
-    start_webhook(client.clone(), &args.namespace, cli.webhook, &cert, &metrics, &late_stop).await?;
+    let admission = Admission::new(&args.namespace, MANAGED_BY_CONTROLLER, &config.topology_levels);
+    start_webhook(client.clone(), &args.namespace, admission, cli.webhook, &cert, &metrics, &late_stop).await?;
     let timeout = timing.request_timeout(REQUEST_TIMEOUT);
     let controller = Controller::new(client, pressure.clone(), config, timeout, metrics);
     serve_admin(&controller, &cert, &registry, log, args.listen.unwrap_or(DEFAULT_LISTEN), &late_stop).await?;
@@ -112,6 +113,7 @@ async fn run(cli: Cli, log: telemetry::LogHandle) -> anyhow::Result<()> {
 async fn start_webhook(
     client: kube::Client,
     namespace: &str,
+    admission: Admission,
     args: WebhookArgs,
     cert: &Arc<ServingCert>,
     metrics: &Arc<Metrics>,
@@ -132,7 +134,6 @@ async fn start_webhook(
         dns_names,
     };
     tokio::spawn(Keeper::new(client, settings, Arc::clone(cert)).run(stop.clone()));
-    let admission = Admission::new(namespace, MANAGED_BY_CONTROLLER);
     let serving = serve(listener, Arc::clone(cert), admission, Arc::clone(metrics), stop.clone());
     tokio::spawn(async move {
         if let Err(error) = serving.await {

@@ -1,6 +1,8 @@
 //! `flowforge lint -f FILE`: the admission webhook's checks, offline.
 
+use flowforge_dag_controller_core::frontend::Levels;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::LintArgs;
 use crate::failure::{Exit, Failure};
@@ -17,9 +19,14 @@ struct Report {
 
 pub(crate) fn run(args: &LintArgs, out: &mut Output) -> Result<Exit, Failure> {
     let documents = input::read(&args.input)?;
+    let levels: Vec<&str> = args.levels.iter().map(String::as_str).collect();
+    let check = |document: &Value| match levels.as_slice() {
+        [] => check::problems_by_default_levels(document),
+        own => check::problems(document, Levels::These(own)),
+    };
     let reports: Vec<Report> = documents
         .iter()
-        .map(|document| Report { source: document.source.clone(), problems: check::problems(&document.value) })
+        .map(|document| Report { source: document.source.clone(), problems: check(&document.value) })
         .collect();
     let clean = reports.iter().all(|report| report.problems.is_empty());
     if !out.data(args.output, &reports)? {

@@ -1,6 +1,7 @@
-//! The checks of the admission webhook, offline: both call the front end of the controller's core.
+//! The checks of the admission webhook, offline: both call the same function.
 
-use flowforge_dag_controller_core::frontend::{self, Options};
+use flowforge_dag_controller_check::check;
+use flowforge_dag_controller_core::frontend::{DEFAULT_LEVELS, Levels, Options};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,11 +33,18 @@ impl Problem {
 ///
 /// Unknown fields are wrong here, although the API server would only warn of them: whoever writes `replica: 4` must
 /// not get one pod.
-pub(crate) fn problems(document: &Value) -> Vec<Problem> {
-    match frontend::compile(document, Options { strict: true, ..Options::default() }) {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors.into_iter().map(|e| Problem { path: e.path, problem: e.problem, fix: e.fix }).collect(),
+pub(crate) fn problems(document: &Value, levels: Levels<'_>) -> Vec<Problem> {
+    let errors = check(document, Options { strict: true, levels });
+    errors.into_iter().map(|e| Problem { path: e.path, problem: e.problem, fix: e.fix }).collect()
+}
+
+/// The same where nobody said which topology levels the cluster has.
+pub(crate) fn problems_by_default_levels(document: &Value) -> Vec<Problem> {
+    let mut problems = problems(document, Levels::These(DEFAULT_LEVELS));
+    for problem in problems.iter_mut().filter(|p| p.problem.ends_with("is no topology level")) {
+        problem.fix.push_str("; name the cluster's own levels with --levels");
     }
+    problems
 }
 
 #[cfg(test)]
@@ -48,7 +56,10 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &Expect) {
         let documents = documents::parse("f.yaml", text).expect("yaml");
-        let text: String = problems(&documents[0].value).iter().map(|p| p.text("f.yaml", Style::default())).collect();
+        let text: String = problems_by_default_levels(&documents[0].value)
+            .iter()
+            .map(|p| p.text("f.yaml", Style::default()))
+            .collect();
         expected.assert_eq(&text);
     }
 
@@ -75,6 +86,32 @@ spec:
                   fix: add a node with this id, or remove the entry
                 f.yaml: spec.nodes[0].dependsOn: these nodes wait for each other: a -> b -> a
                   fix: an arrow means 'runs before': remove one of these dependsOn entries
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_level_that_is_no_default_may_be_one_of_the_clusters_own() {
+        check(
+            "workflow: {name: d, nodes: [{id: a, image: i, topology: {required: pod}}]}",
+            &expect![[r#"
+                f.yaml: workflow.nodes[0].topology.required: "pod" is no topology level
+                  fix: write one of zone, block, rack, nvlink, host; name the cluster's own levels with --levels
+            "#]],
+        );
+        let text = "workflow: {name: d, nodes: [{id: a, image: i, topology: {required: pod}}]}";
+        let documents = documents::parse("f.yaml", text).expect("yaml");
+        assert_eq!(problems(&documents[0].value, Levels::These(&["pod"])), []);
+        assert_eq!(problems(&documents[0].value, Levels::Any), []);
+    }
+
+    #[test]
+    fn a_pod_template_is_checked_against_kubernetes_own_types() {
+        check(
+            "workflow: {name: d, nodes: [{id: a, podTemplate: {spec: {containers: [{name: main, image: i, imgae: j}]}}}]}",
+            &expect![[r#"
+                f.yaml: workflow.nodes[0].podTemplate.spec.containers[0].imgae: is no field of a pod template
+                  fix: check its name and its place; indentation moves fields
             "#]],
         );
     }

@@ -1,6 +1,8 @@
 //! The front end: every row of bad input with its place, problem and cure; and no input at all does harm.
 
-use flowforge_dag_controller_core::frontend::{MAX_ERRORS, Options, compile, is_bare, to_manifest};
+use flowforge_dag_controller_core::frontend::{
+    DEFAULT_LEVELS, Levels, MAX_ERRORS, Options, compile, is_bare, to_manifest,
+};
 use flowforge_dag_controller_core::{MemberLost, NodeIx};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -41,8 +43,7 @@ fn diamond() -> Value {
     }})
 }
 
-const STRICT: Options<'static> =
-    Options { strict: true, levels: flowforge_dag_controller_core::frontend::DEFAULT_LEVELS };
+const STRICT: Options<'static> = Options { strict: true, levels: Levels::These(DEFAULT_LEVELS) };
 
 /// One mistake, exactly, as `path: problem; fix`.
 fn check(document: &Value, expected: &str) {

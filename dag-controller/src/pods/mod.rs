@@ -13,14 +13,12 @@
 //! What must hold: the result depends on the arguments alone, so that a member made again after a restart of the
 //! controller is the same pod; names come from `flowforge_dag_controller_core::names`.
 
-mod check;
 mod env;
 mod layers;
 mod merge;
 mod template;
 mod volumes;
 
-pub use check::check_node;
 pub(crate) use env::MASTER_PORT;
 pub use template::{AttemptRef, MemberTemplate, TemplateError};
 pub(crate) use template::{gang_owner, main_container, member_labels};

@@ -127,7 +127,7 @@ impl MemberTemplate {
     }
 }
 
-pub(super) fn parse(node: &WorkflowNode) -> Result<PodTemplateSpec, serde_json::Error> {
+fn parse(node: &WorkflowNode) -> Result<PodTemplateSpec, serde_json::Error> {
     match &node.pod_template {
         Some(value) => serde_json::from_value(value.clone()),
         None => Ok(PodTemplateSpec::default()),

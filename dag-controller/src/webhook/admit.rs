@@ -7,28 +7,27 @@
 //! | update of any other field of `spec` | refused: submit a new Workflow |
 //! | bytes that are no review | 400 |
 
-use flowforge_api::workflow::WorkflowSpec;
-use flowforge_dag_controller_core::frontend::{self, FieldError};
+use flowforge_api::workflow::{FROZEN, MUTABLE};
+use flowforge_dag_controller_check::check;
+use flowforge_dag_controller_core::frontend::{FieldError, Levels, Options};
 use serde_json::Value;
 
 use super::review::{Cause, Request, ReviewIn, ReviewOut};
-use crate::pods::check_node;
 
-/// Fields of `spec` that may change.
-const MUTABLE: [&str; 2] = ["cancel", "ttlSecondsAfterFinished"];
 const SHOWN: usize = 10;
 
 /// Decides reviews.
 #[derive(Clone, Debug)]
 pub struct Admission {
     own_user: String,
+    levels: Vec<String>,
 }
 
 impl Admission {
-    /// For a controller that runs as this ServiceAccount.
+    /// For a controller that runs as this ServiceAccount, in a cluster with these topology levels.
     #[must_use]
-    pub fn new(namespace: &str, service_account: &str) -> Self {
-        Self { own_user: format!("system:serviceaccount:{namespace}:{service_account}") }
+    pub fn new(namespace: &str, service_account: &str, levels: &[String]) -> Self {
+        Self { own_user: format!("system:serviceaccount:{namespace}:{service_account}"), levels: levels.to_vec() }
     }
 
     /// Decides one review.
@@ -46,7 +45,10 @@ impl Admission {
             return ReviewOut::allow(request.uid);
         }
         let errors = match request.operation.as_str() {
-            "CREATE" => check(&request.object),
+            "CREATE" => {
+                let levels: Vec<&str> = self.levels.iter().map(String::as_str).collect();
+                check(&request.object, Options { strict: false, levels: Levels::These(&levels) })
+            }
             "UPDATE" => frozen(&request.old_object, &request.object),
             _ => Vec::new(),
         };
@@ -60,37 +62,8 @@ impl Admission {
     }
 }
 
-/// Every mistake in a Workflow: the core's front end first, then what needs Kubernetes' own types.
-#[must_use]
-pub fn check(document: &Value) -> Vec<FieldError> {
-    let mut errors = match frontend::compile(document, frontend::Options::default()) {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors,
-    };
-    let spec = document.get("spec").cloned().unwrap_or_default();
-    match serde_json::from_value::<WorkflowSpec>(spec) {
-        Ok(spec) => {
-            for (i, node) in spec.nodes.iter().enumerate() {
-                if errors.len() >= frontend::MAX_ERRORS {
-                    break;
-                }
-                let more = check_node(&format!("spec.nodes[{i}]"), node);
-                errors.extend(
-                    more.into_iter().filter(|e| errors.iter().all(|known| known.path != e.path)).collect::<Vec<_>>(),
-                );
-            }
-        }
-        Err(error) if errors.is_empty() => errors.push(FieldError {
-            path: "spec".to_owned(),
-            problem: error.to_string(),
-            fix: "see `kubectl explain workflow.spec`".to_owned(),
-        }),
-        Err(_) => {}
-    }
-    errors
-}
-
-/// What an update must not change.
+/// What an update must not change. The policy of `manifests/base/frozen.yaml` refuses it first; this
+/// speaks where that is not installed.
 fn frozen(old: &Value, new: &Value) -> Vec<FieldError> {
     let empty = serde_json::Map::new();
     let spec = |v: &'_ Value| v.get("spec").and_then(Value::as_object).cloned().unwrap_or_else(|| empty.clone());
@@ -99,12 +72,9 @@ fn frozen(old: &Value, new: &Value) -> Vec<FieldError> {
     names.sort();
     names.dedup();
     let changed = names.into_iter().filter(|n| !MUTABLE.contains(&n.as_str()) && old.get(*n) != new.get(*n));
+    let (problem, fix) = FROZEN.split_once("; ").unwrap_or((FROZEN, ""));
     let mut errors: Vec<FieldError> = changed
-        .map(|name| FieldError {
-            path: format!("spec.{name}"),
-            problem: "cannot change once the Workflow exists".to_owned(),
-            fix: "submit a new Workflow; only spec.cancel and spec.ttlSecondsAfterFinished may change".to_owned(),
-        })
+        .map(|name| FieldError { path: format!("spec.{name}"), problem: problem.to_owned(), fix: fix.to_owned() })
         .collect();
     let canceled = |spec: &serde_json::Map<String, Value>| spec.get("cancel") == Some(&Value::Bool(true));
     if canceled(&old) && !canceled(&new) {
@@ -139,10 +109,11 @@ fn answer(uid: String, errors: &[FieldError]) -> ReviewOut {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use serde_json::json;
 
     fn admission() -> Admission {
-        Admission::new("flowforge-system", "flowforge-dag-controller")
+        Admission::new("flowforge-system", "flowforge-dag-controller", &Config::default().topology_levels)
     }
 
     fn workflow(nodes: &Value) -> Value {
@@ -197,6 +168,20 @@ mod tests {
         let out = create(&workflow(&nodes));
         assert!(out.message().contains("imgae"), "{}", out.message());
         assert!(out.message().contains("restartPolicy"), "{}", out.message());
+    }
+
+    #[test]
+    fn a_topology_level_is_one_of_the_clusters_own() {
+        let nodes = |level: &str| workflow(&json!([{"id": "a", "image": "x", "topology": {"required": level}}]));
+        let review = |admission: Admission, level: &str| {
+            let request = json!({"request": {"uid": "u", "operation": "CREATE", "object": nodes(level)}});
+            admission.review(&serde_json::to_vec(&request).unwrap()).unwrap()
+        };
+        assert!(review(admission(), "rack").allowed());
+        assert!(review(admission(), "pod").message().contains("write one of zone, block, rack"));
+        let own = Admission::new("flowforge-system", "flowforge-dag-controller", &["pod".to_owned()]);
+        assert!(review(own.clone(), "pod").allowed());
+        assert!(review(own, "rack").message().contains("write one of pod"));
     }
 
     #[test]

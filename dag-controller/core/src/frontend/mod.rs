@@ -36,13 +36,22 @@ pub const DEFAULT_LEVELS: &[&str] = &["zone", "block", "rack", "nvlink", "host"]
 pub struct Options<'a> {
     /// Unknown fields are mistakes. The API server drops them before it asks a webhook, so only a lint sees them.
     pub strict: bool,
-    /// The names of the topology levels.
-    pub levels: &'a [&'a str],
+    /// The topology levels that a node may name.
+    pub levels: Levels<'a>,
+}
+
+/// Topology levels as far as they are known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Levels<'a> {
+    /// These, wide to narrow.
+    These(&'a [&'a str]),
+    /// Not known here: somebody else checks the name.
+    Any,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { strict: false, levels: DEFAULT_LEVELS }
+        Self { strict: false, levels: Levels::These(DEFAULT_LEVELS) }
     }
 }
 

@@ -11,7 +11,7 @@ use super::errors::{Errors, FieldError, Path, echo};
 use super::graph::{self, Draft};
 use super::schema::{self, get};
 use super::storage::{self, Taken};
-use super::{MAX_NODES, MAX_REPLICAS, Options, pod_template, syntax};
+use super::{Levels, MAX_NODES, MAX_REPLICAS, Options, pod_template, syntax};
 use crate::dag::{Dag, MemberLost, NodeSpec};
 use crate::names;
 use serde_json::{Map, Value, json};
@@ -330,12 +330,11 @@ fn check_topology(path: &Path, node: &Map<String, Value>, options: Options<'_>, 
 }
 
 fn check_level(path: &Path, value: &Value, options: Options<'_>, errors: &mut Errors) {
-    let Some(level) = schema::text(path, value, errors) else { return };
-    if !options.levels.contains(&level) {
-        let fix = errors.look_alike(level, options.levels.iter().copied()).map_or_else(
-            || format!("write one of {}", options.levels.join(", ")),
-            |near| format!("did you mean {near}?"),
-        );
+    let (Some(level), Levels::These(levels)) = (schema::text(path, value, errors), options.levels) else { return };
+    if !levels.contains(&level) {
+        let fix = errors
+            .look_alike(level, levels.iter().copied())
+            .map_or_else(|| format!("write one of {}", levels.join(", ")), |near| format!("did you mean {near}?"));
         errors.push(path, format!("{} is no topology level", echo(level)), fix);
     }
 }

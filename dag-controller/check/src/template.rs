@@ -1,35 +1,27 @@
 //! What is wrong with a `podTemplate`, by field: the part of the checks that needs Kubernetes' own types.
 //!
-//! Unknown fields are found by decoding, encoding again and comparing: what did not survive is not a field.
+//! Unknown fields are found by decoding, encoding again and comparing: what did not survive is not a field. The API server
+//! does not find them, because the CRD leaves the template open.
 
-use flowforge_api::workflow::WorkflowNode;
 use flowforge_dag_controller_core::frontend::FieldError;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde::Deserialize as _;
 use serde_json::Value;
-
-use super::template::parse;
 
 const MAX_UNKNOWN: usize = 20;
 
-/// Complaints about the template of `node`, whose path in the Workflow is `path` (`spec.nodes[3]`).
-#[must_use]
-pub fn check_node(path: &str, node: &WorkflowNode) -> Vec<FieldError> {
-    let Some(raw) = &node.pod_template else { return Vec::new() };
-    let path = format!("{path}.podTemplate");
-    let template = match parse(node) {
+/// Complaints about a template at `path` (`spec.nodes[3].podTemplate`).
+pub(crate) fn check(path: &str, raw: &Value) -> Vec<FieldError> {
+    let template = match PodTemplateSpec::deserialize(raw) {
         Ok(template) => template,
         Err(error) => {
             let fix = "write it as the `template` of a Deployment: `metadata` and `spec` of a Pod";
-            return vec![complaint(path, format!("is no pod template: {error}"), fix.to_owned())];
+            return vec![complaint(path.to_owned(), format!("is no pod template: {error}"), fix.to_owned())];
         }
     };
     let mut errors = Vec::new();
-    let policy = template.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
-    if let Some(policy) = policy.filter(|p| *p != "Never") {
-        let problem = format!("is {policy:?}, but members of a gang are not restarted in place");
-        errors.push(complaint(format!("{path}.spec.restartPolicy"), problem, "remove it, or set Never".to_owned()));
-    }
     if let Ok(known) = serde_json::to_value(&template) {
-        unknown_fields(raw, &known, &path, &mut errors);
+        unknown_fields(raw, &known, path, &mut errors);
     }
     errors
 }
@@ -71,9 +63,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn check(template: Value) -> Vec<String> {
-        let node = WorkflowNode { id: "a".into(), pod_template: Some(template), ..WorkflowNode::default() };
-        let mut paths: Vec<String> = check_node("spec.nodes[0]", &node).into_iter().map(|e| e.path).collect();
+    #[expect(clippy::needless_pass_by_value, reason = "templates are written in place")]
+    fn paths(template: Value) -> Vec<String> {
+        let mut paths: Vec<String> =
+            check("spec.nodes[0].podTemplate", &template).into_iter().map(|e| e.path).collect();
         paths.sort();
         paths
     }
@@ -89,7 +82,7 @@ mod tests {
                 "volumes": [{"name": "v", "emptyDir": {}}],
             },
         });
-        assert_eq!(check(template), Vec::<String>::new());
+        assert_eq!(paths(template), Vec::<String>::new());
     }
 
     #[test]
@@ -103,13 +96,11 @@ mod tests {
             "spec.nodes[0].podTemplate.spec.containers[0].imgae",
             "spec.nodes[0].podTemplate.spec.hostNetwrok",
         ];
-        assert_eq!(check(template), expected);
+        assert_eq!(paths(template), expected);
     }
 
     #[test]
-    fn a_value_of_the_wrong_type_and_another_restart_policy_are_refused() {
-        assert_eq!(check(json!({"spec": {"containers": "main"}})), ["spec.nodes[0].podTemplate"]);
-        let always = json!({"spec": {"containers": [], "restartPolicy": "Always"}});
-        assert_eq!(check(always), ["spec.nodes[0].podTemplate.spec.restartPolicy"]);
+    fn a_value_of_the_wrong_type_is_refused() {
+        assert_eq!(paths(json!({"spec": {"containers": "main"}})), ["spec.nodes[0].podTemplate"]);
     }
 }

@@ -1,0 +1,107 @@
+//! Every mistake in a Workflow, as the admission webhook and `flowforge lint` say it: one check, the same texts.
+//!
+//! ```text
+//!   document ──> the core's front end: fields, names, mounts, graph ──┐
+//!            └─> Kubernetes' own types: the spec, each podTemplate  ──┴─> one list, each place named once
+//! ```
+//! The core knows no Kubernetes types, and the command line depends on no shell: what both need of the two stands here.
+
+mod template;
+
+use flowforge_api::workflow::WorkflowSpec;
+use flowforge_dag_controller_core::frontend::{self, FieldError, Options};
+use serde::Deserialize as _;
+use serde_json::Value;
+
+/// Every mistake in a Workflow manifest or its short form, the front end's first. Linear in its size.
+#[must_use]
+pub fn check(document: &Value, options: Options<'_>) -> Vec<FieldError> {
+    let mut errors = frontend::compile(document, options).err().unwrap_or_default();
+    let manifest = frontend::to_manifest(document);
+    let (root, spec) = match &manifest {
+        Some(manifest) => ("workflow", manifest.get("spec")),
+        None => ("spec", document.get("spec")),
+    };
+    let Some(spec) = spec else { return errors };
+    check_templates(root, spec, &mut errors);
+    // What no rule above names, decoding still finds; its text knows no path.
+    if errors.is_empty()
+        && let Err(error) = WorkflowSpec::deserialize(spec)
+    {
+        errors.push(FieldError {
+            path: root.to_owned(),
+            problem: error.to_string(),
+            fix: "see `kubectl explain workflow.spec`".to_owned(),
+        });
+    }
+    errors
+}
+
+fn check_templates(root: &str, spec: &Value, errors: &mut Vec<FieldError>) {
+    let nodes = spec.get("nodes").and_then(Value::as_array);
+    for (at, node) in nodes.into_iter().flatten().enumerate() {
+        if errors.len() >= frontend::MAX_ERRORS {
+            return;
+        }
+        let Some(raw) = node.get("podTemplate").filter(|t| !t.is_null()) else { continue };
+        for error in template::check(&format!("{root}.nodes[{at}].podTemplate"), raw) {
+            if errors.iter().all(|known| known.path != error.path) {
+                errors.push(error);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn paths(document: &Value, strict: bool) -> Vec<String> {
+        check(document, Options { strict, ..Options::default() }).into_iter().map(|e| e.path).collect()
+    }
+
+    fn manifest(nodes: &Value) -> Value {
+        json!({"apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow", "metadata": {"name": "wf"},
+            "spec": {"nodes": nodes}})
+    }
+
+    #[test]
+    fn a_good_workflow_has_no_mistake_in_either_form() {
+        let nodes = json!([{"id": "a", "podTemplate": {"spec": {"containers": [{"name": "main", "image": "x"}]}}}]);
+        assert_eq!(paths(&manifest(&nodes), true), Vec::<String>::new());
+        let short = json!({"workflow": {"name": "wf", "storage": {"claimRef": "nas"}, "nodes": nodes}});
+        assert_eq!(paths(&short, true), Vec::<String>::new());
+    }
+
+    #[test]
+    fn both_halves_speak_and_each_place_is_named_once() {
+        let nodes = json!([
+            {"id": "a", "replicas": 0, "image": "x"},
+            {"id": "b", "podTemplate": {"sepc": 1, "spec": {"restartPolicy": "Always",
+                "containers": [{"name": "main", "image": "x", "imgae": "y"}]}}},
+        ]);
+        let expected = [
+            "spec.nodes[0].replicas",
+            "spec.nodes[1].podTemplate.sepc",
+            "spec.nodes[1].podTemplate.spec.restartPolicy",
+            "spec.nodes[1].podTemplate.spec.containers[0].imgae",
+        ];
+        assert_eq!(paths(&manifest(&nodes), true), expected);
+        let short = json!({"workflow": {"name": "wf", "nodes": nodes}});
+        assert_eq!(paths(&short, true), expected.map(|path| path.replacen("spec", "workflow", 1)));
+    }
+
+    #[test]
+    fn a_value_that_only_kubernetes_types_refuse_is_found() {
+        let nodes = json!([{"id": "a", "image": "x", "affinity": {"nodeAffinity": 3}}]);
+        assert_eq!(paths(&manifest(&nodes), false), ["spec"]);
+    }
+
+    #[test]
+    fn what_is_no_document_at_all_has_one_mistake() {
+        for document in [json!(null), json!([1]), json!("x"), json!({"spec": [], "kind": 1}), json!({"workflow": 3})] {
+            assert!(!paths(&document, true).is_empty(), "{document}");
+        }
+    }
+}
