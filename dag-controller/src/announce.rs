@@ -59,7 +59,10 @@ impl Announcer {
     /// Announces a milestone of a workflow.
     pub fn announce(&self, flow: &Flow, milestone: Milestone) {
         match milestone {
-            Milestone::WorkflowStarted => self.on_workflow(flow, "Started", EventType::Normal, String::new()),
+            Milestone::WorkflowStarted => {
+                let nodes = flow.state().map_or(0, |s| s.progress().1);
+                self.on_workflow(flow, "Started", EventType::Normal, format!("{nodes} nodes"));
+            }
             Milestone::WorkflowEnded => self.workflow_ended(flow),
             Milestone::Released(node) => self.on_node(flow, node, "Released", EventType::Normal),
             Milestone::Scheduled(node) => self.on_node(flow, node, "Scheduled", EventType::Normal),
@@ -72,14 +75,20 @@ impl Announcer {
 
     /// Announces that a workflow can not run.
     pub fn refused(&self, flow: &Flow) {
-        if let Body::Refused(cause) = &flow.body {
+        if let Body::Refused(refused) = &flow.body {
+            let cause = &refused.cause;
             self.on_workflow(flow, cause.reason.as_str(), EventType::Warning, cause.message());
         }
     }
 
     fn workflow_ended(&self, flow: &Flow) {
         let Some(state) = flow.state() else { return };
-        let note = state.cause().map(|c| format!("{}: {}", c.reason, c.message())).unwrap_or_default();
+        let (ended, all) = state.progress();
+        let note = match state.cause().map(|c| (c.reason, c.message())) {
+            None => format!("{ended} of {all} nodes"),
+            Some((reason, message)) if message.is_empty() => reason.to_string(),
+            Some((reason, message)) => format!("{reason}: {message}"),
+        };
         match state.phase() {
             WorkflowPhase::Succeeded => self.on_workflow(flow, "Succeeded", EventType::Normal, note),
             WorkflowPhase::Canceled => self.on_workflow(flow, "Canceled", EventType::Normal, note),

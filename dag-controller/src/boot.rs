@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use crate::convert::{has_finalizer, ms, place};
 use crate::exec::PodRef;
-use crate::flow::{Body, Flow, Sight};
+use crate::flow::{Body, Flow, Refused, Sight, ttl_ms};
 use crate::inputs::{FlowKey, Input, Kind, seed_of};
 use crate::ledger::core_phase;
 use crate::shard::{Shared, judge};
@@ -119,8 +119,8 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         });
     };
     let spec = Arc::new(workflow.spec.clone());
-    if let Some(cause) = recorded_refusal(&workflow) {
-        let mut flow = Flow::new(key.clone(), &workflow, spec, Body::Refused(Box::new(cause)));
+    if let Some(refused) = recorded_refusal(&workflow, now_ms) {
+        let mut flow = Flow::new(key.clone(), &workflow, spec, Body::Refused(Box::new(refused)));
         flow.lane.sent = sent(&workflow);
         return Some(Built {
             flow: Some(flow),
@@ -129,10 +129,12 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         });
     }
     let document = serde_json::to_value(&*workflow).unwrap_or_default();
-    let compiled = match frontend::compile(&document, frontend::Options::default()) {
+    // A level's name was checked when the workflow was made; a configuration that changed since must not end its run.
+    let options = frontend::Options { strict: false, levels: frontend::Levels::Any };
+    let compiled = match frontend::compile(&document, options) {
         Ok(compiled) => compiled,
         Err(errors) => {
-            let body = Body::Refused(Box::new(invalid(&errors)));
+            let body = Body::Refused(Box::new(Refused { cause: invalid(&errors), at_ms: now_ms }));
             let flow = Flow::new(key.clone(), &workflow, spec, body);
             return Some(Built {
                 flow: Some(flow),
@@ -142,9 +144,8 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         }
     };
     let dag = Arc::new(compiled.dag);
-    let ttl = spec.ttl_seconds_after_finished.and_then(|s| u64::try_from(s).ok());
     let seed = seed_of(&workflow.uid().unwrap_or_default());
-    let config = shared.config.core(seed, ttl.map(|s| s.saturating_mul(1000)));
+    let config = shared.config.core(seed, ttl_ms(&spec));
     // A state without facts gives the flow its names; the real one follows from what it recognises.
     let blank = rebuild(
         Arc::clone(&dag),
@@ -160,7 +161,7 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
     let hold = judge(&flow, &shared.storage);
     let unstarted = observed.gangs.is_empty() && workflow.status.as_ref().is_none_or(|s| s.started_at.is_none());
     if let Some(cause) = hold.as_ref().filter(|c| c.reason == Reason::ClaimNotShared && unstarted) {
-        flow.body = Body::Refused(Box::new(cause.clone()));
+        flow.body = Body::Refused(Box::new(Refused { cause: cause.clone(), at_ms: now_ms }));
         flow.lane.sent = None;
         return Some(Built { flow: Some(flow), commands: Vec::new(), orphans });
     }
@@ -230,11 +231,13 @@ fn orphans<'a>(pods: impl Iterator<Item = &'a WatchedPod>) -> Vec<PodRef> {
 }
 
 /// A refusal that a former term wrote down is final.
-fn recorded_refusal(workflow: &Workflow) -> Option<Cause> {
+fn recorded_refusal(workflow: &Workflow, now_ms: u64) -> Option<Refused> {
     let status = workflow.status.as_ref().filter(|s| s.phase == Some(WorkflowPhase::Failed))?;
     let reason = Reason::parse(status.reason.as_deref()?);
     let refused = matches!(reason, Reason::InvalidSpec | Reason::ClaimNotShared) && status.started_at.is_none();
-    refused.then(|| Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default()))
+    let cause = || Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default());
+    let at_ms = status.finished_at.as_ref().map_or(now_ms, |t| ms(t.0));
+    refused.then(|| Refused { cause: cause(), at_ms })
 }
 
 /// The status as a write of ours that has been made: what is already so is not written again.

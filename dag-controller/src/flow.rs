@@ -6,7 +6,7 @@
 //! ```
 //! What must hold: an object speaks for an attempt only when its controller is the Gang (or the Workflow) of our UID;
 //! facts of one object reach the core in the order of its resourceVersions, whichever way they came. The spec is that of
-//! the first sight: later changes of it are not read, apart from `cancel`.
+//! the first sight, and a policy in the API server keeps it so; only `cancel` and `ttlSecondsAfterFinished` are read again.
 
 use flowforge_api::gang::Gang;
 use flowforge_api::names::finalizer;
@@ -39,6 +39,8 @@ pub struct Flow {
     pub finalizers: Vec<String>,
     /// The spec of the first sight.
     pub spec: Arc<WorkflowSpec>,
+    /// `spec.ttlSecondsAfterFinished` as it is now, in milliseconds.
+    pub ttl_ms: Option<u64>,
     /// What it is.
     pub body: Body,
     /// Attempts whose Gang was asked for or seen.
@@ -58,7 +60,16 @@ pub enum Body {
     /// It runs or ran.
     State(Box<State>),
     /// It can not run.
-    Refused(Box<Cause>),
+    Refused(Box<Refused>),
+}
+
+/// A workflow that can not run: it has ended when it began.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub cause: Cause,
+    /// Since when.
+    pub at_ms: u64,
 }
 
 /// Writing of a workflow's status.
@@ -165,6 +176,7 @@ impl Flow {
             generation: None,
             finalizers: Vec::new(),
             spec,
+            ttl_ms: ttl_ms(&workflow.spec),
             body,
             attempts: BTreeMap::new(),
             lane: StatusLane::default(),
@@ -200,10 +212,14 @@ impl Flow {
         }
     }
 
-    /// What the Workflow's wishes mean to the core.
-    #[must_use]
-    pub fn wishes(workflow: &Workflow) -> Vec<Event> {
+    /// Takes note of the Workflow's wishes; what they mean to the core.
+    pub fn on_wishes(&mut self, workflow: &Workflow) -> Vec<Event> {
         let mut events = Vec::new();
+        let ttl_ms = ttl_ms(&workflow.spec);
+        if self.ttl_ms != ttl_ms {
+            self.ttl_ms = ttl_ms;
+            events.push(Event::Ttl(ttl_ms));
+        }
         if workflow.spec.cancel {
             events.push(Event::Cancel);
         }
@@ -211,6 +227,15 @@ impl Flow {
             events.push(Event::Delete);
         }
         events
+    }
+
+    /// When a workflow that can not run shall be deleted.
+    #[must_use]
+    pub fn refused_until_ms(&self) -> Option<u64> {
+        match &self.body {
+            Body::Refused(refused) => Some(refused.at_ms.saturating_add(self.ttl_ms?)),
+            Body::State(_) => None,
+        }
     }
 
     /// Finalizers without ours, when ours is there.
@@ -406,6 +431,13 @@ impl Flow {
             self.attempts.retain(|_, a| !a.lane.ended || a.pods.values().any(|p| p.facts.finalizer && !p.gone));
         }
     }
+}
+
+/// `spec.ttlSecondsAfterFinished` in milliseconds.
+#[must_use]
+pub fn ttl_ms(spec: &WorkflowSpec) -> Option<u64> {
+    let seconds = u64::try_from(spec.ttl_seconds_after_finished?).ok()?;
+    Some(seconds.saturating_mul(1000))
 }
 
 /// The resourceVersion as a number; 0 where it is none.

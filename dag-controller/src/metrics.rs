@@ -1,8 +1,11 @@
 //! The controller's own metrics. Label values come from the enums below and from nowhere else.
 
+use flowforge_dag_controller_core::engine::State;
+use flowforge_dag_controller_core::{Milestone, WorkflowPhase};
 use flowforge_runtime::metrics::{doubling_buckets, register};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts};
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// A closed set of label values.
 pub trait LabelValue: Copy + 'static {
@@ -203,8 +206,31 @@ impl Metrics {
         self.writes.with_label_values(&[kind.text(), outcome.text()]).inc();
     }
 
-    /// Notes that a node spent `seconds` in `phase`.
-    pub fn phase_took(&self, phase: TimedPhase, seconds: f64) {
-        self.phases.with_label_values(&[phase.text()]).observe(seconds);
+    /// Counts what a milestone ends.
+    pub fn reached(&self, state: &State, milestone: Milestone) {
+        match milestone {
+            Milestone::WorkflowEnded => {
+                let label = match state.phase() {
+                    WorkflowPhase::Succeeded => Ended::Succeeded,
+                    WorkflowPhase::Canceled => Ended::Canceled,
+                    _ => Ended::Failed,
+                };
+                self.workflows_ended.with(label).inc();
+            }
+            Milestone::NodeEnded(at) => {
+                let node = state.node(at);
+                self.phase_took(TimedPhase::Scheduling, node.released_at_ms, node.started_at_ms);
+                self.phase_took(TimedPhase::Running, node.started_at_ms, node.finished_at_ms);
+            }
+            _ => {}
+        }
+    }
+
+    fn phase_took(&self, phase: TimedPhase, from_ms: Option<u64>, to_ms: Option<u64>) {
+        let elapsed_ms = to_ms.zip(from_ms).and_then(|(to, from)| to.checked_sub(from));
+        if let Some(elapsed_ms) = elapsed_ms {
+            let seconds = Duration::from_millis(elapsed_ms).as_secs_f64();
+            self.phases.with_label_values(&[phase.text()]).observe(seconds);
+        }
     }
 }

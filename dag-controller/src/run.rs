@@ -291,7 +291,7 @@ impl Runner<'_> {
         let cx = status::Context { generation: flow.generation, conditions: &flow.conditions, now_ms: self.now_ms };
         let composed = match &flow.body {
             Body::State(state) => status::compose(state, &cx),
-            Body::Refused(cause) => status::refused(cause, flow.spec.nodes.len(), &cx),
+            Body::Refused(refused) => status::refused(refused, flow.spec.nodes.len(), &cx),
         };
         let patch = status::merge_patch(&composed);
         if flow.lane.sent.as_ref() == Some(&patch) {

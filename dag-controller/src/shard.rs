@@ -12,7 +12,7 @@
 
 use flowforge_api::Workflow;
 use flowforge_dag_controller_core::engine::{State, apply};
-use flowforge_dag_controller_core::{AttemptKey, Command, Event, MemberKey, Milestone, Reason, WorkflowPhase};
+use flowforge_dag_controller_core::{AttemptKey, Command, Event, MemberKey, Reason};
 use flowforge_runtime::Leadership;
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,9 +24,9 @@ use crate::boot::{Boot, Built, Found, build};
 use crate::config::Config;
 use crate::convert::{has_finalizer, ms, place};
 use crate::exec::{self, Outcome, PodRef};
-use crate::flow::{Body, Flow, Sight};
+use crate::flow::{Body, Flow, Refused, Sight};
 use crate::inputs::{Departed, FlowKey, Inbox, Input, Kind};
-use crate::metrics::{Ended as EndedLabel, Metrics, Queue, TimedPhase};
+use crate::metrics::{Metrics, Queue};
 use crate::run::{Alarm, Ended, Jobs, Left, Runner};
 use crate::storage;
 use crate::watch::{Nodes, StorageTable};
@@ -176,10 +176,11 @@ impl Shard {
             return;
         };
         flow.note(&workflow.metadata);
-        if flow.released {
+        let (released, events) = (flow.released, flow.on_wishes(&workflow));
+        if released {
             self.with_runner(&key, arrived, |runner, flow| runner.release(flow));
         }
-        let events = Flow::wishes(&workflow);
+        self.set_expiry(&key);
         self.drive(&key, events, arrived);
     }
 
@@ -211,19 +212,27 @@ impl Shard {
     /// Tells the user that a workflow can not run, unless that was told before.
     fn refuse(&mut self, key: &FlowKey, arrived: Instant) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        if let Some(ttl) = flow.spec.ttl_seconds_after_finished.and_then(|s| u64::try_from(s).ok()) {
-            let at = now_ms().saturating_add(ttl.saturating_mul(1000));
-            flow.wake_at_ms = Some(at);
-            self.alarms.insert((at, key.clone(), Alarm::Expired));
-        }
-        if flow.lane.sent.is_some() {
+        let told = flow.lane.sent.is_some();
+        self.set_expiry(key);
+        if told {
             return;
         }
+        let Some(flow) = self.flows.get_mut(key) else { return };
         self.shared.announcer.refused(flow);
         self.with_runner(key, arrived, |runner, flow| {
             flow.lane.dirty = true;
             runner.write_status(flow);
         });
+    }
+
+    /// Sets when a workflow that can not run shall be deleted; an alarm for another time rings in vain.
+    fn set_expiry(&mut self, key: &FlowKey) {
+        let Some(flow) = self.flows.get_mut(key).filter(|f| f.state().is_none()) else { return };
+        let at = flow.refused_until_ms();
+        if flow.wake_at_ms != at {
+            flow.wake_at_ms = at;
+            self.set(key, at.map(|at| (at, Alarm::Expired)));
+        }
     }
 
     fn on_workflow_gone(&mut self, key: &FlowKey, uid: &str) {
@@ -314,7 +323,7 @@ impl Shard {
             let cause = judge(flow, &self.shared.storage);
             match cause {
                 Some(cause) if cause.reason == Reason::ClaimNotShared && !started => {
-                    flow.body = Body::Refused(Box::new(cause));
+                    flow.body = Body::Refused(Box::new(Refused { cause, at_ms: now_ms() }));
                     flow.lane.sent = None;
                     self.refuse(&key, arrived);
                 }
@@ -474,7 +483,9 @@ impl Shard {
         self.set(key, left.alarms);
         if let Some(flow) = self.flows.get(key) {
             for milestone in left.milestones {
-                note(flow, milestone, &self.shared.metrics);
+                if let Some(state) = flow.state() {
+                    self.shared.metrics.reached(state, milestone);
+                }
                 self.shared.announcer.announce(flow, milestone);
             }
         }
@@ -550,35 +561,6 @@ fn pod_ref(pod: &WatchedPod) -> PodRef {
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
         name: pod.metadata.name.clone().unwrap_or_default(),
         uid: pod.metadata.uid.clone().unwrap_or_default(),
-    }
-}
-
-/// Counts what a milestone ends.
-fn note(flow: &Flow, milestone: Milestone, metrics: &Metrics) {
-    let Some(state) = flow.state() else { return };
-    match milestone {
-        Milestone::WorkflowEnded => {
-            let label = match state.phase() {
-                WorkflowPhase::Succeeded => EndedLabel::Succeeded,
-                WorkflowPhase::Canceled => EndedLabel::Canceled,
-                _ => EndedLabel::Failed,
-            };
-            metrics.workflows_ended.with(label).inc();
-        }
-        Milestone::NodeEnded(at) => {
-            let node = state.node(at);
-            let seconds = |from: Option<u64>, to: Option<u64>| {
-                let elapsed = to?.checked_sub(from?)?;
-                Some(Duration::from_millis(elapsed).as_secs_f64())
-            };
-            if let Some(seconds) = seconds(node.released_at_ms, node.started_at_ms) {
-                metrics.phase_took(TimedPhase::Scheduling, seconds);
-            }
-            if let Some(seconds) = seconds(node.started_at_ms, node.finished_at_ms) {
-                metrics.phase_took(TimedPhase::Running, seconds);
-            }
-        }
-        _ => {}
     }
 }
 

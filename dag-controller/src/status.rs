@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
 
 use crate::convert::{ms, time};
+use crate::flow::Refused;
 use crate::ledger::{core_phase, counts, gang_phase};
 
 /// Fields that a merge patch must remove when they are absent.
@@ -45,25 +46,40 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
         nodes: state.nodes().map(|view| node_status(state, &view)).collect(),
         conditions: Vec::new(),
     };
-    let waits = cause.filter(|c| is_storage(c.reason) && !state.phase().is_over());
-    status.conditions = conditions(phase, waits.is_none(), &status, cx);
+    let waits = cause.filter(|c| is_storage(c.reason) && !state.phase().is_over()).map(Why::of);
+    let end = cause.map_or_else(|| Why { reason: format!("{phase:?}"), message: String::new() }, Why::of);
+    status.conditions = conditions(phase, waits.as_ref(), &end, cx);
     status
 }
 
 /// The status of a workflow that cannot run.
 #[must_use]
-pub fn refused(cause: &Cause, nodes: usize, cx: &Context<'_>) -> WorkflowStatus {
+pub fn refused(refused: &Refused, nodes: usize, cx: &Context<'_>) -> WorkflowStatus {
+    let cause = &refused.cause;
     let mut status = WorkflowStatus {
         phase: Some(WorkflowPhase::Failed),
         reason: Some(cause.reason.as_str().to_owned()),
         message: message(&cause.message()),
         progress: Some(format!("0/{nodes}")),
         observed_generation: cx.generation,
-        finished_at: time(cx.now_ms),
+        finished_at: time(refused.at_ms),
         ..WorkflowStatus::default()
     };
-    status.conditions = conditions(WorkflowPhase::Failed, false, &status, cx);
+    let why = Why::of(cause);
+    status.conditions = conditions(WorkflowPhase::Failed, Some(&why), &why, cx);
     status
+}
+
+/// Reason and message of a condition.
+struct Why {
+    reason: String,
+    message: String,
+}
+
+impl Why {
+    fn of(cause: &Cause) -> Self {
+        Self { reason: cause.reason.as_str().to_owned(), message: message(&cause.message()).unwrap_or_default() }
+    }
 }
 
 /// The merge patch that makes the status so: absent fields are removed.
@@ -124,36 +140,41 @@ fn with_wait(cause: String, wait: &str) -> String {
     }
 }
 
-fn conditions(phase: WorkflowPhase, accepted: bool, status: &WorkflowStatus, cx: &Context<'_>) -> Vec<Condition> {
-    let over = matches!(phase, WorkflowPhase::Succeeded | WorkflowPhase::Failed | WorkflowPhase::Canceled);
-    let reason = status.reason.clone().unwrap_or_default();
-    let text = status.message.clone().unwrap_or_default();
-    let phase_name = format!("{phase:?}");
-    let end_reason = if reason.is_empty() { phase_name.clone() } else { reason.clone() };
-    let going = if over { phase_name } else { "Running".to_owned() };
+/// The conditions, as `kubectl wait --for=condition=…` reads them.
+///
+/// | phase            | Accepted        | Complete         | Succeeded        | Failed          |
+/// |------------------|-----------------|------------------|------------------|-----------------|
+/// | Pending, Running | True, or False: | False            | False            | False           |
+/// | Succeeded        | the reason it   | True             | True             | False           |
+/// | Failed           | waits for or    | True: why        | False: why       | True: why       |
+/// | Canceled         | was refused for | True: why        | False: why       | False           |
+///
+/// A message stands only where the cell says so; elsewhere the reason is the phase.
+fn conditions(phase: WorkflowPhase, refusal: Option<&Why>, end: &Why, cx: &Context<'_>) -> Vec<Condition> {
+    use WorkflowPhase::{Canceled, Failed, Succeeded};
+    let plain = Why { reason: format!("{phase:?}"), message: String::new() };
+    let why = |applies: bool| if applies { end } else { &plain };
+    let complete =
+        Why { reason: plain.reason.clone(), message: why(matches!(phase, Failed | Canceled)).message.clone() };
+    let accepted = Why { reason: condition::ACCEPTED.to_owned(), message: String::new() };
     let entries = [
-        (condition::ACCEPTED, accepted, if accepted { "Accepted".to_owned() } else { reason }, &text),
-        (condition::COMPLETE, over, going.clone(), &text),
-        (
-            condition::SUCCEEDED,
-            phase == WorkflowPhase::Succeeded,
-            if over { end_reason.clone() } else { going.clone() },
-            &text,
-        ),
-        (condition::FAILED, phase == WorkflowPhase::Failed, if over { end_reason } else { going }, &text),
+        (condition::ACCEPTED, refusal.is_none(), refusal.unwrap_or(&accepted)),
+        (condition::COMPLETE, matches!(phase, Succeeded | Failed | Canceled), &complete),
+        (condition::SUCCEEDED, phase == Succeeded, why(matches!(phase, Failed | Canceled))),
+        (condition::FAILED, phase == Failed, why(phase == Failed)),
     ];
-    entries.into_iter().filter_map(|(kind, holds, reason, text)| condition(kind, holds, reason, text, cx)).collect()
+    entries.into_iter().filter_map(|(kind, holds, why)| condition(kind, holds, why, cx)).collect()
 }
 
-fn condition(kind: &str, holds: bool, reason: String, text: &str, cx: &Context<'_>) -> Option<Condition> {
+fn condition(kind: &str, holds: bool, why: &Why, cx: &Context<'_>) -> Option<Condition> {
     let status = if holds { "True" } else { "False" };
     let kept = cx.conditions.iter().find(|c| c.type_ == kind && c.status == status);
     let last_transition_time = kept.map(|c| c.last_transition_time.clone()).or_else(|| time(cx.now_ms))?;
     Some(Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason,
-        message: if holds || kind == condition::ACCEPTED { text.to_owned() } else { String::new() },
+        reason: why.reason.clone(),
+        message: why.message.clone(),
         last_transition_time,
         observed_generation: cx.generation,
     })
@@ -242,3 +263,7 @@ fn core_node(phase: NodePhase) -> CoreNode {
         NodePhase::Skipped => CoreNode::Skipped,
     }
 }
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

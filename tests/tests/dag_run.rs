@@ -147,6 +147,72 @@ fn a_cancel_stops_what_runs_and_skips_the_rest() {
 }
 
 #[test]
+fn the_api_server_itself_freezes_the_spec_and_a_changed_ttl_counts_at_once() {
+    cases(|world| async move {
+        // The webhook is not asked about this namespace: as when it was down.
+        let api = world.workflows("kube-system");
+        let more = json!({"defaults": {"labels": {"team": "a"}}});
+        let object = workflow("frozen", json!([node("a", 1, 600_000, &[])]), more);
+        api.create(&PostParams::default(), &object).await.unwrap();
+        world.runs("kube-system", "frozen", "a", 1).await;
+        let mut other = json!({"nodes": [node("a", 2, 600_000, &[]), node("b", 1, 100, &[])]});
+        other["nodes"][1]["podTemplate"] = json!({"metadata": {"labels": {"x": "y"}}});
+        let rows = [
+            ("spec.nodes", other),
+            ("spec.nodes", json!({"nodes": [node("a", 1, 500_000, &[])]})),
+            ("spec.defaults", json!({"defaults": {"labels": {"team": "b"}}})),
+            ("spec.defaults", json!({"defaults": null})),
+            ("spec.storage", json!({"storage": [{"claimRef": "nas"}]})),
+            ("spec.schedulerName", json!({"schedulerName": "other"})),
+            ("spec.schedulerName", json!({"schedulerName": null})),
+        ];
+        for (field, spec) in rows {
+            let patch = Patch::Merge(json!({"spec": spec}));
+            let refused = api.patch("frozen", &PatchParams::default(), &patch).await.unwrap_err().to_string();
+            assert!(refused.contains(field) && refused.contains("submit a new Workflow"), "{field}: {refused}");
+            assert!(refused.len() < 2000, "{} bytes: {refused}", refused.len());
+        }
+        // A label is no change of the spec; nor does the restarted controller see another one.
+        let patch = Patch::Merge(json!({"metadata": {"labels": {"seen": "yes"}}}));
+        api.patch("frozen", &PatchParams::default(), &patch).await.unwrap();
+        // It would be kept for ever; a second after its end it is not wanted any more.
+        world.end("kube-system", "frozen-a-1-0", 0).await;
+        world.reaches("kube-system", "frozen", WorkflowPhase::Succeeded).await;
+        let patch = Patch::Merge(json!({"spec": {"ttlSecondsAfterFinished": 1}}));
+        api.patch("frozen", &PatchParams::default(), &patch).await.unwrap();
+        until("it has expired", || async {
+            match api.get_opt("frozen").await.map_err(|e| e.to_string())? {
+                None => Ok(()),
+                Some(_) => Err("it is there".to_owned()),
+            }
+        })
+        .await;
+    });
+}
+
+#[test]
+fn two_workflows_whose_names_run_together_do_not_meet() {
+    cases(|world| async move {
+        world.namespace("clash").await;
+        world.submit("clash", "a", json!([node("b-c", 2, 200, &[])]), json!({})).await;
+        world.submit("clash", "a-b", json!([node("c", 2, 200, &[])]), json!({})).await;
+        for name in ["a", "a-b"] {
+            world.reaches("clash", name, WorkflowPhase::Succeeded).await;
+        }
+        let mut gangs: Vec<String> = world
+            .gangs("clash")
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .into_iter()
+            .filter_map(|g| g.metadata.name)
+            .collect();
+        gangs.sort();
+        assert_eq!(gangs, ["a-b--c-1", "a-b-c-1"]);
+    });
+}
+
+#[test]
 fn a_deleted_workflow_takes_everything_with_it() {
     cases(|world| async move {
         world.namespace("delete").await;

@@ -30,6 +30,8 @@ pub enum Event {
     Recorded(Vec<MemberKey>),
     /// No node is released while there is a reason to wait (a claim is missing, …); `None` lets the workflow go on.
     Hold(Option<Box<Cause>>),
+    /// `spec.ttlSecondsAfterFinished`, in milliseconds; `None` keeps the ended workflow.
+    Ttl(Option<u64>),
     /// `spec.cancel` is true.
     Cancel,
     /// The workflow has a deletionTimestamp.

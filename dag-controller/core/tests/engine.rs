@@ -385,6 +385,26 @@ fn an_ended_workflow_expires() {
 }
 
 #[test]
+fn a_time_to_live_may_change_before_and_after_the_end() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.tell(Event::Ttl(Some(50_000)));
+    assert_eq!(run.wake_at_ms, None, "it has not ended");
+    for id in ["preprocess", "train", "eval", "publish"] {
+        run.succeed(id);
+    }
+    let end_ms = run.now_ms;
+    assert_eq!(run.wake_at_ms, Some(end_ms + 50_000));
+    run.tell(Event::Ttl(Some(5_000)));
+    assert_eq!(run.wake_at_ms, Some(end_ms + 5_000), "sooner");
+    run.tell(Event::Ttl(Some(20_000)));
+    assert_eq!(run.wake(), "", "later: the earlier time is not ours any more");
+    run.tell(Event::Ttl(None));
+    assert_eq!(run.wake(), "", "never");
+    run.tell(Event::Ttl(Some(1_000)));
+    assert_eq!(run.wake(), "expire", "at once, because that time is over");
+}
+
+#[test]
 fn a_rank_that_is_done_with_does_not_run_again() {
     let (mut run, _) = Run::new(MemberLost::Fail);
     run.succeed("preprocess");

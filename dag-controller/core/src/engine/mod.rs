@@ -96,6 +96,7 @@ pub fn apply(state: &mut State, event: Event, now_ms: u64, out: &mut Vec<Command
             }
         }
         Event::Hold(cause) => state.on_hold(cause),
+        Event::Ttl(ttl_ms) => state.on_ttl(ttl_ms),
         Event::Cancel => state.on_cancel(now_ms, out),
         Event::Delete => state.on_delete(now_ms, out),
         Event::Timer => state.on_timer(now_ms, out),
@@ -238,7 +239,10 @@ impl State {
                     let attempt = self.nodes.get(node.at()).map_or(0, |n| n.attempt);
                     self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::on_timer);
                 }
-                Wake::Ttl if self.phase.is_over() && !self.delete => out.push(Command::DeleteWorkflow),
+                // A deadline from before a longer time to live was wished for is not ours any more.
+                Wake::Ttl if !self.delete && self.ttl_at_ms().is_some_and(|at_ms| at_ms <= now_ms) => {
+                    out.push(Command::DeleteWorkflow);
+                }
                 Wake::Ttl => {}
             }
         }

@@ -250,10 +250,23 @@ impl State {
         out.push(Command::Announce(Milestone::WorkflowEnded));
     }
 
+    pub(super) fn on_ttl(&mut self, ttl_ms: Option<u64>) {
+        if self.config.ttl_ms != ttl_ms {
+            self.config.ttl_ms = ttl_ms;
+            self.set_ttl();
+        }
+    }
+
     /// Sets the deadline of an ended workflow that shall be deleted.
     pub(super) fn set_ttl(&mut self) {
-        if let (Some(ttl_ms), Some(finished_at_ms)) = (self.config.ttl_ms, self.finished_at_ms) {
-            self.timers.set(finished_at_ms.saturating_add(ttl_ms), Wake::Ttl);
+        if let Some(at_ms) = self.ttl_at_ms() {
+            self.timers.set(at_ms, Wake::Ttl);
         }
+    }
+
+    /// When the ended workflow shall be deleted.
+    pub(super) fn ttl_at_ms(&self) -> Option<u64> {
+        let finished_at_ms = self.finished_at_ms.filter(|_| self.phase.is_over())?;
+        Some(finished_at_ms.saturating_add(self.config.ttl_ms?))
     }
 }
