@@ -17,7 +17,7 @@ struct Args {
     /// What is tested.
     #[arg(long, value_enum, default_value_t = What::Protocol)]
     subject: What,
-    /// Lines of the transcript that a failure shows.
+    /// Lines of the transcript that the first failure shows.
     #[arg(long, default_value_t = 60)]
     lines: usize,
 }
@@ -37,15 +37,23 @@ fn main() -> anyhow::Result<()> {
         What::Engine => Subject::Engine,
     };
     let started = Instant::now();
+    let mut failed = 0_u64;
     for seed in args.first..args.first + args.seeds {
         if let Err(failure) = run_seed(seed, subject) {
-            let skip = failure.transcript.len().saturating_sub(args.lines);
-            failure.transcript.iter().skip(skip).for_each(|line| eprintln!("{line}"));
-            anyhow::bail!("seed {seed}: {}", failure.violation);
+            // The first failure is shown whole, the others by name: together they say what they have in common.
+            if failed == 0 {
+                let skip = failure.transcript.len().saturating_sub(args.lines);
+                failure.transcript.iter().skip(skip).for_each(|line| eprintln!("{line}"));
+            }
+            eprintln!("seed {seed}: {}", failure.violation);
+            failed += 1;
         }
         if (seed + 1) % 1_000 == 0 {
             eprintln!("{} seeds, {:.0} s", seed + 1 - args.first, started.elapsed().as_secs_f64());
         }
+    }
+    if failed > 0 {
+        anyhow::bail!("{failed} of {} seeds failed", args.seeds);
     }
     println!("{} seeds ran clean in {:.1} s", args.seeds, started.elapsed().as_secs_f64());
     Ok(())

@@ -69,7 +69,7 @@ impl World {
         }
         for rank in 0..size.max(1) {
             let gated = self.faults.blow_every_ms > 0 && self.prng.per_mille(100);
-            self.api.create_pod(workload.pod(rank, gated));
+            self.api.create_pod(PodInfo { created_at_ms: self.now, ..workload.pod(rank, gated) });
         }
         self.workloads.insert(name, workload);
     }
@@ -147,7 +147,7 @@ impl World {
                 self.change_workload(&workload.name, |workload| workload.incarnations = incarnation);
                 let pod = Workload { incarnations: incarnation, ..workload.clone() }.pod(rank, false);
                 self.say(|| format!("* {} is made", pod.key.name));
-                self.api.create_pod(pod);
+                self.api.create_pod(PodInfo { created_at_ms: self.now, ..pod });
             }
         }
     }

@@ -273,7 +273,7 @@ impl Toy {
         let key = key_of(gang);
         let of_gang = |pod: &&PodInfo| pod.gang.as_ref().is_some_and(|membership| membership.name == gang.name);
         let counts = |pod: &&PodInfo| of_gang(pod) && !pod.deleting && pod.phase != PodPhase::Failed;
-        let members: Vec<PodInfo> = self.pods.values().filter(counts).cloned().collect();
+        let members = one_per_rank(self.pods.values().filter(counts));
         let done = members.iter().filter(|pod| pod.phase == PodPhase::Succeeded).count();
         let live: Vec<&PodInfo> = members.iter().filter(|pod| !pod.phase.is_terminal()).collect();
         let bound = live.iter().filter(|pod| pod.node_name.is_some()).count();
@@ -324,6 +324,19 @@ impl Toy {
         // An error means that it is open already, or that the journal is full: the next run looks again.
         let _ = self.protocol.adopt(found, now, fx);
     }
+}
+
+/// Of several pods of one rank the bound one counts, else the youngest: the others are about to go.
+fn one_per_rank<'a>(pods: impl Iterator<Item = &'a PodInfo>) -> Vec<PodInfo> {
+    let mut of_rank: BTreeMap<Option<u32>, &PodInfo> = BTreeMap::new();
+    for pod in pods {
+        let precedes = |pod: &PodInfo| (pod.node_name.is_some(), pod.created_at_ms, pod.key.uid.clone());
+        let held = of_rank.entry(pod.gang.as_ref().and_then(|gang| gang.rank)).or_insert(pod);
+        if precedes(pod) > precedes(held) {
+            *held = pod;
+        }
+    }
+    of_rank.into_values().cloned().collect()
 }
 
 fn key_of(gang: &GangInfo) -> GangKey {

@@ -39,6 +39,7 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
     ("members exist", "the rest of the gang's members must be created"),
     ("more are gated", "whoever put the scheduling gates on the members must remove them"),
     ("waiting a moment", "nothing: it goes on by itself within a second or so"),
+    ("another pod of the gang has rank", "nothing, when the other one is going away; else give each pod its own flowforge.dev/rank"),
     ("members already", "nothing: surplus pods wait; delete them, or raise the gang's size"),
     ("members stand in several domains", "delete the members outside of one domain, or drop the required level"),
     ("is not configured", "name one of the levels, or configure it: kubectl -n flowforge-system get configmaps"),
@@ -224,6 +225,7 @@ mod tests {
             R::SizeMissing,
             R::UnknownRole("ps".into()),
             R::Surplus(4),
+            R::RankTaken(3),
             R::UnknownGang,
             R::GangEnded,
             R::BindRefused("no".into()),
@@ -236,7 +238,7 @@ mod tests {
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
-                R::UnknownRole(_) | R::Surplus(_) | R::UnknownGang | R::GangEnded => {}
+                R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}
                 R::BindRefused(_) | R::Undone(_) => {}
             }
         }

@@ -13,6 +13,9 @@ use crate::snapshot::{NodeId, Place, PodId};
 use smol_str::SmolStr;
 use std::sync::Arc;
 
+/// Why the intent of a gang that has ended is undone.
+pub(super) const ENDED: &str = "the gang has ended";
+
 /// A call of the protocol that follows from its effects; made after all of them were taken.
 enum Answer {
     Replanned(GangKey, Replanned),
@@ -103,7 +106,17 @@ impl Engine {
         if let Some(entity) = entity {
             self.queue.remove(entity);
         }
+        if self.is_closed(&gang) {
+            answers.push(Answer::Abort(gang.clone(), ENDED.to_owned()));
+        }
         self.flights.insert(gang, flight);
+    }
+
+    /// Whether the very gang of this key is declared to have ended.
+    fn is_closed(&self, key: &GangKey) -> bool {
+        let declared = self.gang_of_key(key).and_then(|id| self.gangs.get(id)?.declared.as_ref());
+        let GangKey::Gang { uid, .. } = key else { return false };
+        declared.is_some_and(|gang| gang.closed && uid.as_ref().is_none_or(|uid| *uid == gang.uid))
     }
 
     /// A pod is bound where it was planned.

@@ -1,6 +1,7 @@
 //! Facts from the watches: what they change in the snapshot, the gangs and the queue.
 
 use super::Engine;
+use super::binding::ENDED;
 use crate::event::RelistedKind;
 use crate::gang::GangId;
 use crate::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
@@ -137,7 +138,7 @@ impl Engine {
         let closed = gang.closed;
         let id = self.gangs.declare(gang);
         if closed && let Some(key) = self.key_of(id) {
-            self.protocol.abort(&key, "the gang has ended", now, &mut self.fx);
+            self.protocol.abort(&key, ENDED, now, &mut self.fx);
         }
     }
 

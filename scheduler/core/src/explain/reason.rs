@@ -61,6 +61,8 @@ pub enum Reason {
     UnknownRole(SmolStr),
     /// More pods than the gang has replicas.
     Surplus(u32),
+    /// Another pod of the gang has this rank.
+    RankTaken(u32),
     /// The Gang that the pod was made for is unknown or another one has its name.
     UnknownGang,
     /// The gang ended.
@@ -118,6 +120,7 @@ impl Reason {
             | Self::SizeMissing
             | Self::UnknownRole(_)
             | Self::Surplus(_)
+            | Self::RankTaken(_)
             | Self::UnknownGang
             | Self::GangEnded => Cures::GANG_CHANGED.and(scheduling_gates::CURED_BY),
             Self::BindRefused(_) | Self::Undone(_) => Cures::POD_CHANGED,
@@ -166,6 +169,9 @@ impl fmt::Display for Reason {
             Self::UnknownRole(role) => write!(f, "role \"{role}\" is not one of the gang's roles"),
             Self::Surplus(size) => {
                 write!(f, "the gang has its {size} members already; this one waits for a free place in it")
+            }
+            Self::RankTaken(rank) => {
+                write!(f, "another pod of the gang has rank {rank}; each rank is placed once")
             }
             Self::UnknownGang => f.write_str("the Gang that this pod was made for does not exist"),
             Self::GangEnded => f.write_str("the gang has ended; its pods are no longer placed"),

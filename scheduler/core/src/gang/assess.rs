@@ -2,7 +2,8 @@
 //!
 //! Members are live pods of the current attempt: failed and deleting ones do not count, succeeded ones do. A gang is ready
 //! when each role's bound, succeeded and ready pods reach its minimum, and either all replicas exist or `settle` has passed
-//! since the last arrival. Pods beyond the replicas wait. Once the minimum is live, further members (replacements) are
+//! since the last arrival. Pods beyond the replicas wait, and so do pods of a rank that another has: of two that wait the
+//! younger goes, for the older is being replaced. Once the minimum is live, further members (replacements) are
 //! planned as they come. `O(members)`.
 
 use super::table::GangRecord;
@@ -10,7 +11,7 @@ use crate::explain::Reason;
 use crate::model::{Millis, PodInfo, PodPhase};
 use crate::snapshot::{Cluster, Place, PodId};
 use smol_str::SmolStr;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How many members must be live: in total and per role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -203,10 +204,8 @@ fn count(gang: &GangRecord, members: &[Member<'_>], roles: &Roles, total: u32, r
         let done = of_role.iter().filter(|m| is_done(m)).count();
         let (live, done) = (saturate(live), saturate(done));
         let free = replicas.saturating_sub(live) as usize;
-        let taken: BTreeSet<u32> =
-            of_role.iter().filter(|m| is_bound(m) || is_done(m)).filter_map(|m| rank_of(m)).collect();
-        let mut waiting: Vec<&&Member<'_>> = of_role.iter().filter(|m| is_waiting(m)).collect();
-        waiting.sort_by_key(|m| rank_of(m).is_some_and(|rank| taken.contains(&rank)));
+        let (mut waiting, twins) = one_per_rank(&of_role);
+        result.strangers.extend(twins.iter().map(|(m, rank)| (m.id, Reason::RankTaken(*rank))));
         let surplus = waiting.split_off(free.min(waiting.len()));
         result.strangers.extend(surplus.iter().map(|m| (m.id, Reason::Surplus(*replicas))));
         let vacant = saturate(free - waiting.len());
@@ -234,6 +233,30 @@ fn count(gang: &GangRecord, members: &[Member<'_>], roles: &Roles, total: u32, r
     result.pending.sort_by_key(|id| rank.get(id).copied());
     let priority = |id: &PodId| members.get(*rank.get(id)?).map(|m| m.info.priority);
     result.priority = result.pending.iter().filter_map(priority).min().unwrap_or(0);
+}
+
+/// The members that wait, in order, and those that wait in vain because their rank is another's: a rank is named by a label
+/// once per role in the declared form, once per gang role label in the plain one. Of two that wait the younger goes.
+fn one_per_rank<'a, 'b>(of_role: &[&'b Member<'a>]) -> (Vec<&'b Member<'a>>, Vec<(&'b Member<'a>, u32)>) {
+    let role_of = |m: &'b Member<'_>| m.info.gang.as_ref().map(|g| &g.role);
+    let age = |m: &'b Member<'_>| (m.info.created_at_ms, &m.info.key.name, &m.info.key.uid);
+    let mut holders: BTreeMap<_, &'b Member<'a>> = BTreeMap::new();
+    for &member in of_role.iter().filter(|m| is_bound(m) || is_done(m) || is_waiting(m)) {
+        let Some(rank) = rank_of(member) else { continue };
+        let holder = holders.entry((role_of(member), rank)).or_insert(member);
+        let standing = |m: &Member<'_>| is_bound(m) || is_done(m);
+        if !standing(holder) && (standing(member) || age(member) > age(holder)) {
+            *holder = member;
+        }
+    }
+    let (mut waiting, mut twins) = (Vec::new(), Vec::new());
+    for &member in of_role.iter().filter(|m| is_waiting(m)) {
+        match rank_of(member).filter(|rank| holders.get(&(role_of(member), *rank)).is_none_or(|h| h.id != member.id)) {
+            Some(rank) => twins.push((member, rank)),
+            None => waiting.push(member),
+        }
+    }
+    (waiting, twins)
 }
 
 fn readiness(
@@ -405,14 +428,32 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_with_the_rank_of_a_live_member_comes_last() {
+    fn a_pod_with_the_rank_of_a_live_member_is_never_planned() {
         let declared = gang("g", &[("worker", 2, 1)]);
         let live = declared_member(&declared, "worker", 0).on("n1");
         let mut twin = declared_member(&declared, "worker", 0).uid("twin");
         twin.key.name = "a-twin".into();
-        let seen = look(Some(declared.clone()), vec![live, twin, declared_member(&declared, "worker", 1)], 0);
+        let other = declared_member(&declared, "worker", 1);
+        let seen = look(Some(declared.clone()), vec![live.clone(), twin.clone(), other], 0);
         assert_eq!((seen.pending.len(), seen.strangers.len()), (1, 1));
-        assert_eq!(seen.strangers[0].1, Reason::Surplus(2));
+        assert_eq!(seen.strangers[0].1, Reason::RankTaken(0));
+        let seen = look(Some(declared.clone()), vec![live, twin], 0);
+        assert_eq!((seen.readiness, seen.pending.len(), seen.strangers.len()), (Readiness::Idle, 0, 1));
+    }
+
+    #[test]
+    fn of_two_pods_of_one_rank_only_the_younger_is_planned() {
+        let mut pods = of(2, 2);
+        let mut successor = pods[0].clone().uid("successor");
+        (successor.key.name, successor.created_at_ms) = ("a-successor".into(), 5_000);
+        pods.push(successor);
+        let seen = look(None, pods.clone(), 0);
+        assert!(matches!(seen.readiness, Readiness::Ready(_)), "{seen:?}");
+        assert_eq!((seen.pending.len(), seen.strangers.len()), (2, 1));
+        assert_eq!(seen.strangers[0].1, Reason::RankTaken(0));
+        // A gang is not complete by a second pod of a rank that it has.
+        pods.remove(1);
+        assert_eq!(look(None, pods, 0).readiness, Readiness::Waiting(Reason::Incomplete(1, 2, 0)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::{Cx, Protocol, Timer};
 use crate::command::{Command, Observation};
 use crate::model::{PodInfo, PodPhase};
 use smol_str::SmolStr;
+use std::collections::BTreeMap;
 
 impl Protocol {
     /// Draws the conclusion from an intent's tally, whatever changed it.
@@ -179,7 +180,7 @@ impl Protocol {
         let Some(seq) = self.by_gang.get(&GangKey::of(pod)).copied() else { return };
         let Some(intent) = self.intents.get(&seq).filter(|intent| intent.moves_forward()) else { return };
         let usable = pod.ours && !pod.gated && !pod.deleting && pod.phase != PodPhase::Failed;
-        let Some(index) = vacant_slot(intent, pod).filter(|_| usable) else { return };
+        let Some((index, rank)) = vacant_slot(intent, pod).filter(|_| usable) else { return };
         let lost = intent.members[index].pod.clone();
         if let Some(pod) = intent.members[index].replaces.clone() {
             cx.fx.effects.push(Effect::Release { pod });
@@ -193,7 +194,7 @@ impl Protocol {
                 pod: pod.key.clone(),
                 resource_version: pod.resource_version.clone(),
                 owner: pod.owner.clone(),
-                rank: member.rank.or(pod.gang.as_ref().and_then(|gang| gang.rank)),
+                rank: rank.or(pod.gang.as_ref().and_then(|gang| gang.rank)),
                 node: member.node.clone(),
                 fact: Fact::Unbound,
                 change,
@@ -273,16 +274,36 @@ impl Protocol {
     }
 }
 
-/// The vacant slot that a pod may take: of its role and shape, and of its rank where both are known. A slot of unknown rank
-/// is not for a pod whose rank has a slot of its own, which is about to be vacant.
-fn vacant_slot(intent: &Intent, pod: &PodInfo) -> Option<usize> {
+/// The vacant slot that a pod may take, and the rank that the slot stands for: of the pod's role and shape, and of its rank
+/// where both are known. A slot of unknown rank is not for a pod whose rank has a slot of its own, which is about to be
+/// vacant. O(members · log members).
+fn vacant_slot(intent: &Intent, pod: &PodInfo) -> Option<(usize, Option<u32>)> {
     let rank = pod.gang.as_ref().and_then(|gang| gang.rank);
     let (role, shape) = (role_of(pod), shape_of(pod));
-    let has_own = intent.members.iter().any(|member| rank.is_some() && member.role == role && member.rank == rank);
-    let fits = |member: &Member| {
-        let ranks_agree = if has_own { member.rank == rank } else { member.rank.is_none() || rank.is_none() };
+    let owners = slots_of_ranks(intent, &role);
+    let has_own = rank.is_some_and(|rank| owners.contains_key(&rank));
+    let stands_for =
+        |index: usize| intent.members[index].rank.filter(|rank| owners.get(rank).is_some_and(|owner| *owner == index));
+    let fits = |(index, member): &(usize, &Member)| {
+        let vacant = member.fact == Fact::Gone && member.role == role;
         let shapes_agree = member.shape.is_none_or(|wanted| wanted == shape);
-        member.fact == Fact::Gone && member.role == role && ranks_agree && shapes_agree
+        let slot = stands_for(*index);
+        let ranks_agree = if has_own { slot == rank } else { slot.is_none() || rank.is_none() };
+        vacant && shapes_agree && ranks_agree
     };
-    intent.members.iter().position(fits)
+    intent.members.iter().enumerate().find(fits).map(|(index, _)| (index, stands_for(index)))
+}
+
+/// The slot of each rank of a role. A pod on its way out and its successor may both have been taken in under one rank: the
+/// slot of the live one is the rank's, the other is for whatever rank has none.
+fn slots_of_ranks(intent: &Intent, role: &str) -> BTreeMap<u32, usize> {
+    let mut owners: BTreeMap<u32, usize> = BTreeMap::new();
+    for (index, member) in intent.members.iter().enumerate().filter(|(_, member)| member.role == role) {
+        let Some(rank) = member.rank else { continue };
+        let owner = owners.entry(rank).or_insert(index);
+        if intent.members[*owner].fact == Fact::Gone && member.fact != Fact::Gone {
+            *owner = index;
+        }
+    }
+    owners
 }

@@ -170,6 +170,28 @@ fn a_new_leader_finishes_what_the_journal_holds() {
 }
 
 #[test]
+fn a_new_leader_undoes_the_intent_of_a_gang_that_has_ended() {
+    let ended = |closed| Event::GangUpsert(Box::new(GangInfo { closed, ..gang("g", &[("worker", 2, 2)]) }));
+    let mut old = Scene::new();
+    old.hold_binds = true;
+    old.nodes((0..2).map(|i| dgx(&format!("d{i}"), "b1", "r1")));
+    old.see(ended(false));
+    (0..2).for_each(|r| old.create(declared_member(&gang("g", &[("worker", 2, 2)]), "worker", r)));
+    old.run();
+    let first = old.held.remove(0);
+    old.hold_binds = false;
+    old.answer_one(first);
+    let mut new = Scene::follower();
+    new.journal = old.journal.clone();
+    new.nodes((0..2).map(|i| dgx(&format!("d{i}"), "b1", "r1")));
+    new.see(ended(true));
+    old.pods.values().cloned().for_each(|p| new.create(p));
+    new.lead(2);
+    assert_eq!((new.binds, new.bound_of("g")), (0, 0));
+    assert_eq!((new.engine.stats().open_intents, new.engine.stats().assumed), (0, 0));
+}
+
+#[test]
 fn a_node_lost_during_the_bind_is_replaced_by_another() {
     let mut s = Scene::new();
     s.nodes((0..3).map(|i| dgx(&format!("d{i}"), "b1", "r1")));

@@ -208,3 +208,64 @@ fn a_slot_of_unknown_rank_is_not_for_a_pod_whose_rank_has_its_own() {
           write slot 0 @3: 1/3 1-1.0 open [g-0@n0 g-1@-]
     "#]]);
 }
+
+#[test]
+fn a_slot_whose_rank_a_live_member_has_is_for_the_rank_that_has_none() {
+    let mut scene = Scene::leading();
+    // The first g-0 is being deleted, which the watch did not tell when its successor was planned beside it.
+    scene.begin(plan_of(&[(pod("g-0"), "n0"), (successor(), "n1")]));
+    scene.journal_ok(0);
+    scene.bind_ok("g-0b");
+    scene.pod_gone(&pod("g-0"));
+    scene.pod("a third pod of rank 0 comes", &PodInfo { key: pod("g-0c").key, ..successor() });
+    scene.pod("g-1 comes", &pod("g-1"));
+    scene.check(&expect![[r#"
+        > begin gang ns/g
+          write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-0b@n1]
+        > slot 0: ok
+          bind g-0 @10 to n0 (1-1)
+          bind g-0b @40 to n1 (1-1)
+        > bind g-0b: ok
+          CONFIRM g-0b on n1
+        > g-0 is gone
+          LOST g-0 worker 0
+          observe Repair
+        > a third pod of rank 0 comes
+        > g-1 comes
+          write slot 0 @3: 1/3 1-1.0 open [g-1@- g-0b@n1]
+    "#]]);
+}
+
+#[test]
+fn of_two_vacant_slots_of_one_rank_one_is_for_the_rank_that_has_none() {
+    let mut scene = Scene::leading();
+    scene.begin(plan_of(&[(pod("g-0"), "n0"), (successor(), "n1"), (pod("g-2"), "n2")]));
+    scene.journal_ok(0);
+    scene.bind_ok("g-2");
+    scene.pod_gone(&pod("g-0"));
+    scene.pod_gone(&successor());
+    scene.pod("g-1 comes", &pod("g-1"));
+    scene.pod("a third pod of rank 0 comes", &PodInfo { key: pod("g-0c").key, ..successor() });
+    scene.journal_ok(0);
+    scene.check(&expect![[r#"
+        > begin gang ns/g
+          write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-0b@n1 g-2@n2]
+        > slot 0: ok
+          bind g-0 @10 to n0 (1-1)
+          bind g-0b @40 to n1 (1-1)
+          bind g-2 @10 to n2 (1-1)
+        > bind g-2: ok
+          CONFIRM g-2 on n2
+        > g-0 is gone
+          LOST g-0 worker 0
+          observe Repair
+        > g-0b is gone
+          LOST g-0b worker 0
+        > g-1 comes
+          write slot 0 @3: 1/3 1-1.0 open [g-0@n0 g-1@- g-2@n2]
+        > a third pod of rank 0 comes
+        > slot 0: ok
+          REPLAN g-1 (was n1) for g-0b-uid
+          write slot 0 @4: 1/4 1-1.0 open [g-0c@- g-1@- g-2@n2]
+    "#]]);
+}
