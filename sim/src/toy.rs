@@ -227,6 +227,8 @@ impl Toy {
                         self.assumed.insert(pod.uid, node);
                     }
                 }
+                let pods: Vec<&PodInfo> = self.pods.values().filter(|pod| GangKey::of(pod) == gang).collect();
+                self.protocol.recovered(&gang, &pods, now, fx);
             }
             Effect::Fenced { .. } => self.assumed.clear(),
             Effect::HeldPartial { .. } => self.held += 1,

@@ -4,7 +4,7 @@ use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, EventKind, GangSchedulingStatus, Observation};
 use crate::explain::{Reason, Refusal};
 use crate::gang::{Ask, GangId, Planned, plan};
-use crate::model::{Millis, PodKey};
+use crate::model::{Millis, PodInfo, PodKey};
 use crate::plugins::Cures;
 use crate::protocol::{Cause, Effect, Ending, GangKey, ReplanMember, Replanned, Timings};
 use crate::queue::Entity;
@@ -21,6 +21,7 @@ enum Answer {
     Replanned(GangKey, Replanned),
     Abort(GangKey, String),
     NodeGone(SmolStr),
+    Recovered(GangKey),
     Offer(GangId),
 }
 
@@ -41,6 +42,7 @@ impl Engine {
                     Answer::Replanned(gang, answer) => self.protocol.replanned(&gang, answer, now, &mut self.fx),
                     Answer::Abort(gang, why) => self.protocol.abort(&gang, &why, now, &mut self.fx),
                     Answer::NodeGone(name) => self.protocol.on_node_gone(&name, now, &mut self.fx),
+                    Answer::Recovered(gang) => self.tell_recovered(&gang, now),
                     Answer::Offer(gang) => self.offer(gang, now),
                 }
             }
@@ -77,7 +79,7 @@ impl Engine {
             }
             Effect::WriteRefused { gang: None, .. } => {}
             Effect::JournalUnreadable { .. } => self.journal_lost = true,
-            Effect::Closed { gang, outcome, timings } => self.on_closed(&gang, outcome, timings, now, out),
+            Effect::Closed { gang, outcome, gone, timings } => self.on_closed(&gang, outcome, &gone, timings, now, out),
         }
     }
 
@@ -109,7 +111,16 @@ impl Engine {
         if self.is_closed(&gang) {
             answers.push(Answer::Abort(gang.clone(), ENDED.to_owned()));
         }
+        answers.push(Answer::Recovered(gang.clone()));
         self.flights.insert(gang, flight);
+    }
+
+    /// Tells the protocol what is known of the pods of a recovered intent.
+    fn tell_recovered(&mut self, gang: &GangKey, now: Millis) {
+        let members = self.flights.get(gang).map(|flight| &flight.members);
+        let pods = members.into_iter().flatten().filter_map(|pod| self.snapshot.cluster().info(*pod));
+        let pods: Vec<&PodInfo> = pods.collect();
+        self.protocol.recovered(gang, &pods, now, &mut self.fx);
     }
 
     /// Whether the very gang of this key is declared to have ended.
@@ -250,7 +261,16 @@ impl Engine {
         self.write_gang_status(id, status, out);
     }
 
-    fn on_closed(&mut self, key: &GangKey, outcome: Ending, timings: Timings, now: Millis, out: &mut Vec<Command>) {
+    fn on_closed(
+        &mut self,
+        key: &GangKey,
+        outcome: Ending,
+        gone: &[PodKey],
+        timings: Timings,
+        now: Millis,
+        out: &mut Vec<Command>,
+    ) {
+        self.doom(key, gone);
         let flight = self.flights.remove(key).unwrap_or_default();
         self.drop_vacant(&flight);
         match (key, outcome) {
@@ -268,6 +288,15 @@ impl Engine {
                 self.report_live(id, now, out);
             }
             (GangKey::Gang { .. }, Ending::Undone { cause }) => self.on_gang_undone(key, &flight, &cause, now, out),
+        }
+    }
+
+    /// These members count as deleting until the watch says so.
+    fn doom(&mut self, key: &GangKey, gone: &[PodKey]) {
+        let known = gone.iter().filter_map(|pod| self.snapshot.cluster().find_pod(&pod.uid)).collect::<Vec<_>>();
+        if let Some(gang) = self.gang_of_key(key).and_then(|id| self.gangs.get_mut(id)) {
+            let members: Vec<PodId> = known.into_iter().filter(|pod| gang.members.contains(pod)).collect();
+            gang.doomed.extend(members);
         }
     }
 
@@ -305,13 +334,6 @@ impl Engine {
 
     fn on_gang_undone(&mut self, key: &GangKey, flight: &Flight, cause: &Cause, now: Millis, out: &mut Vec<Command>) {
         let Some(id) = self.gang_of_key(key) else { return };
-        let Some(gang) = self.gangs.get_mut(id) else { return };
-        // Every member of the intent is unbound, deleting or gone; those that still look bound are being deleted. Other pods
-        // of the gang, which someone else may have bound meanwhile, are as they look.
-        let cluster = self.snapshot.cluster();
-        let bound = |pod: &&PodId| cluster.pod(**pod).is_some_and(|p| matches!(p.place, Place::Bound(_)));
-        let doomed: Vec<PodId> = flight.members.iter().filter(bound).copied().collect();
-        gang.doomed.extend(doomed);
         let unbound: Vec<PodId> = flight.members.iter().copied().filter(|p| self.is_unbound(*p)).collect();
         let refusal = self.refusal_of(key, undone(cause));
         self.report(&unbound, &refusal, out);

@@ -24,7 +24,7 @@ pub struct GangRecord {
     pub last_arrival_ms: Millis,
     /// Whether its minimum was live at once while this process looked.
     pub whole_once: bool,
-    /// Members that were deleted by a rollback; they count as deleting until the watch says so.
+    /// Members that an intent found gone or deleted; they count as deleting until the watch says so.
     pub doomed: BTreeSet<PodId>,
 }
 

@@ -33,11 +33,12 @@ impl Protocol {
     pub(super) fn drive(&mut self, seq: u64, index: usize, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get(&seq) else { return };
         let Some(member) = intent.members.get(index) else { return };
-        if member.op.is_some() {
+        if member.op.is_some() || intent.dormant {
             return;
         }
         if matches!(intent.phase, Phase::RollingBack { .. }) && member.fact == Fact::Bound && !self.tolerant(member) {
             // Bound by someone else after the rollback was decided: not ours to delete.
+            self.update(seq, index, |member| member.spared = true);
             return self.learn_gone(seq, index, cx);
         }
         let durable = intent.slots.get(member.part as usize).map(|slot| self.slots[*slot].durable);
@@ -148,7 +149,17 @@ impl Protocol {
         true
     }
 
-    /// A consistent read found the pod unbound.
+    /// What a list shows of an inherited member that nothing was learned of yet. It may be older than the present, which
+    /// the precondition of the next command finds out.
+    pub(super) fn learn_listed(&mut self, seq: u64, index: usize, pod: &PodInfo, cx: &mut Cx<'_>) {
+        let unsure = self.member(seq, index).is_some_and(|member| member.fact == Fact::Unsure && member.failures == 0);
+        let same = self.intents.get(&seq).is_some_and(|intent| GangKey::of(pod) == intent.gang);
+        if unsure && same && !self.learn_final(seq, index, pod, cx) {
+            self.learn_unbound(seq, index, pod, cx);
+        }
+    }
+
+    /// A read or a list found the pod unbound.
     fn learn_unbound(&mut self, seq: u64, index: usize, pod: &PodInfo, cx: &mut Cx<'_>) {
         let epoch = self.epoch;
         let shape = shape_of(pod);
@@ -327,7 +338,6 @@ fn next_step(phase: &Phase, member: &Member, recorded: bool) -> Step {
         (Fact::Bound, _) if !member.marked => R::Mark,
         (Fact::Bound, _) => R::Delete,
         (Fact::Unbound, _) if member.left && member.may_land() => R::Fence,
-        (Fact::Unbound, Goal::Bind) if member.inherited => R::Fence,
         (Fact::Unbound, Goal::Bind) if recorded && *phase == Phase::Open => R::Bind,
         (Fact::Unbound, Goal::Bind) => return Step::Nothing,
         (Fact::Unbound, Goal::Place | Goal::Undo | Goal::Evict) if member.may_land() => R::Fence,

@@ -25,7 +25,8 @@ pub enum Effect {
         by_epoch: u64,
     },
     /// An intent of a former leader is open: assume every member on its node (where it is not seen bound elsewhere),
-    /// do not plan the gang, and call `on_node_gone` for nodes that no longer exist.
+    /// do not plan the gang, call `abort` where it has ended and `on_node_gone` for nodes that no longer exist, and then
+    /// answer by `recovered`; nothing is commanded for its members before.
     Recovered {
         /// The gang.
         gang: GangKey,
@@ -105,6 +106,8 @@ pub enum Effect {
         gang: GangKey,
         /// How it ended.
         outcome: Ending,
+        /// Members whose pod is gone or going, whatever the watch still shows of them.
+        gone: Vec<PodKey>,
         /// When what happened.
         timings: Timings,
     },

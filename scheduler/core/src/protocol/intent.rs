@@ -113,6 +113,8 @@ pub(super) struct Member {
     pub(super) asked: bool,
     /// The planned node that is known to be lost.
     pub(super) lost_node: Option<SmolStr>,
+    /// Bound by someone else while it was undone, and not ours to delete: gone for the intent alone.
+    pub(super) spared: bool,
     /// It was bound once: what it holds is no assumption any more.
     pub(super) was_bound: bool,
     /// The pod whose slot it took, until a place was asked for.
@@ -165,6 +167,7 @@ impl Member {
             vacated: true,
             asked: false,
             lost_node: None,
+            spared: false,
             was_bound: false,
             replaces: None,
         }
@@ -267,6 +270,8 @@ pub(super) struct Intent {
     pub(super) awaits: BTreeMap<usize, u64>,
     /// The journal held it as a whole once: Bindings may have been sent.
     pub(super) in_force: bool,
+    /// Inherited, and the engine has not said yet what it knows of the members: nothing is commanded for them.
+    pub(super) dormant: bool,
 }
 
 impl Intent {
@@ -394,6 +399,7 @@ impl Protocol {
             refusal: None,
             awaits: BTreeMap::new(),
             in_force: false,
+            dormant: false,
         };
         intent.timings.members = intent.len();
         let journaled = intent.members.len() > 1;
@@ -517,6 +523,8 @@ impl Protocol {
     /// to a place that was given away), and the gang may be planned again. O(members).
     fn finish(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.remove(&seq) else { return };
+        let gone = |member: &&Member| member.fact == Fact::Gone && !member.spared && !member.left;
+        let gone = intent.members.iter().filter(gone).map(|member| member.pod.clone()).collect();
         for member in intent.members.iter().filter(|member| !member.pod.uid.is_empty()) {
             self.by_uid.remove(&member.pod.uid);
             if member.fact == Fact::Unbound || member.fact == Fact::Gone && !member.was_bound {
@@ -534,7 +542,7 @@ impl Protocol {
         self.by_gang.remove(&intent.gang);
         if let Phase::Closing { ending } = intent.phase {
             let (gang, timings) = (intent.gang, intent.timings);
-            cx.fx.effects.push(Effect::Closed { gang, outcome: ending, timings });
+            cx.fx.effects.push(Effect::Closed { gang, outcome: ending, gone, timings });
         }
     }
 }

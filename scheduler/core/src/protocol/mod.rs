@@ -234,6 +234,12 @@ impl Protocol {
         self.enter(now, fx, |_, _| {});
     }
 
+    /// The engine's answer to [`Effect::Recovered`]: the gang's pods as the lists of this term show them. Members that are
+    /// not among them are read. Nothing is commanded for the members before; unknown gangs are ignored.
+    pub fn recovered(&mut self, gang: &GangKey, pods: &[&PodInfo], now: Millis, fx: &mut Effects) {
+        self.enter(now, fx, |protocol, cx| protocol.resume(gang, pods, cx));
+    }
+
     /// The engine's answer to [`Effect::Replan`]; unknown gangs are ignored.
     pub fn replanned(&mut self, gang: &GangKey, answer: Replanned, now: Millis, fx: &mut Effects) {
         self.enter(now, fx, |protocol, _| protocol.take_places(gang, answer));

@@ -4,18 +4,27 @@
 //!   Lead ──> every slot: PUT what was read, with our epoch ─┬─ ok ─────────────┐
 //!                 ^                                         └─ 409: GET again ─┤ (a former leader's last write counts)
 //!                 └────────────────────────────────────────────────────────────┘
-//!   all slots ours ──> Recovered per intent, Ready ──> every member: GET, then fence if unbound ──> bind, repair or undo
+//!   all slots ours ──> Recovered per intent, Ready ──> `recovered`: members as listed; who is not in the list: GET
+//!                                                        │
+//!                     bound ──> kept                     ├─ unbound, to stay where the journal has it ──> bind
+//!                     gone  ──> vacant                   └─ unbound, to be moved or undone ──> fence ──> elsewhere, or free
 //! ```
+//! Who stays where the journal has it needs no fence: a former leader bound nobody to a place that the journal did not hold,
+//! and moved nobody without a fence, so that whatever of its Bindings still lands puts the pod where ours would. A list that
+//! is older than the pod is found out by the resourceVersion that the Binding or the fence carries.
+//!
 //! Invariants: nothing is commanded but journal requests until every slot carries our epoch, after which a former leader can
-//! record nothing; no Binding is sent for an inherited member before it was re-versioned, after which no Binding of a former
-//! leader can land; an inherited `RollingBack` is continued, never turned.
+//! record nothing; no Binding to another place than the inherited one is sent for an inherited member, and its place is not
+//! given away, before it was re-versioned, after which no Binding of a former leader can land; an inherited `RollingBack` is
+//! continued, never turned.
 
 use super::effects::{Effect, Timings};
 use super::intent::{Fact, Goal, Intent, Member, Phase, Tally};
 use super::journal::{Part, Slot, SlotState, bytes_of};
+use super::plan::GangKey;
 use super::{Cx, Protocol};
 use crate::event::JournalSlotRead;
-use crate::model::PodKey;
+use crate::model::{PodInfo, PodKey};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
@@ -104,6 +113,7 @@ impl Protocol {
             refusal: None,
             awaits: BTreeMap::new(),
             in_force: true,
+            dormant: true,
         };
         intent.timings.members = intent.len();
         let places = intent.members.iter().filter(|member| member.fact != Fact::Gone);
@@ -114,6 +124,20 @@ impl Protocol {
         }
         self.insert_intent(seq, intent);
         Some(seq)
+    }
+
+    /// The members of an inherited intent as they are listed: it wakes.
+    pub(super) fn resume(&mut self, gang: &GangKey, pods: &[&PodInfo], cx: &mut Cx<'_>) {
+        let Some(seq) = self.by_gang.get(gang).copied() else { return };
+        let Some(intent) = self.intents.get_mut(&seq).filter(|intent| intent.dormant) else { return };
+        intent.dormant = false;
+        for pod in pods {
+            let member = self.by_uid.get(&pod.key.uid).copied().filter(|(owner, _)| *owner == seq);
+            if let Some((_, index)) = member {
+                self.learn_listed(seq, index, pod, cx);
+            }
+        }
+        self.drive_all(seq);
     }
 }
 

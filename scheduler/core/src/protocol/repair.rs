@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 impl Protocol {
     /// Draws the conclusion from an intent's tally, whatever changed it.
     pub(super) fn judge(&mut self, seq: u64, cx: &mut Cx<'_>) {
-        let Some(intent) = self.intents.get(&seq) else { return };
+        let Some(intent) = self.intents.get(&seq).filter(|intent| !intent.dormant) else { return };
         match intent.phase {
             Phase::Open => self.judge_open(seq, cx),
             Phase::Withdrawing { .. } => self.judge_withdrawal(seq, cx),

@@ -8,6 +8,15 @@ fn killed_while_binding() -> Vec<JournalSlotRead> {
     Scene::binding().journal_found()
 }
 
+/// The next leader, whose journal is fenced and whose lists show these pods of the pair.
+fn took_over(journal: Vec<JournalSlotRead>, listed: &[PodInfo]) -> Scene {
+    let mut scene = Scene::new();
+    scene.lead(2, journal);
+    scene.journal_ok(0);
+    scene.recovered(listed);
+    scene
+}
+
 #[test]
 fn no_plan_is_taken_before_every_slot_is_fenced() {
     let mut scene = Scene::new();
@@ -27,13 +36,9 @@ fn no_plan_is_taken_before_every_slot_is_fenced() {
 }
 
 #[test]
-fn every_unbound_member_is_read_and_fenced_before_it_is_bound() {
-    let mut scene = Scene::new();
-    scene.lead(2, killed_while_binding());
-    scene.journal_ok(0);
-    scene.found("bound", on("n0", version("11", pod("g-0"))));
-    scene.found("unbound", pod("g-1"));
-    scene.fence_ok("g-1", "12");
+fn members_that_are_listed_are_kept_or_bound_where_the_journal_has_them_at_once() {
+    let listed = [on("n0", version("11", pod("g-0"))), pod("g-1")];
+    let mut scene = took_over(killed_while_binding(), &listed);
     scene.bind_ok("g-1");
     scene.journal_ok(0);
     scene.check(&expect![[r#"
@@ -42,14 +47,9 @@ fn every_unbound_member_is_read_and_fenced_before_it_is_bound() {
         > slot 0: ok
           RECOVERED gang ns/g [g-0@n0 g-1@n1]
           READY
-          read g-0
-          read g-1
-        > read g-0: bound
+        > recovered
           CONFIRM g-0 on n0
-        > read g-1: unbound
-          fence g-1 @10
-        > fence g-1: ok
-          bind g-1 @12 to n1 (1-1)
+          bind g-1 @10 to n1 (1-1)
         > bind g-1: ok
           CONFIRM g-1 on n1
           write slot 0 @2: 2/4
@@ -59,13 +59,31 @@ fn every_unbound_member_is_read_and_fenced_before_it_is_bound() {
 }
 
 #[test]
-fn a_binding_of_the_former_leader_that_lands_before_the_fence_is_kept() {
-    let mut scene = Scene::new();
-    scene.lead(2, killed_while_binding());
-    scene.journal_ok(0);
+fn members_that_no_list_shows_are_read() {
+    let mut scene = took_over(killed_while_binding(), &[]);
     scene.found("bound", on("n0", version("11", pod("g-0"))));
     scene.found("unbound", pod("g-1"));
-    scene.fence("g-1", "conflict", WriteResult::Conflict);
+    scene.check(&expect![[r#"
+        > lead 2
+          write slot 0 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
+        > slot 0: ok
+          RECOVERED gang ns/g [g-0@n0 g-1@n1]
+          READY
+        > recovered
+          read g-0
+          read g-1
+        > read g-0: bound
+          CONFIRM g-0 on n0
+        > read g-1: unbound
+          bind g-1 @10 to n1 (1-1)
+    "#]]);
+}
+
+#[test]
+fn a_binding_of_the_former_leader_that_lands_before_ours_is_kept() {
+    let listed = [on("n0", version("11", pod("g-0"))), pod("g-1")];
+    let mut scene = took_over(killed_while_binding(), &listed);
+    scene.bind_conflict("g-1");
     scene.found("bound meanwhile", on("n1", version("12", pod("g-1"))));
     scene.check(&expect![[r#"
         > lead 2
@@ -73,13 +91,10 @@ fn a_binding_of_the_former_leader_that_lands_before_the_fence_is_kept() {
         > slot 0: ok
           RECOVERED gang ns/g [g-0@n0 g-1@n1]
           READY
-          read g-0
-          read g-1
-        > read g-0: bound
+        > recovered
           CONFIRM g-0 on n0
-        > read g-1: unbound
-          fence g-1 @10
-        > fence g-1: conflict
+          bind g-1 @10 to n1 (1-1)
+        > bind g-1: conflict
           read g-1
         > read g-1: bound meanwhile
           CONFIRM g-1 on n1
@@ -88,19 +103,79 @@ fn a_binding_of_the_former_leader_that_lands_before_the_fence_is_kept() {
 }
 
 #[test]
+fn an_inherited_member_is_fenced_before_it_is_moved() {
+    let mut scene = Scene::new();
+    scene.lead(2, killed_while_binding());
+    scene.journal_ok(0);
+    scene.node_gone("n1");
+    scene.recovered(&[on("n0", version("11", pod("g-0"))), pod("g-1")]);
+    scene.fence_ok("g-1", "12");
+    scene.journal_ok(0);
+    scene.placed(&[("g-1", "n7")]);
+    scene.journal_ok(0);
+    scene.check(&expect![[r#"
+        > lead 2
+          write slot 0 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
+        > slot 0: ok
+          RECOVERED gang ns/g [g-0@n0 g-1@n1]
+          READY
+        > node n1 is gone
+        > recovered
+          CONFIRM g-0 on n0
+          fence g-1 @10
+          observe Repair
+        > fence g-1: ok
+          write slot 0 @2: 2/4 1-1.0 open [g-0@n0 g-1@-]
+        > slot 0: ok
+          REPLAN g-1 (was -)
+        > placed
+          write slot 0 @3: 2/5 1-1.0 open [g-0@n0 g-1@n7]
+        > slot 0: ok
+          bind g-1 @12 to n7 (1-1)
+    "#]]);
+}
+
+#[test]
+fn an_ended_gang_is_aborted_before_anything_is_bound() {
+    let mut scene = Scene::new();
+    scene.lead(2, killed_while_binding());
+    scene.journal_ok(0);
+    scene.call("abort", |protocol, now, fx| protocol.abort(&gang(), "ended", now, fx));
+    scene.recovered(&[on("n0", version("11", pod("g-0"))), pod("g-1")]);
+    scene.fence_ok("g-1", "12");
+    scene.journal_ok(0);
+    scene.check(&expect![[r#"
+        > lead 2
+          write slot 0 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
+        > slot 0: ok
+          RECOVERED gang ns/g [g-0@n0 g-1@n1]
+          READY
+        > abort
+        > recovered
+          CONFIRM g-0 on n0
+          fence g-1 @10
+        > fence g-1: ok
+          observe Rollback
+          write slot 0 @2: 2/4 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
+        > slot 0: ok
+          mark g-0: gang ns/g is rolled back: ended
+    "#]]);
+}
+
+#[test]
 fn a_fence_of_unknown_fate_is_recognised_by_its_epoch() {
     let mut scene = Scene::new();
     scene.lead(2, killed_while_binding());
     scene.journal_ok(0);
-    scene.found("bound", on("n0", version("11", pod("g-0"))));
-    scene.found("unbound", pod("g-1"));
+    scene.node_gone("n1");
+    scene.recovered(&[on("n0", version("11", pod("g-0"))), pod("g-1")]);
     scene.fence("g-1", "unknown", WriteResult::Unknown("timeout".to_owned()));
     scene.wait(50);
     scene.transcript.clear();
     scene.found("fenced", PodInfo { fence: Some("2.9".into()), ..version("13", pod("g-1")) });
     scene.check(&expect![[r#"
         > read g-1: fenced
-          bind g-1 @13 to n1 (1-1)
+          write slot 0 @2: 2/4 1-1.0 open [g-0@n0 g-1@-]
     "#]]);
 }
 
@@ -110,9 +185,7 @@ fn an_inherited_rollback_is_continued_and_never_finished_as_a_bind() {
     scene.bind_ok("g-0");
     scene.call("abort", |protocol, now, fx| protocol.abort(&gang(), "canceled", now, fx));
     let journal = scene.journal_found();
-    let mut scene = Scene::new();
-    scene.lead(2, journal);
-    scene.journal_ok(0);
+    let mut scene = took_over(journal, &[]);
     scene.found("bound", on("n0", version("11", pod("g-0"))));
     scene.found("unbound", pod("g-1"));
     scene.fence_ok("g-1", "12");
@@ -126,6 +199,7 @@ fn an_inherited_rollback_is_continued_and_never_finished_as_a_bind() {
         > slot 0: ok
           RECOVERED gang ns/g [g-0@n0 g-1@n1]
           READY
+        > recovered
           read g-0
           read g-1
         > read g-0: bound
@@ -164,16 +238,12 @@ fn a_write_of_the_former_leader_that_lands_before_the_fence_counts() {
         > slot 0: ok
           RECOVERED gang ns/g [g-0@n0 g-1@n1]
           READY
-          read g-0
-          read g-1
     "#]]);
 }
 
 #[test]
 fn a_lost_member_of_an_inherited_intent_is_reported_and_replaced() {
-    let mut scene = Scene::new();
-    scene.lead(2, killed_while_binding());
-    scene.journal_ok(0);
+    let mut scene = took_over(killed_while_binding(), &[]);
     scene.found("bound", on("n0", version("11", pod("g-0"))));
     scene.read("g-1", "404", ReadResult::NotFound);
     scene.check(&expect![[r#"
@@ -182,6 +252,7 @@ fn a_lost_member_of_an_inherited_intent_is_reported_and_replaced() {
         > slot 0: ok
           RECOVERED gang ns/g [g-0@n0 g-1@n1]
           READY
+        > recovered
           read g-0
           read g-1
         > read g-0: bound

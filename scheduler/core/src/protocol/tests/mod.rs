@@ -163,6 +163,12 @@ impl Scene {
         self.call(&format!("lead {epoch}"), |protocol, now, fx| protocol.lead(epoch, slots, now, fx));
     }
 
+    /// The lists show these pods of the recovered gang.
+    fn recovered(&mut self, listed: &[PodInfo]) {
+        let pods: Vec<&PodInfo> = listed.iter().collect();
+        self.call("recovered", |protocol, now, fx| protocol.recovered(&gang(), &pods, now, fx));
+    }
+
     fn begin(&mut self, plan: Plan) {
         let title = format!("begin {}", plan.gang);
         self.call(&title, |protocol, now, fx| {
