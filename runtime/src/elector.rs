@@ -19,7 +19,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// A contender for one Lease.
@@ -49,6 +49,10 @@ struct Inner {
     started: Instant,
     deadline_ms: AtomicU64,
     epoch: AtomicI64,
+    /// Told when the epoch was raised.
+    raised: Notify,
+    /// The epoch that the Lease holds.
+    recorded: watch::Sender<i64>,
     lost: CancellationToken,
     finished: CancellationToken,
 }
@@ -79,16 +83,12 @@ impl Leadership {
             started,
             deadline_ms: AtomicU64::new(deadline_ms),
             epoch: AtomicI64::new(epoch),
+            raised: Notify::new(),
+            recorded: watch::Sender::new(epoch),
             lost: CancellationToken::new(),
             finished: CancellationToken::new(),
         };
         Self { inner: Arc::new(inner) }
-    }
-
-    /// A leadership that never ends, for a process that runs alone by configuration or in a test.
-    #[must_use]
-    pub fn forever() -> Self {
-        Self::new(Instant::now(), 1, u64::MAX)
     }
 
     /// Time left without another renewal; zero once the leadership is lost.
@@ -114,9 +114,16 @@ impl Leadership {
         self.inner.epoch.load(Ordering::Acquire)
     }
 
-    /// Raises the epoch, where a record of a higher one was found than the Lease knew; the next renewal stores it.
-    pub fn raise_epoch(&self, at_least: i64) {
+    /// Raises the epoch, where a record of a higher one was found than the Lease knew. Answers true when the Lease holds it,
+    /// so that no other term can come to the same one; false when the leadership was lost before.
+    pub async fn raise_epoch(&self, at_least: i64) -> bool {
         self.inner.epoch.fetch_max(at_least, Ordering::AcqRel);
+        self.inner.raised.notify_one();
+        let mut recorded = self.inner.recorded.subscribe();
+        tokio::select! {
+            () = self.lost() => false,
+            held = recorded.wait_for(|held| *held >= at_least) => held.is_ok(),
+        }
     }
 
     /// Resolves when the leadership is lost or the process shuts down.
@@ -244,6 +251,7 @@ impl Elector {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = leadership.inner.lost.cancelled() => return,
+                () = leadership.inner.raised.notified() => {}
                 () = tokio::time::sleep(self.timing.retry_period) => {}
             }
             if !self.renew(election, clock, leadership).await {
@@ -282,6 +290,10 @@ impl Elector {
         }
         if let Some(deadline_ms) = election.deadline_ms() {
             leadership.inner.deadline_ms.store(deadline_ms, Ordering::Release);
+        }
+        if let Some(epoch) = election.written_epoch() {
+            leadership.inner.recorded.send_replace(epoch);
+            self.gauges.epoch.set(epoch);
         }
         true
     }
@@ -452,12 +464,22 @@ mod tests {
         assert_eq!(leadership.remaining(), Duration::ZERO);
     }
 
-    #[test]
-    fn an_epoch_is_raised_but_never_lowered() {
-        let leadership = Leadership::new(Instant::now(), 3, 1);
-        leadership.raise_epoch(7);
-        leadership.raise_epoch(5);
+    #[tokio::test]
+    async fn an_epoch_is_raised_when_the_lease_holds_it_and_never_lowered() {
+        let leadership = Leadership::new(Instant::now(), 3, 60_000);
+        let raising = tokio::spawn({
+            let leadership = leadership.clone();
+            async move { leadership.raise_epoch(7).await }
+        });
+        leadership.inner.raised.notified().await;
+        assert!(!raising.is_finished());
+        leadership.inner.recorded.send_replace(7);
+        assert!(raising.await.expect("no panic"));
+        assert!(leadership.raise_epoch(5).await);
         assert_eq!(leadership.epoch(), 7);
+        let raising = leadership.raise_epoch(9);
+        leadership.finish();
+        assert!(!raising.await, "lost before the lease held it");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::writer::{Pulse, Writer};
 use flowforge_runtime::{Leadership, LeaseTiming, Pressure};
 use flowforge_scheduler_core::engine::Engine;
 use flowforge_scheduler_core::event::JournalSlotRead;
+use flowforge_scheduler_core::protocol::journal::epoch_to_lead;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -144,16 +145,21 @@ impl Scheduler {
         }
     }
 
-    /// Reads the journal until it answers; None when the leadership ended first. Raises the epoch where the journal knows
-    /// a higher one than the Lease, which then was deleted and made again.
+    /// Reads the journal until it answers; None when the leadership ended first. Raises the epoch where the journal, or a
+    /// fence that ended a former term, knows a higher one than the Lease, which then was deleted and made again.
     async fn read_journal(&self, leadership: &Leadership) -> Option<Vec<JournalSlotRead>> {
         let settings = self.settings(leadership);
         loop {
             self.starting("the placement journal is not read yet");
             match read_journal(&settings, self.inner.config.binding.journal_slots).await {
                 Ok((found, slots)) => {
-                    if found >= leadership.epoch() {
-                        leadership.raise_epoch(found.saturating_add(1));
+                    let lease = u64::try_from(leadership.epoch()).unwrap_or_default();
+                    let known = found.max(self.inner.pulse.fenced_by.load(Ordering::Acquire));
+                    let epoch = epoch_to_lead(lease, known, epoch_gap(&self.inner.holder), &slots);
+                    if epoch > lease {
+                        tracing::warn!(lease, epoch, "the journal knows later epochs than the lease: it was made again");
+                        let raised = leadership.raise_epoch(i64::try_from(epoch).unwrap_or(i64::MAX)).await;
+                        return raised.then_some(slots);
                     }
                     return Some(slots);
                 }
@@ -206,7 +212,7 @@ impl Scheduler {
     ) {
         self.begin(lists, input, leadership, slots).await;
         self.inner.pulse.gave_up.notified().await;
-        tracing::warn!("nothing could be planned for too long: giving up the leadership");
+        tracing::warn!("fenced by a later epoch, or nothing could be planned for too long: giving up the leadership");
     }
 
     /// Waits for the first lists, then lets the engine begin.
@@ -283,6 +289,14 @@ impl Scheduler {
         state["schedulerNames"] = json!(self.inner.config.scheduler_names);
         state
     }
+}
+
+/// How far above all known epochs this process goes on when the Lease has forgotten them; see `epoch_to_lead`.
+fn epoch_gap(holder: &str) -> u64 {
+    const TERMS: u64 = 1_000;
+    const SPREAD: u64 = 1_000_000;
+    let hash = holder.bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    TERMS + hash % SPREAD
 }
 
 async fn ask(input: &mpsc::Sender<Input>) -> Option<Value> {

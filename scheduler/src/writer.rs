@@ -43,7 +43,9 @@ pub(crate) struct Pulse {
     pub(crate) beat_ms: AtomicU64,
     /// Whether the engine plans: it was told to begin, and the journal is fenced.
     pub(crate) planning: AtomicBool,
-    /// Told when the engine has not come to planning for too long: another leader's journal, or an unreadable one.
+    /// The latest epoch that fenced a term of this process.
+    pub(crate) fenced_by: AtomicU64,
+    /// Told when the engine was fenced, or has not come to planning for too long, as with a journal that cannot be written.
     pub(crate) gave_up: Notify,
 }
 
@@ -137,6 +139,10 @@ impl Writer {
         let planning = self.engine.is_planning();
         self.pulse.beat_ms.store(now_ms, Ordering::Release);
         self.pulse.planning.store(planning, Ordering::Release);
+        if let Some(epoch) = self.engine.fenced_by() {
+            self.pulse.fenced_by.fetch_max(epoch, Ordering::AcqRel);
+            self.pulse.gave_up.notify_one();
+        }
         match &mut self.idle_since_ms {
             Some(since_ms) if planning => *since_ms = now_ms,
             Some(since_ms) if now_ms.saturating_sub(*since_ms) > FENCED_LIMIT_MS => self.pulse.gave_up.notify_one(),

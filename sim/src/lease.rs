@@ -3,12 +3,18 @@
 use crate::process::Process;
 use crate::world::{Action, World};
 use flowforge_scheduler_core::event::Event;
+use flowforge_scheduler_core::protocol::journal::epoch_to_lead;
 
 impl World {
     /// Gives the lease to a process; the former holder notices some time later.
     pub(crate) fn promote(&mut self, process: usize) {
         self.epoch += 1;
         let epoch = self.epoch;
+        if self.faults.blow_every_ms > 0 && self.fate.per_mille(100) {
+            self.say(|| "* the lease was deleted and is made again".to_owned());
+            self.transitions = 0;
+        }
+        self.transitions += 1;
         for former in 0..self.processes.len() {
             if let Some(lost) = self.processes[former].epoch {
                 let life = self.processes[former].life;
@@ -33,7 +39,9 @@ impl World {
             self.hear(process, life, event);
         }
         let slots = self.api.read_slots();
-        self.hear(process, life, Event::Lead { epoch, slots });
+        // As the shell does: the Lease holds the epoch before anyone leads with it.
+        self.transitions = epoch_to_lead(self.transitions, 0, 1_000 + epoch, &slots);
+        self.hear(process, life, Event::Lead { epoch: self.transitions, slots });
     }
 
     /// The process learns that it does not lead any more.

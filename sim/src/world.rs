@@ -145,8 +145,12 @@ pub struct World {
     pub(crate) created: u64,
     pub(crate) scenario: Scenario,
     pub(crate) faults: Faults,
-    /// The epoch that holds the lease.
+    /// The term that holds the lease: counts every change of hands.
     pub epoch: u64,
+    /// `leaseTransitions`: starts anew when someone deletes the Lease.
+    pub(crate) transitions: u64,
+    /// Decides about deleted Leases.
+    pub(crate) fate: Prng,
     /// Whether the server answers at all.
     pub outage: bool,
     invariants: Vec<Box<dyn Invariant>>,
@@ -170,6 +174,8 @@ impl World {
             created: 0,
             faults: scenario.faults.clone(),
             epoch: 0,
+            transitions: 0,
+            fate: Prng::new(seed ^ 0x1ea5_e000),
             outage: false,
             invariants: invariants::all(),
             transcript: VecDeque::new(),

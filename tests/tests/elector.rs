@@ -165,14 +165,28 @@ async fn three_contenders_never_lead_together_and_one_always_takes_over() {
     testbed.restart_apiserver().await.unwrap();
     wait_for_leader(&contenders, Duration::from_secs(20));
 
+    // Whoever takes or keeps a Lease that is deleted, also while its holder is paused, leads alone, and epochs go on.
+    for pause in [0, 3_600] {
+        let leader = wait_for_leader(&contenders, Duration::from_secs(10));
+        contenders[leader].pauses.send(Duration::from_millis(pause)).unwrap();
+        observe(&contenders, Duration::from_millis(50));
+        lease.delete(LEASE, &DeleteParams::default()).await.unwrap();
+        observe(&contenders, Duration::from_secs(5));
+        wait_for_leader(&contenders, Duration::from_secs(10));
+    }
+
     // Epochs only grow.
     let seen: Vec<i64> = terms.lock().unwrap().iter().map(|(_, epoch)| *epoch).collect();
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "epochs do not grow: {seen:?}");
+    let held = lease.get(LEASE).await.unwrap().spec.and_then(|spec| spec.lease_transitions).unwrap_or_default();
+    assert!(seen.last().is_some_and(|last| i64::from(held) >= *last), "the Lease forgot epoch {:?}: {held}", seen.last());
 
-    // A deleted Lease ends the term of its holder before another begins.
-    lease.delete(LEASE, &DeleteParams::default()).await.unwrap();
-    observe(&contenders, Duration::from_secs(3));
-    wait_for_leader(&contenders, Duration::from_secs(10));
+    // A raised epoch is one that the Lease holds, and the next term's is larger.
+    let leader = wait_for_leader(&contenders, Duration::from_secs(10));
+    let leadership = contenders[leader].current.lock().unwrap().clone().expect("it leads");
+    assert!(leadership.raise_epoch(1_000).await);
+    let held = lease.get(LEASE).await.unwrap().spec.and_then(|spec| spec.lease_transitions);
+    assert_eq!((held, leadership.epoch()), (Some(1_000), 1_000));
 
     // A graceful end releases the Lease: the next one need not wait for it to expire.
     let leader = wait_for_leader(&contenders, Duration::from_secs(10));
@@ -180,6 +194,7 @@ async fn three_contenders_never_lead_together_and_one_always_takes_over() {
     contenders.remove(leader).end();
     wait_for_leader(&contenders, Duration::from_secs(5));
     assert!(released.elapsed() < Duration::from_millis(1_500), "took over {:?} after the release", released.elapsed());
+    assert!(terms.lock().unwrap().last().is_some_and(|(_, epoch)| *epoch > 1_000), "the raised epoch was forgotten");
     for contender in contenders {
         contender.end();
     }

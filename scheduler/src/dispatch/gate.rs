@@ -2,6 +2,12 @@
 //!
 //! Invariants: nothing is sent when less of the lease remains than the request may take; only a 429, which the server
 //! sends instead of doing anything, is repeated here; whatever else fails is reported as what is known about it.
+//!
+//! A single pod is bound without a journal, so that only time keeps a deposed leader's Binding from a place that its
+//! successor gave away. A request starts when the timeout T fits into what remains to the renew deadline; the client gives
+//! up after T, and the server, which is told T with the request, T after it came. The margin between renew deadline and
+//! lease duration is at least T (`LeaseTiming::request_timeout`): when another can hold the lease, nothing of ours is alive.
+//! What this does not cover is a process that is suspended between its look at the lease and the send.
 
 use flowforge_runtime::{Leadership, Pressure};
 use http::{Method, Request};
@@ -59,7 +65,7 @@ impl Gate {
         let mut pause = FIRST_PAUSE;
         loop {
             self.admit(queued).await?;
-            let request = call.request()?;
+            let request = call.request(self.timeout)?;
             match tokio::time::timeout(self.timeout, self.client.request::<T>(request)).await {
                 Err(_) => return Err(Failure::Unknown(format!("no answer within {:?}", self.timeout))),
                 Ok(Ok(answer)) => return Ok(answer),
@@ -131,10 +137,12 @@ impl Call {
         Self { method: Method::PATCH, path, content_type: "application/apply-patch+yaml", body: json(body) }
     }
 
-    fn request(&self) -> Result<Request<Vec<u8>>, Failure> {
+    /// The request, which tells the server when to give up; else it would work on it for a minute.
+    fn request(&self, timeout: Duration) -> Result<Request<Vec<u8>>, Failure> {
+        let separator = if self.path.contains('?') { '&' } else { '?' };
         Request::builder()
             .method(self.method.clone())
-            .uri(&self.path)
+            .uri(format!("{}{separator}timeout={}ms", self.path, timeout.as_millis()))
             .header(http::header::CONTENT_TYPE, self.content_type)
             .body(self.body.clone())
             .map_err(|error| Failure::Refused(error.to_string()))
@@ -169,6 +177,13 @@ mod tests {
 
     fn answered(code: u16) -> kube::Error {
         kube::Error::Api(Status { code, message: "why".to_owned(), ..Status::default() }.boxed())
+    }
+
+    #[test]
+    fn every_request_tells_the_server_when_to_give_up() {
+        let uri = |path: &str| Call::get(path.to_owned()).request(Duration::from_secs(5)).map(|r| r.uri().to_string());
+        assert_eq!(uri("/api/v1/pods"), Ok("/api/v1/pods?timeout=5000ms".to_owned()));
+        assert_eq!(uri("/a?fieldManager=x"), Ok("/a?fieldManager=x&timeout=5000ms".to_owned()));
     }
 
     #[test]

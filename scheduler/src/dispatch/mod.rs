@@ -236,7 +236,7 @@ impl Worker {
 }
 
 /// Reads every slot of the journal, making absent ones; answers them and the highest epoch found.
-pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(i64, Vec<JournalSlotRead>), String> {
+pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(u64, Vec<JournalSlotRead>), String> {
     let gate = Gate::new(
         settings.client.clone(),
         settings.leadership.clone(),
@@ -248,7 +248,7 @@ pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(i64
         format!("cannot read the placement journal in {}: {}", settings.journal.namespace, failure.why())
     })?;
     let epoch = read.iter().map(|(epoch, _)| *epoch).max().unwrap_or_default();
-    Ok((epoch, read.into_iter().map(|(_, slot)| slot).collect()))
+    Ok((u64::try_from(epoch).unwrap_or_default(), read.into_iter().map(|(_, slot)| slot).collect()))
 }
 
 /// The pod that a command is about.

@@ -52,7 +52,10 @@ impl Engine {
     fn take_effect(&mut self, effect: Effect, now: Millis, out: &mut Vec<Command>, answers: &mut Vec<Answer>) {
         match effect {
             Effect::Ready => self.gangs.touch_all(),
-            Effect::Fenced { .. } => self.on_follow(now),
+            Effect::Fenced { by_epoch } => {
+                self.on_follow(now);
+                self.fenced_by = Some(by_epoch);
+            }
             Effect::Recovered { gang, members } => self.on_recovered(gang, members, answers),
             Effect::Confirm { pod, node } => self.on_confirmed(&pod, &node, now, out),
             Effect::Release { pod } => self.on_released(&pod),

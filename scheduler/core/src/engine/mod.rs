@@ -51,6 +51,8 @@ pub struct Engine {
     synced: bool,
     /// A journal slot could not be read in this term: partial gangs may be ours.
     journal_lost: bool,
+    /// The epoch of the other leader that ended this term.
+    fenced_by: Option<u64>,
     /// What happened since the last run that can cure refusals.
     cures: Cures,
     /// What is being bound, by the protocol's key.
@@ -118,6 +120,7 @@ impl Engine {
             fx: Effects::default(),
             synced: false,
             journal_lost: false,
+            fenced_by: None,
             cures: Cures::NONE,
             flights: BTreeMap::new(),
             notes: BTreeMap::new(),
@@ -141,6 +144,12 @@ impl Engine {
         self.synced && (self.protocol.is_ready() || !self.config.bind)
     }
 
+    /// The epoch of another leader that ended the last term, which the next one of this process must exceed.
+    #[must_use]
+    pub fn fenced_by(&self) -> Option<u64> {
+        self.fenced_by
+    }
+
     /// Takes in one fact; commands of the binding protocol that follow from it are appended to `out`.
     pub fn apply(&mut self, event: Event, now: Millis, out: &mut Vec<Command>) {
         match event {
@@ -157,6 +166,7 @@ impl Engine {
             }
             Event::Lead { epoch, slots } => {
                 self.on_follow(now);
+                self.fenced_by = None;
                 self.protocol.lead(epoch, slots, now, &mut self.fx);
             }
             Event::Follow => self.on_follow(now),

@@ -437,7 +437,7 @@ mod tests {
         let seen = look(Some(declared.clone()), vec![live.clone(), twin.clone(), other], 0);
         assert_eq!((seen.pending.len(), seen.strangers.len()), (1, 1));
         assert_eq!(seen.strangers[0].1, Reason::RankTaken(0));
-        let seen = look(Some(declared.clone()), vec![live, twin], 0);
+        let seen = look(Some(declared), vec![live, twin], 0);
         assert_eq!((seen.readiness, seen.pending.len(), seen.strangers.len()), (Readiness::Idle, 0, 1));
     }
 

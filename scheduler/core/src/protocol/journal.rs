@@ -19,7 +19,7 @@ use super::intent::{Fact, Goal, Intent, Phase};
 use super::plan::{GangKey, Quorum};
 use super::{Awaited, Cx, Protocol, SlotRequest, Timer};
 use crate::command::{Command, OpId};
-use crate::event::{JournalReadResult, WriteResult};
+use crate::event::{JournalReadResult, JournalSlotRead, WriteResult};
 use crate::model::Millis;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
@@ -42,6 +42,17 @@ pub struct Slot {
     pub write: u64,
     /// Parts of intents.
     pub parts: Vec<Part>,
+}
+
+/// The epoch to lead with: that of the lease, unless the journal (or something else that is known) holds one that is not
+/// smaller. Then the Lease was deleted and made again, and the epoch starts well above what is known, for a leader or two
+/// may have had a later one and not yet written it. `gap` is how far: more terms than can have ended unrecorded, and another
+/// number for every process, because a Lease can be deleted twice. The caller stores the epoch in the Lease before it leads.
+#[must_use]
+pub fn epoch_to_lead(lease: u64, known: u64, gap: u64, slots: &[JournalSlotRead]) -> u64 {
+    let written = slots.iter().filter_map(|slot| Slot::decode(&slot.payload).ok()).map(|slot| slot.epoch);
+    let largest = written.fold(known, u64::max);
+    if lease > largest { lease } else { largest.saturating_add(gap.max(1)) }
 }
 
 /// Part of an intent. Field names are short: 8,192 members have to fit.
@@ -133,8 +144,10 @@ impl Part {
         let mut index: BTreeMap<&SmolStr, u32> = BTreeMap::new();
         let mut members = Vec::new();
         for member in intent.members.iter().filter(|member| member.part == part) {
-            // A member that gave its place up claims none: it may go to someone else meanwhile.
-            let n = member.node.as_ref().filter(|_| !member.vacated).map(|node| {
+            // A member that gave its place up claims none: it may go to someone else meanwhile. One whose node is lost claims it
+            // until then: a Binding to it may still land, and the node may come back.
+            let place = member.node.as_ref().or(member.lost_node.as_ref());
+            let n = place.filter(|_| !member.vacated).map(|node| {
                 *index.entry(node).or_insert_with(|| {
                     nodes.push(node.clone());
                     u32::try_from(nodes.len() - 1).unwrap_or(u32::MAX)

@@ -170,6 +170,17 @@ fn a_new_leader_finishes_what_the_journal_holds() {
 }
 
 #[test]
+fn a_leader_that_is_fenced_stops_and_says_by_whom() {
+    let mut s = Scene::follower();
+    let later = crate::protocol::journal::Slot { v: 1, epoch: 9, ..Default::default() };
+    s.journal = (1, later.encode());
+    s.lead(2);
+    assert_eq!((s.engine.is_planning(), s.engine.fenced_by()), (false, Some(9)));
+    s.lead(10);
+    assert_eq!((s.engine.is_planning(), s.engine.fenced_by()), (true, None));
+}
+
+#[test]
 fn a_new_leader_undoes_the_intent_of_a_gang_that_has_ended() {
     let ended = |closed| Event::GangUpsert(Box::new(GangInfo { closed, ..gang("g", &[("worker", 2, 2)]) }));
     let mut old = Scene::new();

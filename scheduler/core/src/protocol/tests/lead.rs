@@ -1,6 +1,7 @@
 //! Taking over: fence the journal, then finish or roll back what is open.
 
 use super::*;
+use crate::protocol::journal::epoch_to_lead;
 use expect_test::expect;
 
 /// What is in the journal of a leader that was killed while it bound the pair.
@@ -309,5 +310,26 @@ fn a_journal_of_a_later_leader_makes_it_follow() {
     scene.check(&expect![[r#"
         > lead 2
           FENCED by 9
+    "#]]);
+}
+
+#[test]
+fn a_lease_that_was_made_again_leads_above_the_journal() {
+    let at = |slot: u32, epoch| slot_read(slot, "5", &Slot { v: 1, epoch, ..Slot::default() }.encode());
+    assert_eq!(epoch_to_lead(7, 0, 700, &[at(0, 6), at(1, 4)]), 7, "as usual");
+    assert_eq!(epoch_to_lead(1, 0, 700, &[at(0, 6), at(1, 9)]), 9 + 700);
+    assert_eq!(epoch_to_lead(9, 0, 700, &[at(0, 9)]), 9 + 700, "an epoch is never used twice");
+    assert_eq!(epoch_to_lead(1, 12, 700, &[at(0, 9)]), 12 + 700, "what is known besides counts");
+    assert_eq!(epoch_to_lead(1, 0, 700, &fresh_slots(2)), 1, "a fresh journal");
+    assert_eq!(epoch_to_lead(2, 0, 700, &[slot_read(0, "5", "not json"), at(1, 4)]), 4 + 700);
+    let mut scene = Scene::new();
+    scene.lead(epoch_to_lead(1, 0, 700, &killed_while_binding()), killed_while_binding());
+    scene.journal_ok(0);
+    scene.check(&expect![[r#"
+        > lead 701
+          write slot 0 @77: 701/3 1-1.0 open [g-0@n0 g-1@n1]
+        > slot 0: ok
+          RECOVERED gang ns/g [g-0@n0 g-1@n1]
+          READY
     "#]]);
 }

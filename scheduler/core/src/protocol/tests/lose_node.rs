@@ -121,7 +121,7 @@ fn with_nothing_bound_a_refused_place_ends_the_intent_at_once() {
           fence g-1 @10
           observe Repair
         > fence g-0: ok
-          write slot 0 @3: 1/3 1-1.0 open [g-0@- g-1@-]
+          write slot 0 @3: 1/3 1-1.0 open [g-0@- g-1@n0]
         > fence g-1: ok
         > slot 0: ok
           REPLAN g-0 (was -)
@@ -135,5 +135,36 @@ fn with_nothing_bound_a_refused_place_ends_the_intent_at_once() {
           RELEASE g-0
           RELEASE g-1
           CLOSED undone: NoPlace("2 of 2 members could not be bound: no room"), repaired
+    "#]]);
+}
+
+#[test]
+fn a_lost_place_stays_in_the_journal_while_a_binding_to_it_may_land() {
+    let mut scene = Scene::leading();
+    scene.begin(plan_of(&[(pod("g-0"), "n0"), (pod("g-1"), "n0")]));
+    scene.journal_ok(0);
+    scene.bind_ok("g-0");
+    scene.node_gone("n0");
+    scene.journal_ok(0);
+    scene.fence_ok("g-1", "12");
+    scene.journal_ok(0);
+    scene.check(&expect![[r#"
+        > begin gang ns/g
+          write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n0]
+        > slot 0: ok
+          bind g-0 @10 to n0 (1-1)
+          bind g-1 @10 to n0 (1-1)
+        > bind g-0: ok
+          CONFIRM g-0 on n0
+        > node n0 is gone
+          fence g-1 @10
+          observe Repair
+          write slot 0 @3: 1/3 1-1.0 open [g-0@n0! g-1@n0]
+        > slot 0: ok
+          mark g-0: the node of this member of gang ns/g is lost: a replacement takes its place
+        > fence g-1: ok
+          write slot 0 @4: 1/4 1-1.0 open [g-0@n0! g-1@-]
+        > slot 0: ok
+          REPLAN g-1 (was -)
     "#]]);
 }
