@@ -76,6 +76,8 @@ mod tests {
         (Subject::Engine, 976),
         (Subject::Engine, 1295),
         (Subject::Engine, 1366),
+        // Two leaders of one epoch, when the Lease was deleted twice.
+        (Subject::Engine, 1255),
     ];
 
     #[test]
