@@ -157,7 +157,11 @@ impl Scheduler {
                     let known = found.max(self.inner.pulse.fenced_by.load(Ordering::Acquire));
                     let epoch = epoch_to_lead(lease, known, epoch_gap(&self.inner.holder), &slots);
                     if epoch > lease {
-                        tracing::warn!(lease, epoch, "the journal knows later epochs than the lease: it was made again");
+                        tracing::warn!(
+                            lease,
+                            epoch,
+                            "the journal knows later epochs than the lease: it was made again"
+                        );
                         let raised = leadership.raise_epoch(i64::try_from(epoch).unwrap_or(i64::MAX)).await;
                         return raised.then_some(slots);
                     }

@@ -179,7 +179,11 @@ async fn three_contenders_never_lead_together_and_one_always_takes_over() {
     let seen: Vec<i64> = terms.lock().unwrap().iter().map(|(_, epoch)| *epoch).collect();
     assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "epochs do not grow: {seen:?}");
     let held = lease.get(LEASE).await.unwrap().spec.and_then(|spec| spec.lease_transitions).unwrap_or_default();
-    assert!(seen.last().is_some_and(|last| i64::from(held) >= *last), "the Lease forgot epoch {:?}: {held}", seen.last());
+    assert!(
+        seen.last().is_some_and(|last| i64::from(held) >= *last),
+        "the Lease forgot epoch {:?}: {held}",
+        seen.last()
+    );
 
     // A raised epoch is one that the Lease holds, and the next term's is larger.
     let leader = wait_for_leader(&contenders, Duration::from_secs(10));

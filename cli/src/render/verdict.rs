@@ -39,7 +39,10 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
     ("members exist", "the rest of the gang's members must be created"),
     ("more are gated", "whoever put the scheduling gates on the members must remove them"),
     ("waiting a moment", "nothing: it goes on by itself within a second or so"),
-    ("another pod of the gang has rank", "nothing, when the other one is going away; else give each pod its own flowforge.dev/rank"),
+    (
+        "another pod of the gang has rank",
+        "nothing, when the other one is going away; else give each pod its own flowforge.dev/rank",
+    ),
     ("members already", "nothing: surplus pods wait; delete them, or raise the gang's size"),
     ("members stand in several domains", "delete the members outside of one domain, or drop the required level"),
     ("is not configured", "name one of the levels, or configure it: kubectl -n flowforge-system get configmaps"),
