@@ -6,7 +6,7 @@ use flowforge_dag_controller_core::{
     AttemptKey, Cause, Config, GangEnd, GangFacts, GangPhase, MemberEnd, MemberKey, MemberLost, MemberOutcome, NodeIx,
     NodePhase, Observed, ObservedGang, Reason, Recorded, RecordedMember, RecordedNode, WorkflowPhase,
 };
-use story::{Run, diamond, running};
+use story::{Run, deleting, diamond, running};
 
 fn recorded_node(node: u32, phase: NodePhase, gang: Option<GangPhase>) -> RecordedNode {
     RecordedNode {
@@ -91,4 +91,17 @@ fn an_ended_workflow_stays_ended_after_a_restart() {
     let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
     assert_eq!(first, "", "also when its nodes were not recorded");
     assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+}
+
+#[test]
+fn a_restart_that_waits_for_a_silent_machine_still_names_it() {
+    let outcome = MemberOutcome::Failed;
+    let end = MemberEnd { outcome, exit_code: None, reason: "NodeLost".into(), node: "n1".into() };
+    let lost = RecordedMember { rank: 0, incarnation: Some(0), end };
+    let gang = ObservedGang { results: vec![lost], ..observed_gang(0, None) };
+    let pods = vec![(MemberKey { node: NodeIx(0), attempt: 1, rank: 0, incarnation: 0 }, deleting(running()))];
+    let observed = Observed { gangs: vec![gang], pods, ..Observed::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &Recorded::default());
+    assert_eq!((first.as_str(), run.still_stopping("preprocess").as_str()), ("", "0"));
+    assert_eq!(run.state.cause().map(Cause::message).as_deref(), Some("member 0: NodeLost on n1"));
 }

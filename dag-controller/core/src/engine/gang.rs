@@ -291,7 +291,7 @@ impl Gang {
             reason: reason.unwrap_or(Reason::Completed),
             rank: Some(rank),
             exit_code: end.exit_code,
-            detail: detail(&end, facts),
+            detail: detail(&end, &facts.reason),
         };
         if self.claim == Claim::Gone {
             self.edit(rank, |m| m.set(flag::RECORDED, true));
@@ -365,7 +365,7 @@ impl Gang {
             Reason::Unrecorded if end.outcome == MemberOutcome::Failed => Reason::MemberFailed,
             known => known,
         };
-        let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: end.reason.clone() };
+        let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: detail(end, "") };
         if key.incarnation < m.incarnation || m.outcome.is_some() {
             if end.outcome == MemberOutcome::Failed {
                 // The verdict is durable: no pod that turned up later takes it back.
@@ -507,10 +507,10 @@ impl Gang {
 }
 
 /// What is known beside reason and exit code: where it was, and the kubelet's own word where ours is coarser.
-fn detail(end: &MemberEnd, facts: &PodFacts) -> SmolStr {
+fn detail(end: &MemberEnd, kubelet: &str) -> SmolStr {
     let mut text = end.reason.to_string();
-    if !facts.reason.is_empty() && facts.reason != end.reason {
-        let _ = write!(text, " ({})", facts.reason);
+    if !kubelet.is_empty() && end.reason != kubelet {
+        let _ = write!(text, " ({kubelet})");
     }
     if !end.node.is_empty() {
         let _ = write!(text, " on {}", end.node);
