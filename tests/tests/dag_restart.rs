@@ -15,19 +15,25 @@ use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A lease of a second, so that fifty successors take over in good time.
 const LEASE: [&str; 3] = ["--lease-duration-s=1", "--lease-renew-deadline-ms=800", "--lease-retry-period-ms=150"];
+
+/// These tests take turns: while one of them has killed the controller or the API server, the webhook does not answer the
+/// submissions of another.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn cases<F, Fut>(test: F)
 where
     F: FnOnce(&'static World) -> Fut,
     Fut: Future<Output = ()>,
 {
-    on_testbed(&["--log-level=info"], Some(&LEASE), test);
+    on_testbed(&["--log-level=info"], Some(&LEASE), |world| async move {
+        let _turn = TURN.lock().await;
+        test(world).await;
+    });
 }
 
 /// What a watch of a namespace saw, in the order of the store.
