@@ -5,10 +5,14 @@
 //!                                        └── scrape(): a binary's metrics;   eventually(): wait for a fact, with a limit
 //! ```
 
+pub mod follow;
 pub mod install;
 pub mod metrics;
+mod skip;
 pub mod wait;
 
+pub use follow::Follower;
 pub use install::{Installation, Options};
 pub use metrics::Scrape;
+pub use skip::skip;
 pub use wait::eventually;

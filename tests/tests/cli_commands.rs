@@ -6,6 +6,7 @@ use flowforge_api::gang::{Gang, GangRole, GangSpec};
 use flowforge_api::names::label;
 use flowforge_api::workflow::Workflow;
 use flowforge_testbed::Testbed;
+use flowforge_tests::Follower;
 use flowforge_tests::install::{program, repository};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -16,6 +17,9 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// Long enough for a loaded machine; a command that takes so long has failed.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const DIAMOND: &str = r#"
 workflow:
@@ -176,27 +180,21 @@ async fn watch(cli: &Cli, testbed: &Testbed) -> Result<()> {
         let name = format!("watched-{}", phase.to_lowercase());
         let text =
             format!("workflow: {{name: {name}, nodes: [{{id: a, image: i}}, {{id: b, image: i, dependsOn: [a]}}]}}");
-        let mut child = cli.command(&["submit", "-f", "-", "--watch"]).spawn()?;
-        child.stdin.take().context("stdin")?.write_all(text.as_bytes())?;
-        let workflows: Api<Workflow> = Api::namespaced(testbed.client().clone(), "default");
-        flowforge_tests::eventually("it is submitted", Duration::from_secs(20), || async {
-            workflows.get(&name).await.map(drop).map_err(|error| error.to_string())
-        })
-        .await?;
+        let following = Follower::start(cli.command(&["submit", "-f", "-", "--watch"]), &text)?;
+        following.until_shows(&format!("workflow default/{name} created"), LIMIT).await?;
         let node = |id: &str, phase: &str| json!({"id": id, "phase": phase, "attempt": 1});
         let running = json!({"phase": "Running", "nodes": [node("a", "Running"), node("b", "Pending")]});
         status(testbed, &name, running).await?;
-        // Two pictures apart, so that the running node is seen.
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        // It ends only after the running node was seen, however slow the command is.
+        following.until_shows("node a: Running", LIMIT).await?;
         let last = if phase == "Failed" { "Failed" } else { "Skipped" };
         let nodes = [node("a", "Succeeded"), node("b", if phase == "Succeeded" { "Succeeded" } else { last })];
         status(testbed, &name, json!({"phase": phase, "reason": "TestReason", "nodes": nodes})).await?;
-        let output = child.wait_with_output()?;
-        let stdout = String::from_utf8(output.stdout)?;
-        let seen = ["node a: Running", "node a: Succeeded", &format!("workflow {name}: {phase}, TestReason")]
+        let (ended, stdout) = following.end(LIMIT).await?;
+        let seen = ["node a: Succeeded", &format!("workflow {name}: {phase}, TestReason")]
             .iter()
             .all(|part| stdout.contains(*part));
-        ensure!(output.status.code() == Some(code) && seen, "{phase}: {:?}\n{stdout}", output.status);
+        ensure!(ended == Some(code) && seen, "{phase}: {ended:?}\n{stdout}");
     }
     cli.expect(&["watch", "nothing"], "", 2, &[], &["there is no workflow default/nothing"])?;
     Ok(())
@@ -252,12 +250,11 @@ async fn cancel(cli: &Cli, testbed: &Testbed) -> Result<()> {
     cli.expect(&["cancel", "b"], "", 0, &["workflow default/b: cancel requested"], &[])?;
     let workflows: Api<Workflow> = Api::namespaced(testbed.client().clone(), "default");
     ensure!(workflows.get("b").await?.spec.cancel, "spec.cancel is not set");
-    let waiting = cli.command(&["cancel", "b", "--wait"]).spawn()?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let waiting = Follower::start(cli.command(&["cancel", "b", "--wait"]), "")?;
+    waiting.until_shows("workflow default/b: cancel requested", LIMIT).await?;
     status(testbed, "b", json!({"phase": "Canceled"})).await?;
-    let output = waiting.wait_with_output()?;
-    let stdout = String::from_utf8(output.stdout)?;
-    ensure!(output.status.code() == Some(0) && stdout.contains("workflow default/b: Canceled"), "{stdout}");
+    let (ended, stdout) = waiting.end(LIMIT).await?;
+    ensure!(ended == Some(0) && stdout.contains("workflow default/b: Canceled"), "{ended:?} {stdout}");
     cli.expect(&["cancel", "b"], "", 0, &["has already ended"], &[])?;
     cli.expect(&["cancel", "nothing"], "", 2, &[], &["there is no workflow"])?;
     Ok(())

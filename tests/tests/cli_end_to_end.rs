@@ -2,12 +2,15 @@
 //! a cancellation come back as exit codes, and a gang that does not fit is explained in the scheduler's own words.
 
 use anyhow::{Context as _, Result, ensure};
+use flowforge_api::names::label;
 use flowforge_testbed::{Profile, Testbed};
-use flowforge_tests::eventually;
 use flowforge_tests::install::{Installation, Options, program, repository};
+use flowforge_tests::{Follower, eventually};
 use k8s_openapi::api::batch::v1::Job;
-use kube::Api;
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -54,14 +57,36 @@ fn example(path: &str) -> String {
 /// The diamond runs to its end, and every node was placed.
 async fn basic(testbed: &Testbed) -> Result<()> {
     testbed.shared_claim("default", "my-nas-claim").await?;
-    let file = example("basic/workflow.yaml");
-    let parts = ["workflow default/diamond created", "node train: Running", "workflow diamond: Succeeded"];
-    expect(testbed, &["submit", "-f", &file, "--watch"], "", 0, &parts)?;
+    // Its pods run until this test ends them, so that every phase is there to be seen.
+    let text = std::fs::read_to_string(example("basic/workflow.yaml"))?;
+    let held = "  defaults:\n    annotations: {testbed.flowforge.dev/run-ms: \"600000\"}\n";
+    ensure!(text.matches("  defaults:\n").count() == 1, "the example has other defaults: {text}");
+    let file = testbed.dir().join("workflow.yaml");
+    std::fs::write(&file, text.replace("  defaults:\n", held))?;
+    let following = Follower::start(flowforge(testbed, &["submit", "-f", &file.to_string_lossy(), "--watch"])?, "")?;
+    following.until_shows("workflow default/diamond created", LIMIT).await?;
+    for node in ["preprocess", "train", "eval", "publish"] {
+        following.until_shows(&format!("node {node}: Running"), LIMIT).await?;
+        end_members(testbed, "diamond", node).await?;
+    }
+    let (code, text) = following.end(LIMIT).await?;
+    ensure!(code == Some(0) && text.contains("workflow diamond: Succeeded"), "{code:?} {text}");
     let tree = expect(testbed, &["get", "diamond"], "", 0, &["Succeeded  4/4 nodes", "4 of 4 succeeded"])?;
     ensure!(tree.matches('✔').count() == 4, "{tree}");
     expect(testbed, &["get"], "", 0, &["diamond", "Succeeded", "4/4"])?;
     expect(testbed, &["explain", "workflow", "diamond"], "", 0, &["workflow default/diamond: Succeeded"])?;
     expect(testbed, &["cancel", "diamond"], "", 0, &["has already ended"])?;
+    Ok(())
+}
+
+/// Ends the pods of a node, which run, with exit code 0.
+async fn end_members(testbed: &Testbed, workflow: &str, node: &str) -> Result<()> {
+    let pods: Api<Pod> = Api::namespaced(testbed.client().clone(), "default");
+    let members = ListParams::default().labels(&format!("{}={workflow},{}={node}", label::WORKFLOW, label::NODE));
+    let now = Patch::Merge(json!({"metadata": {"annotations": {"testbed.flowforge.dev/run-ms": "0"}}}));
+    for pod in pods.list(&members).await? {
+        pods.patch(&pod.name_any(), &PatchParams::default(), &now).await?;
+    }
     Ok(())
 }
 

@@ -24,8 +24,7 @@ const SIZE: usize = 4;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gangs_run_fail_and_lose_machines_on_real_nodes() {
     if let Err(missing) = available() {
-        eprintln!("skipped: {missing}");
-        return;
+        return flowforge_tests::skip("real", &missing.to_string());
     }
     let world = World::start(SIZE).await;
     let machines = world.testbed.real_node_names().unwrap();
@@ -46,10 +45,10 @@ async fn members_meet_and_their_logs_and_exit_codes_come_back(world: &World, mac
     let one = world.follow(&["logs", "meet", "train", "--rank", "2", "--follow"]);
     let all = world.follow(&["logs", "meet", "train", "--all-ranks", "--follow"]);
     let address = "meet-train-1-0.meet-train-1";
-    until("rank 2 is followed", async || one.shows(&format!("rank 2 of 4 met at {address}"))).await;
+    one.until_shows(&format!("rank 2 of 4 met at {address}"), LIMIT).await.unwrap();
     for rank in 0..SIZE {
         let line = format!("{rank} | rank {rank} of 4 met at {address}");
-        until("every rank is followed", async || all.shows(&line)).await;
+        all.until_shows(&line, LIMIT).await.unwrap();
     }
     world.reaches_running("meet", "train").await;
     let pods = world.members("meet", "train").await;
@@ -62,7 +61,7 @@ async fn members_meet_and_their_logs_and_exit_codes_come_back(world: &World, mac
     let done = world.ends("meet", WorkflowPhase::Succeeded).await;
     assert_eq!(node_status(&done, "train").phase, NodePhase::Succeeded);
     for follower in [one, all] {
-        let (code, text) = follower.end().await;
+        let (code, text) = follower.end(LIMIT).await.unwrap();
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains("found /mnt/meet-go"), "followed to the end: {text}");
     }
@@ -113,14 +112,14 @@ async fn one_member_exits_1_and_everything_ends_for_that_reason(world: &World) {
     assert_eq!(exit_code(&failed), Some(1));
     let log = world.flowforge(&["logs", "fail", "train", "--rank", "1"], 0);
     assert!(log.contains("rank 1 of 4 met") && log.contains("found /mnt/end-1"), "{log}");
-    let (code, text) = watch.end().await;
+    let (code, text) = watch.end(LIMIT).await.unwrap();
     assert!(code == Some(1) && text.contains("member 1 exited with code 1"), "{code:?} {text}");
 }
 
 /// The kubelet dies and its containers go on. Nobody can know whether the member still writes, so the end waits, and says
 /// for what; the others are stopped at once.
 async fn a_silent_machine_is_waited_for_and_the_wait_is_explained(world: &World) {
-    world.submit("silent", &[("train", "rank -- await /mnt/never")]).await;
+    world.submit_impatient("silent", &[("train", "rank -- await /mnt/never")]).await;
     world.reaches_running("silent", "train").await;
     let machine = world.machine_of("silent-train-1-1").await;
     world.testbed.kill_kubelet(&machine).unwrap();
@@ -152,7 +151,7 @@ async fn a_silent_machine_is_waited_for_and_the_wait_is_explained(world: &World)
 
 /// The power is gone, and the administrator says so: nothing can run there, so nothing waits.
 async fn a_dead_machine_taken_out_of_service_is_not_waited_for(world: &World) -> String {
-    world.submit("dead", &[("train", "rank -- await /mnt/never")]).await;
+    world.submit_impatient("dead", &[("train", "rank -- await /mnt/never")]).await;
     world.reaches_running("dead", "train").await;
     let machine = world.machine_of("dead-train-1-1").await;
     world.testbed.stop_node(&machine).await.unwrap();

@@ -4,15 +4,13 @@
 use flowforge_api::workflow::{NodePhase, NodeStatus, Workflow, WorkflowPhase};
 use flowforge_api::{Gang, names::label};
 use flowforge_testbed::{Profile, Testbed, real::WORKLOAD_IMAGE};
+use flowforge_tests::Follower;
 use flowforge_tests::install::{Installation, Options, program};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
-use std::io::Read as _;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Long enough for a loaded machine; a test that waits so long has failed.
@@ -56,6 +54,16 @@ impl World {
 
     /// Submits nodes with what each member does. `train` is a gang of four whole machines, `after` waits for it.
     pub(crate) async fn submit(&self, name: &str, nodes: &[(&str, &str)]) {
+        self.submit_tolerating(120, name, nodes).await;
+    }
+
+    /// The same where a machine is to be lost: its members are given up after 3 s. Elsewhere a kubelet that is slow because
+    /// the machine is busy must not cost a member.
+    pub(crate) async fn submit_impatient(&self, name: &str, nodes: &[(&str, &str)]) {
+        self.submit_tolerating(3, name, nodes).await;
+    }
+
+    async fn submit_tolerating(&self, seconds: i64, name: &str, nodes: &[(&str, &str)]) {
         let nodes: Vec<_> = nodes
             .iter()
             .map(|(id, line)| {
@@ -71,7 +79,8 @@ impl World {
                 node
             })
             .collect();
-        let defaults = json!({"imagePullPolicy": "Never", "tolerationSeconds": 3, "terminationGracePeriodSeconds": 5});
+        let defaults =
+            json!({"imagePullPolicy": "Never", "tolerationSeconds": seconds, "terminationGracePeriodSeconds": 5});
         let spec = json!({"storage": [{"claimRef": CLAIM}], "defaults": defaults, "nodes": nodes});
         let workflow = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
         self.workflows().create(&PostParams::default(), &workflow).await.unwrap();
@@ -153,43 +162,7 @@ impl World {
 
     /// Starts the command line and reads along.
     pub(crate) fn follow(&self, args: &[&str]) -> Follower {
-        let mut child = self.command(args).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut stdout = child.stdout.take().unwrap();
-        let text = Arc::new(Mutex::new(String::new()));
-        let written = Arc::clone(&text);
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = stdout.read(&mut buffer) {
-                written.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..count]));
-            }
-        });
-        Follower { child, text, reader }
-    }
-}
-
-/// A running command line and what it has written so far.
-pub(crate) struct Follower {
-    child: Child,
-    text: Arc<Mutex<String>>,
-    reader: JoinHandle<()>,
-}
-
-impl Follower {
-    /// Whether a line with this was written; all of it otherwise.
-    pub(crate) fn shows(&self, part: &str) -> Result<(), String> {
-        let text = self.text.lock().unwrap();
-        if text.contains(part) { Ok(()) } else { Err(format!("no {part:?} in: {text}")) }
-    }
-
-    /// Waits for its end; its exit code and all that it wrote.
-    pub(crate) async fn end(mut self) -> (Option<i32>, String) {
-        let status = until("the command ends", async || {
-            self.child.try_wait().unwrap().ok_or_else(|| self.text.lock().unwrap().clone())
-        })
-        .await;
-        self.reader.join().unwrap();
-        let text = self.text.lock().unwrap().clone();
-        (status.code(), text)
+        Follower::start(self.command(args), "").unwrap()
     }
 }
 
