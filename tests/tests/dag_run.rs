@@ -3,11 +3,11 @@
 
 mod dag;
 
-use dag::{condition, node, on_testbed, phase_of, pod_phase, until, workflow};
+use dag::{Setup, condition, node, on_testbed, phase_of, pod_phase, until, workflow};
 use flowforge_api::Gang;
 use flowforge_api::gang::GangPhase;
 use flowforge_api::workflow::{NodePhase, WorkflowPhase};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -17,7 +17,10 @@ where
     F: FnOnce(&'static dag::World) -> Fut,
     Fut: Future<Output = ()>,
 {
-    on_testbed(&["--log-level=info"], None, test);
+    on_testbed(Setup::default(), |world| async move {
+        test(world).await;
+        world.assert_nothing_was_forbidden();
+    });
 }
 
 #[test]
@@ -317,64 +320,6 @@ fn a_strangers_object_is_not_adopted() {
         world.reaches("stranger", "wf", WorkflowPhase::Succeeded).await;
         assert_eq!(world.members("stranger", "wf", "a").await.len(), 1);
     });
-}
-
-#[test]
-fn of_two_gangs_that_fit_the_quota_only_alone_one_runs_then_the_other() {
-    cases(|world| async move {
-        world.namespace("quota").await;
-        let quotas: Api<ResourceQuota> = Api::namespaced(world.testbed.client().clone(), "quota");
-        let quota = serde_json::from_value(json!({"metadata": {"name": "q"}, "spec": {
-            "hard": {"pods": "6"}, "scopes": ["NotTerminating"]}}))
-        .unwrap();
-        quotas.create(&PostParams::default(), &quota).await.unwrap();
-        until("the quota counts", || async {
-            let quota = quotas.get("q").await.map_err(|e| e.to_string())?;
-            quota.status.and_then(|s| s.used).map(drop).ok_or("no status yet".to_owned())
-        })
-        .await;
-        // Nobody binds them before both have got their share, so that both are half created.
-        for name in ["one", "two"] {
-            world.submit("quota", name, json!([node("a", 4, 500, &[])]), json!({"schedulerName": "nobody"})).await;
-        }
-        let half = world.shows("quota", "one", "QuotaExceeded");
-        let other = world.shows("quota", "two", "QuotaExceeded");
-        futures::future::select(Box::pin(half), Box::pin(other)).await;
-        // From now on whoever is whole is bound at once.
-        let binder = tokio::spawn(bind_whole_gangs(world, "quota", 4));
-        let (one, two) = tokio::join!(
-            world.reaches("quota", "one", WorkflowPhase::Succeeded),
-            world.reaches("quota", "two", WorkflowPhase::Succeeded),
-        );
-        binder.abort();
-        let span = |w: &flowforge_api::Workflow| {
-            let node = &w.status.as_ref().unwrap().nodes[0];
-            (node.scheduled_at.as_ref().unwrap().0, node.finished_at.as_ref().unwrap().0)
-        };
-        let ((s1, e1), (s2, e2)) = (span(&one), span(&two));
-        assert!(e1 <= s2 || e2 <= s1, "they ran at the same time: {s1} to {e1}, {s2} to {e2}");
-    });
-}
-
-/// Binds every gang whose members all exist, as a gang scheduler does.
-async fn bind_whole_gangs(world: &'static dag::World, namespace: &str, size: usize) {
-    let api = world.pods(namespace);
-    loop {
-        for workflow in ["one", "two"] {
-            let pods = world.members(namespace, workflow, "a").await;
-            let free = |p: &&Pod| p.metadata.deletion_timestamp.is_none();
-            if pods.iter().filter(free).count() == size {
-                for pod in pods.iter().filter(free).filter(|p| p.spec.as_ref().unwrap().node_name.is_none()) {
-                    let name = pod.metadata.name.as_deref().unwrap();
-                    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
-                        "target": {"apiVersion": "v1", "kind": "Node", "name": "cpu-0000"}});
-                    let _: Result<Value, _> =
-                        api.create_subresource("binding", name, &PostParams::default(), &binding).await;
-                }
-            }
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
 }
 
 #[test]

@@ -1,0 +1,151 @@
+//! The controller and our scheduler together, on fake nodes: what neither can show alone.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod dag;
+
+use dag::seen::Watch;
+use dag::{Setup, World, in_turn, node, until};
+use flowforge_api::names::label;
+use flowforge_api::workflow::{NodePhase, Workflow, WorkflowPhase};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+
+fn cases<F, Fut>(test: F)
+where
+    F: FnOnce(&'static World) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    in_turn(Setup { our_scheduler: true, ..Setup::default() }, test);
+}
+
+#[test]
+fn of_two_half_created_gangs_that_fit_the_quota_only_alone_one_runs_then_the_other() {
+    cases(|world| async move {
+        world.namespace("quota").await;
+        // Room for one whole gang, so that a live member of one keeps the other from being whole.
+        quota(world, "both", json!({"hard": {"pods": "4"}, "scopes": ["NotTerminating"]})).await;
+        // While these two exist, each gang gets two of its four members and no more.
+        for name in ["one", "two"] {
+            priority_class(world, name).await;
+            let own = json!([{"scopeName": "PriorityClass", "operator": "In", "values": [name]}]);
+            quota(world, name, json!({"hard": {"pods": "2"}, "scopeSelector": {"matchExpressions": own}})).await;
+            let defaults = json!({"defaults": {"priorityClassName": name}});
+            world.submit("quota", name, json!([node("a", 4, 2000, &[])]), defaults).await;
+        }
+        for name in ["one", "two"] {
+            world.shows("quota", name, "QuotaExceeded").await;
+        }
+        until("both are half created", || async {
+            let (one, two) = (live_members(world, "one").await, live_members(world, "two").await);
+            assert!(!one.iter().chain(&two).any(is_bound), "a part of a gang was bound");
+            if (one.len(), two.len()) == (2, 2) { Ok(()) } else { Err(format!("{} and {}", one.len(), two.len())) }
+        })
+        .await;
+        // From now on each could be whole, were it not for the other's half.
+        let quotas: Api<ResourceQuota> = Api::namespaced(world.testbed.client().clone(), "quota");
+        for name in ["one", "two"] {
+            quotas.delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        let (one, two) = tokio::select! {
+            ends = futures::future::join(
+                world.reaches("quota", "one", WorkflowPhase::Succeeded),
+                world.reaches("quota", "two", WorkflowPhase::Succeeded),
+            ) => ends,
+            () = assert_never_both(world) => unreachable!("it looks for ever"),
+        };
+        let ((s1, e1), (s2, e2)) = (span(&one), span(&two));
+        assert!(e1 <= s2 || e2 <= s1, "they ran at the same time: {s1} to {e1}, {s2} to {e2}");
+        for workflow in [one, two] {
+            assert_eq!(workflow.status.unwrap().nodes[0].attempt, 1, "a wait for quota costs no attempt");
+        }
+    });
+}
+
+async fn priority_class(world: &World, name: &str) {
+    let classes: Api<PriorityClass> = Api::all(world.testbed.client().clone());
+    let class = json!({"metadata": {"name": name}, "value": 1000});
+    classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+}
+
+/// Creates a quota and waits until it counts.
+async fn quota(world: &World, name: &str, spec: Value) {
+    let quotas: Api<ResourceQuota> = Api::namespaced(world.testbed.client().clone(), "quota");
+    let quota = serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap();
+    quotas.create(&PostParams::default(), &quota).await.unwrap();
+    until("the quota counts", || async {
+        let quota = quotas.get(name).await.map_err(|e| e.to_string())?;
+        quota.status.and_then(|s| s.used).map(drop).ok_or("no status yet".to_owned())
+    })
+    .await;
+}
+
+/// Members that have not ended and are not on their way out.
+async fn live_members(world: &World, workflow: &str) -> Vec<Pod> {
+    let mut pods = world.members("quota", workflow, "a").await;
+    pods.retain(|pod| pod.metadata.deletion_timestamp.is_none() && !has_ended(pod));
+    pods
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    matches!(dag::pod_phase(pod), "Succeeded" | "Failed")
+}
+
+fn is_bound(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+}
+
+/// Looks, for as long as it is awaited, that never a member of both gangs is bound.
+async fn assert_never_both(world: &World) {
+    loop {
+        let pods = world.pods("quota").list(&ListParams::default()).await.unwrap().items;
+        let live = pods.iter().filter(|pod| is_bound(pod) && !has_ended(pod));
+        let workflows: BTreeSet<&String> = live.map(|pod| &pod.labels()[label::WORKFLOW]).collect();
+        assert!(workflows.len() < 2, "members of both are bound");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+fn span(workflow: &Workflow) -> (jiff::Timestamp, jiff::Timestamp) {
+    let node = &workflow.status.as_ref().unwrap().nodes[0];
+    (node.scheduled_at.as_ref().unwrap().0, node.finished_at.as_ref().unwrap().0)
+}
+
+#[test]
+fn twenty_workflows_do_not_notice_a_restart_of_the_api_server() {
+    const WORKFLOWS: usize = 20;
+    cases(|world| async move {
+        world.namespace("restart").await;
+        let watch = Watch::start(world, "restart");
+        let names: Vec<String> = (0..WORKFLOWS).map(|i| format!("wf{i}")).collect();
+        for name in &names {
+            // The last node runs until the test ends it: no workflow is over before the restart.
+            let nodes = json!([
+                node("a", 1, 1500, &[]),
+                node("b", 2, 1500, &["a"]),
+                node("c", 1, 1000, &["a"]),
+                node("d", 1, 600_000, &["b", "c"]),
+            ]);
+            world.submit("restart", name, nodes, json!({})).await;
+        }
+        until("some have begun", || async {
+            let pods = world.pods("restart").list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+            if pods.items.len() >= WORKFLOWS / 2 { Ok(()) } else { Err(format!("{} pods", pods.items.len())) }
+        })
+        .await;
+        world.testbed.restart_apiserver().await.unwrap();
+        for name in &names {
+            world.runs("restart", name, "d", 1).await;
+            world.end("restart", &format!("{name}-d-1-0"), 0).await;
+        }
+        for name in &names {
+            let done = world.reaches("restart", name, WorkflowPhase::Succeeded).await;
+            let nodes = done.status.unwrap().nodes;
+            assert!(nodes.iter().all(|n| n.phase == NodePhase::Succeeded && n.attempt == 1), "{}", json!(nodes));
+        }
+        watch.caught_up(world, "restart", WORKFLOWS * 4, WORKFLOWS * 5).await.assert_once();
+    });
+}
