@@ -149,3 +149,66 @@ fn twenty_workflows_do_not_notice_a_restart_of_the_api_server() {
         watch.caught_up(world, "restart", WORKFLOWS * 4, WORKFLOWS * 5).await.assert_once();
     });
 }
+
+#[test]
+fn kubectl_shows_what_matters_in_columns_and_waits_for_conditions() {
+    cases(|world| async move {
+        world.namespace("kubectl").await;
+        world.submit("kubectl", "wf", json!([node("a", 2, 600_000, &[])]), json!({})).await;
+        until("the workflow's row is there", || async {
+            let told = kubectl(world, &["get", "ffw"]);
+            row(&told, "wf", &[("PHASE", "Running"), ("PROGRESS", "0/1"), ("REASON", ""), ("AGE", "*")])
+        })
+        .await;
+        // A category of two kinds: a table for each.
+        let gang =
+            [("PHASE", "Running"), ("MEMBERS", "2"), ("BOUND", "2"), ("RUNNING", "2"), ("REASON", ""), ("AGE", "*")];
+        until("both kinds have their rows", || async {
+            let told = kubectl(world, &["get", "flowforge"]);
+            row(&told, "workflow.flowforge.dev/wf", &[("PHASE", "Running"), ("PROGRESS", "0/1")])?;
+            row(&told, "gang.flowforge.dev/wf-a-1", &gang)
+        })
+        .await;
+        let wide = kubectl(world, &["get", "ffw", "-o", "wide"]);
+        row(&wide, "wf", &[("STARTED", "*")]).unwrap();
+        let met = |condition: &str| {
+            let condition = format!("--for=condition={condition}");
+            let told = kubectl(world, &["wait", "workflow/wf", &condition, "--timeout=120s"]);
+            assert_eq!(told, "workflow.flowforge.dev/wf condition met\n", "{condition}");
+        };
+        met("Accepted");
+        for rank in 0..2 {
+            world.end("kubectl", &format!("wf-a-1-{rank}"), 0).await;
+        }
+        for condition in ["Succeeded", "Complete", "Failed=False"] {
+            met(condition);
+        }
+        let told = kubectl(world, &["get", "ffw", "wf"]);
+        row(&told, "wf", &[("PHASE", "Succeeded"), ("PROGRESS", "1/1")]).unwrap();
+    });
+}
+
+fn kubectl(world: &World, args: &[&str]) -> String {
+    let output = world.testbed.kubectl().args(["-n", "kubectl"]).args(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether the row of this name has these values (`*` is any) in the columns of these heads; all that was printed otherwise.
+fn row(told: &str, name: &str, values: &[(&str, &str)]) -> Result<(), String> {
+    let table = told.split("\n\n").find(|table| table.lines().any(|line| line.starts_with(&format!("{name} "))));
+    let table = table.ok_or_else(|| format!("no row {name} in\n{told}"))?;
+    let head = table.lines().next().unwrap_or_default();
+    let line = table.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap_or_default();
+    for (column, expected) in values {
+        let start = head.find(column).ok_or_else(|| format!("no column {column} in\n{told}"))?;
+        // A column is as wide as its head and the blanks behind it.
+        let behind = head[start..].trim_start_matches(|c| c != ' ').trim_start();
+        let end = if behind.is_empty() { line.len() } else { head.len() - behind.len() };
+        let value = line.get(start..end).unwrap_or_default().trim();
+        if value != *expected && (*expected != "*" || value.is_empty()) {
+            return Err(format!("{column} is {value:?}, not {expected:?} in\n{told}"));
+        }
+    }
+    Ok(())
+}
