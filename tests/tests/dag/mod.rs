@@ -105,7 +105,8 @@ impl World {
         let builder = Testbed::builder().nodes(Profile::Cpu, 4).kube_scheduler(!setup.our_scheduler);
         let testbed: &'static Testbed = Box::leak(Box::new(builder.start().await.unwrap()));
         let mut options = Options { scheduler: setup.our_scheduler, ..Options::default() };
-        options.controller_args = vec!["--log-level=info".to_owned()];
+        // A request that is refused and costs nothing but an event is told at debug level.
+        options.controller_args = vec!["--log-level=info,flowforge_dag_controller=debug".to_owned()];
         if !setup.lease_args.is_empty() {
             options.lease_args = setup.lease_args.iter().map(|arg| (*arg).to_owned()).collect();
         }
