@@ -53,7 +53,7 @@ cluster: testbed ## Leave a cluster running: PROFILE=dgx-h100|gb200-nvl72|l40s-p
 	$(TESTBED) up --profile $(PROFILE) --fake $(FAKE) --real $(REAL)
 
 .PHONY: cluster-down
-cluster-down: ## End it
+cluster-down: ## End it, and what `make demo KEEP=1` left
 	$(TESTBED) down
 
 .PHONY: smoke-1.33

@@ -33,6 +33,7 @@ pub mod pki;
 mod process;
 pub mod profile;
 pub mod real;
+pub mod running;
 mod shared;
 mod supervisor;
 mod testbed;

@@ -4,18 +4,14 @@
 //! binaries that both need. What is said on stdout is for scripts (the path of
 //! the kubeconfig); everything else goes to stderr.
 
-use std::{
-    env, fs, io,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, process::ExitCode, time::Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use flowforge_testbed::{Profile, Testbed, binaries, real};
-use serde::{Deserialize, Serialize};
+use flowforge_testbed::{
+    Profile, Testbed, binaries, real,
+    running::{self, Running},
+};
 
 #[derive(Parser)]
 #[command(name = "flowforge-testbed", about = "A real Kubernetes control plane on one machine")]
@@ -28,11 +24,11 @@ struct Cli {
 enum Verb {
     /// Bring a testbed up and leave it running.
     Up(Up),
-    /// End the testbed that `up` left running.
+    /// End what `up` and `make demo KEEP=1` left running.
     Down {
-        /// The name given to `up`.
-        #[arg(long, default_value = "default")]
-        name: String,
+        /// Only the one of this name; the demo's is `demo`.
+        #[arg(long)]
+        name: Option<String>,
     },
     /// Build the testbed's binaries, or those of one Kubernetes version.
     Build {
@@ -87,13 +83,6 @@ impl Kubernetes {
     }
 }
 
-/// What `up` leaves for `down`.
-#[derive(Serialize, Deserialize)]
-struct Running {
-    dir: PathBuf,
-    supervisor: u32,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -104,7 +93,7 @@ async fn main() -> ExitCode {
         .init();
     let outcome = match Cli::parse().command {
         Verb::Up(arguments) => up(arguments).await,
-        Verb::Down { name } => down(&name),
+        Verb::Down { name } => down(name),
         Verb::Build { k8s, fake_only } => build(k8s, fake_only),
     };
     match outcome {
@@ -117,10 +106,7 @@ async fn main() -> ExitCode {
 }
 
 async fn up(arguments: Up) -> Result<()> {
-    let state = state_file(&arguments.name)?;
-    if let Some(running) = read_state(&state)? {
-        bail!("a testbed named {} runs already, in {}; end it with `down`", arguments.name, running.dir.display());
-    }
+    running::ensure_free(&arguments.name)?;
     let begin = Instant::now();
     let mut builder = Testbed::builder()
         .nodes(arguments.profile, arguments.fake)
@@ -144,9 +130,7 @@ async fn up(arguments: Up) -> Result<()> {
         tokio::signal::ctrl_c().await?;
         return testbed.stop();
     }
-    let running = Running { dir: testbed.dir().to_owned(), supervisor: testbed.detach()? };
-    fs::write(&state, serde_json::to_vec(&running)?)?;
-    Ok(())
+    running::leave(testbed, &arguments.name)
 }
 
 /// Says how to reach the testbed. The binary that has everything in it is
@@ -160,21 +144,19 @@ fn explain_access(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-fn down(name: &str) -> Result<()> {
-    let state = state_file(name)?;
-    let Some(running) = read_state(&state)? else {
-        eprintln!("no testbed named {name} is running");
-        return Ok(());
+fn down(name: Option<String>) -> Result<()> {
+    let running = match name {
+        Some(name) => Running::find(&name)?.into_iter().collect(),
+        None => Running::all()?,
     };
-    let status = Command::new("kill").arg(running.supervisor.to_string()).status()?;
-    ensure!(status.success(), "cannot signal the supervisor {}", running.supervisor);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while running.dir.exists() {
-        ensure!(Instant::now() < deadline, "{} is still there", running.dir.display());
-        thread::sleep(Duration::from_millis(50));
+    if running.is_empty() {
+        eprintln!("no such testbed is running");
     }
-    fs::remove_file(&state)?;
-    eprintln!("testbed {name} is gone");
+    for testbed in running {
+        let name = testbed.name.clone();
+        testbed.end().with_context(|| format!("end testbed {name}"))?;
+        eprintln!("testbed {name} is gone");
+    }
     Ok(())
 }
 
@@ -188,33 +170,4 @@ fn build(k8s: Option<Kubernetes>, fake_only: bool) -> Result<()> {
         println!("{}", module.build()?.display());
     }
     Ok(())
-}
-
-/// The state of a testbed that runs; a file whose supervisor is gone counts as
-/// none. The lock file of its directory names the process, so that a pid that
-/// somebody else has by now is not signalled.
-fn read_state(state: &Path) -> Result<Option<Running>> {
-    let text = match fs::read_to_string(state) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text?,
-    };
-    let running: Running = serde_json::from_str(&text).with_context(|| state.display().to_string())?;
-    let Ok(lock) = fs::File::open(running.dir.join("supervisor.lock")) else {
-        return Ok(None);
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(None), // nobody holds it
-        Err(fs::TryLockError::WouldBlock) => Ok(Some(running)),
-        Err(fs::TryLockError::Error(error)) => Err(error.into()),
-    }
-}
-
-fn state_file(name: &str) -> Result<PathBuf> {
-    let dir = env::var_os("XDG_RUNTIME_DIR").map_or_else(
-        || env::temp_dir().join("flowforge-testbeds"),
-        |runtime| Path::new(&runtime).join("flowforge-testbeds"),
-    );
-    fs::create_dir_all(&dir)?;
-    ensure!(!name.contains('/'), "a name has no slash");
-    Ok(dir.join(format!("{name}.json")))
 }

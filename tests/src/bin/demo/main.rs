@@ -10,13 +10,15 @@ mod report;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use flowforge_testbed::{Profile, Testbed, real};
+use flowforge_testbed::{Profile, Testbed, real, running};
 use flowforge_tests::install::{Installation, Options, program};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 const NAMESPACE: &str = "demo";
+/// Of a testbed that is left running.
+const NAME: &str = "demo";
 const DIAMOND: &str = include_str!("diamond.yaml");
 const SWEEP: &str = include_str!("sweep.yaml");
 
@@ -37,6 +39,9 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
+    if args.keep {
+        running::ensure_free(NAME)?;
+    }
     let start = Instant::now();
     let step = |text: &str| println!("\x1b[1m==>\x1b[0m {text} \x1b[2m({:.1} s)\x1b[0m", start.elapsed().as_secs_f64());
 
@@ -81,8 +86,8 @@ async fn main() -> Result<()> {
 
     if args.keep {
         println!("\nleft running; reach it with\n  export KUBECONFIG={}", testbed.admin_kubeconfig().display());
-        let pid = testbed.detach()?;
-        println!("end it with\n  kill {pid}");
+        running::leave(testbed, NAME)?;
+        println!("end it with\n  make cluster-down");
         return Ok(());
     }
     step("taking everything down");
