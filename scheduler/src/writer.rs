@@ -182,7 +182,9 @@ impl Writer {
             }
             tracing::trace!(now_ms, ?command, "command");
             let facts = subject(&command).and_then(|pod| self.facts.get(&pod.uid)).unwrap_or(&unknown);
-            self.outbox.push(command, facts, now_ms);
+            if let Some(unsaid) = self.outbox.push(command, facts, now_ms) {
+                self.engine.unsaid(&unsaid);
+            }
         }
     }
 
@@ -235,6 +237,7 @@ impl Writer {
             Fact::PodGone(key) => {
                 self.facts.remove(&key.uid);
                 self.claimants.remove(&key.uid);
+                self.outbox.forget_pod(&key.uid);
                 Event::PodDelete(key)
             }
             Fact::PodsListed(uids) => {
@@ -251,7 +254,10 @@ impl Writer {
                 self.outbox.forget_gang(&uid);
                 Event::GangDelete { namespace, name, uid }
             }
-            Fact::GangsListed(uids) => Event::Relisted(RelistedKind::Gangs(uids)),
+            Fact::GangsListed(uids) => {
+                self.outbox.retain_gangs(&uids);
+                Event::Relisted(RelistedKind::Gangs(uids))
+            }
             Fact::Claim(claim) => {
                 if self.claims.note(&claim) {
                     self.claims_changed(at_ms);

@@ -35,6 +35,8 @@ pub(super) struct EventWrite {
     pub(super) name: String,
     /// Repetitions so far; 1 makes the Event, more writes its series.
     pub(super) count: u32,
+    /// Whether it failed before.
+    pub(super) last_try: bool,
 }
 
 #[derive(Debug)]
@@ -83,13 +85,26 @@ impl EventBook {
                 return None;
             }
             known.written_ms = now_ms;
-            return Some(EventWrite { pod, kind, note, profile, name: known.name.clone(), count: known.count });
+            return Some(EventWrite {
+                pod,
+                kind,
+                note,
+                profile,
+                name: known.name.clone(),
+                count: known.count,
+                last_try: false,
+            });
         }
         let name = event_name(&pod.name, now_ms, kind);
         self.make_room(now_ms);
         let known = Known { note: note.clone(), name: name.clone(), count: 1, seen_ms: now_ms, written_ms: now_ms };
         self.known.insert(key, known);
-        Some(EventWrite { pod, kind, note, profile, name, count: 1 })
+        Some(EventWrite { pod, kind, note, profile, name, count: 1, last_try: false })
+    }
+
+    /// The Event was not made: the next occurrence begins a new one.
+    pub(super) fn forget(&mut self, key: &EventKey) {
+        self.known.remove(key);
     }
 
     fn make_room(&mut self, now_ms: u64) {
@@ -106,6 +121,11 @@ impl EventBook {
 }
 
 impl EventWrite {
+    /// What it is about.
+    pub(super) fn key(&self) -> EventKey {
+        EventKey::new(&self.pod, self.kind)
+    }
+
     /// Collection of Events of the pod's namespace.
     pub(super) fn collection(&self) -> String {
         format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.pod.namespace)

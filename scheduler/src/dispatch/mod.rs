@@ -20,6 +20,7 @@ use crate::input::Input;
 use crate::metrics::Metrics;
 use flowforge_runtime::{Leadership, Pressure};
 use flowforge_scheduler_core::command::{Command, OpId};
+use flowforge_scheduler_core::engine::Unsaid;
 use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
 use gate::Gate;
@@ -140,27 +141,37 @@ impl Dispatch {
 }
 
 impl Outbox {
-    /// Takes a command; `facts` are of the pod that it is about, `now_ms` is the engine's clock.
-    pub(crate) fn push(&mut self, command: Command, facts: &PodFacts, now_ms: u64) {
+    /// Takes a command; `facts` are of the pod that it is about, `now_ms` is the engine's clock. Answers what could not be
+    /// taken and must be said again some time.
+    pub(crate) fn push(&mut self, command: Command, facts: &PodFacts, now_ms: u64) -> Option<Unsaid> {
         match command {
             Command::PodCondition { pod, reason, message } => {
                 let PodFacts { generation, conditioned, .. } = *facts;
-                self.reports.condition(ConditionWrite { pod, reason, message, generation, transitioned: conditioned });
+                let uid = pod.uid.clone();
+                let write = ConditionWrite { pod, reason, message, generation, transitioned: conditioned };
+                return (!self.reports.condition(write)).then_some(Unsaid::Condition { uid });
             }
             Command::PodEvent { pod, kind, note } => {
                 self.reports.event(pod, kind, note, facts.profile.clone(), now_ms);
             }
             Command::GangStatus { namespace, name, uid, status } => {
-                self.reports.gang(GangWrite { namespace, name, uid, status });
+                let unsaid = Unsaid::GangStatus { namespace: namespace.clone(), name: name.clone() };
+                return (!self.reports.gang(GangWrite { namespace, name, uid, status })).then_some(unsaid);
             }
             Command::Observe(_) => {}
             command => {
-                if let Command::Bind { pod, .. } = &command {
-                    self.reports.forget_condition(&pod.uid);
-                }
+                // Should the pod be refused again after all, then the condition has to be said again.
+                let unsaid = match &command {
+                    Command::Bind { pod, .. } if self.reports.forget_condition(&pod.uid) => {
+                        Some(Unsaid::Condition { uid: pod.uid.clone() })
+                    }
+                    _ => None,
+                };
                 self.send(Job { command, queued: Instant::now() });
+                return unsaid;
             }
         }
+        None
     }
 
     /// Moves on what found no room before; true when nothing is left.
@@ -179,6 +190,16 @@ impl Outbox {
     /// A gang object is gone.
     pub(crate) fn forget_gang(&self, uid: &SmolStr) {
         self.reports.forget_gang(uid);
+    }
+
+    /// Only these gang objects are left.
+    pub(crate) fn retain_gangs(&self, uids: &[SmolStr]) {
+        self.reports.retain_gangs(&uids.iter().collect());
+    }
+
+    /// A pod is gone.
+    pub(crate) fn forget_pod(&self, uid: &SmolStr) {
+        self.reports.forget_condition(uid);
     }
 
     fn send(&mut self, job: Job) {

@@ -3,6 +3,9 @@
 //! A condition `PodScheduled=False` must never land after the pod's Binding, which sets it to True: binding a pod takes
 //! its waiting condition back ([`Reports::forget_condition`]) and waits for one that is being written
 //! ([`Reports::condition_settled`]).
+//!
+//! The engine says a thing once, so that what it said must arrive: a condition or status whose write fails for a reason that
+//! passes waits again until it is outdated; what finds no room is answered to the engine, which says it again.
 
 use super::events::{EventBook, EventKey, EventWrite};
 use super::gate::{Call, Failure, Gate};
@@ -18,7 +21,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
@@ -26,7 +29,7 @@ use tokio::sync::Notify;
 const CAPACITY: usize = 131_072;
 /// Entries of a gang's placement summary.
 const SUMMARY_ENTRIES: usize = 64;
-/// Pause before a report whose write failed for a reason that passes is tried once more.
+/// Pause before a report whose write failed for a reason that passes waits again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// A condition to write on a pod.
@@ -54,6 +57,13 @@ pub(super) enum ReportWrite {
     Condition(ConditionWrite),
     Gang(GangWrite),
     Event(EventWrite),
+}
+
+/// What was set aside for another try.
+enum Failed {
+    Condition(SmolStr),
+    Gang(SmolStr),
+    Event(EventKey),
 }
 
 /// The reports that wait. Filled by the engine's thread, emptied by a few tasks.
@@ -88,14 +98,16 @@ impl Reports {
         Self { waiting: Mutex::new(waiting), added: Notify::new(), settled: Notify::new(), metrics, instance }
     }
 
-    pub(super) fn condition(&self, write: ConditionWrite) {
+    /// Takes a condition; false when there is no room for it.
+    pub(super) fn condition(&self, write: ConditionWrite) -> bool {
         let inserted = self.waiting.lock().conditions.insert(write.pod.uid.clone(), write);
-        self.count("conditions", inserted);
+        self.count("conditions", inserted)
     }
 
-    pub(super) fn gang(&self, write: GangWrite) {
+    /// Takes a gang's status; false when there is no room for it.
+    pub(super) fn gang(&self, write: GangWrite) -> bool {
         let inserted = self.waiting.lock().gangs.insert(write.uid.clone(), write);
-        self.count("gang_statuses", inserted);
+        self.count("gang_statuses", inserted)
     }
 
     pub(super) fn event(&self, pod: PodKey, kind: EventKind, note: String, profile: SmolStr, now_ms: u64) {
@@ -104,9 +116,14 @@ impl Reports {
             let mut waiting = self.waiting.lock();
             let Some(write) = waiting.book.note(pod, kind, note, profile, now_ms) else {
                 drop(waiting);
-                return self.count("events", Inserted::Merged);
+                self.count("events", Inserted::Merged);
+                return;
             };
-            waiting.events.insert(key, write)
+            let inserted = waiting.events.insert(key.clone(), write);
+            if inserted == Inserted::Dropped {
+                waiting.book.forget(&key);
+            }
+            inserted
         };
         self.count("events", inserted);
     }
@@ -118,11 +135,23 @@ impl Reports {
         waiting.gangs.remove(uid);
     }
 
-    /// The pod is about to be bound: what waits to be said about it is no longer true.
-    pub(super) fn forget_condition(&self, uid: &SmolStr) {
-        if self.waiting.lock().conditions.remove(uid).is_some() {
+    /// The gangs that are there: forget when the condition of any other changed.
+    pub(super) fn retain_gangs(&self, listed: &BTreeSet<&SmolStr>) {
+        self.waiting.lock().gang_since.retain(|uid, _| listed.contains(uid));
+    }
+
+    /// The pod is gone or about to be bound: what waits to be said about it is no longer true. Returns whether something
+    /// that was to be said may never arrive.
+    pub(super) fn forget_condition(&self, uid: &SmolStr) -> bool {
+        let (forgotten, waited) = {
+            let conditions = &mut self.waiting.lock().conditions;
+            let before = conditions.len();
+            (conditions.remove(uid), conditions.len() < before)
+        };
+        if waited {
             self.metrics.queue_items.with_label_values(&["conditions", "merged"]).inc();
         }
+        forgotten
     }
 
     /// Waits until no condition of the pod is being written.
@@ -136,7 +165,8 @@ impl Reports {
         }
     }
 
-    fn count(&self, queue: &str, inserted: Inserted) {
+    /// Counts what became of an item; whether it was taken.
+    fn count(&self, queue: &str, inserted: Inserted) -> bool {
         let direction = match inserted {
             Inserted::New => "in",
             Inserted::Merged => "merged",
@@ -146,6 +176,7 @@ impl Reports {
         if inserted == Inserted::New {
             self.added.notify_one();
         }
+        inserted != Inserted::Dropped
     }
 
     /// The next report; conditions and statuses come before events, and each kind gets its turn.
@@ -161,7 +192,7 @@ impl Reports {
         }
     }
 
-    /// Writes one report and marks it done.
+    /// Writes one report and marks it done, or lets it wait again.
     pub(super) async fn write(&self, gate: &Gate, write: ReportWrite) {
         let (queue, outcome) = match &write {
             ReportWrite::Condition(condition) => ("conditions", self.write_condition(gate, condition).await),
@@ -169,41 +200,88 @@ impl Reports {
             ReportWrite::Event(event) => ("events", self.write_event(gate, event).await),
         };
         self.metrics.queue_items.with_label_values(&[queue, "out"]).inc();
-        let again = match outcome {
+        match outcome {
             Err(Failure::Unknown(why)) => {
                 tracing::debug!(queue, why, "a report failed");
-                true
+                let failed = self.failed(write);
+                tokio::time::sleep(RETRY).await;
+                self.again(&failed);
             }
             Err(Failure::Refused(why)) => {
                 tracing::warn!(queue, why, "a report was refused");
-                false
+                self.done(&write);
             }
-            Err(Failure::Conflict(_) | Failure::NotFound(_) | Failure::Lost) | Ok(()) => false,
-        };
-        if again {
-            tokio::time::sleep(RETRY).await;
+            Err(Failure::Conflict(_) | Failure::NotFound(_) | Failure::Lost) | Ok(()) => self.done(&write),
         }
-        self.finish(write, again);
     }
 
-    fn finish(&self, write: ReportWrite, again: bool) {
+    fn done(&self, write: &ReportWrite) {
+        {
+            let mut waiting = self.waiting.lock();
+            match write {
+                ReportWrite::Condition(condition) => waiting.conditions.done(&condition.pod.uid),
+                ReportWrite::Gang(gang) => waiting.gangs.done(&gang.uid),
+                ReportWrite::Event(event) => waiting.events.done(&event.key()),
+            }
+        }
+        self.settle();
+    }
+
+    /// Sets a report aside whose fate is unknown: conditions and statuses until they arrive, an Event that is not there yet
+    /// for one more try.
+    fn failed(&self, write: ReportWrite) -> Failed {
         let mut waiting = self.waiting.lock();
         match write {
-            ReportWrite::Condition(condition) => waiting.conditions.done(&condition.pod.uid),
-            ReportWrite::Gang(gang) => {
-                waiting.gangs.done(&gang.uid);
-                if again && !waiting.gangs.has(&gang.uid) {
-                    waiting.gangs.insert(gang.uid.clone(), gang);
-                }
+            ReportWrite::Condition(condition) => {
+                let uid = condition.pod.uid.clone();
+                waiting.conditions.failed(uid.clone(), condition);
+                Failed::Condition(uid)
             }
-            ReportWrite::Event(event) => waiting.events.done(&EventKey::new(&event.pod, event.kind)),
+            ReportWrite::Gang(gang) => {
+                let uid = gang.uid.clone();
+                waiting.gangs.failed(uid.clone(), gang);
+                Failed::Gang(uid)
+            }
+            ReportWrite::Event(event) => {
+                let key = event.key();
+                match event {
+                    EventWrite { count: 1, last_try: false, .. } => {
+                        waiting.events.failed(key.clone(), EventWrite { last_try: true, ..event });
+                    }
+                    // A series needs its Event: the next occurrence begins anew.
+                    EventWrite { count: 1, .. } => waiting.book.forget(&key),
+                    EventWrite { .. } => {}
+                }
+                Failed::Event(key)
+            }
         }
-        let sizes = [
-            ("conditions", waiting.conditions.len()),
-            ("gang_statuses", waiting.gangs.len()),
-            ("events", waiting.events.len()),
-        ];
-        drop(waiting);
+    }
+
+    fn again(&self, failed: &Failed) {
+        let (queue, waits) = {
+            let mut waiting = self.waiting.lock();
+            match failed {
+                Failed::Condition(uid) => ("conditions", waiting.conditions.again(uid)),
+                Failed::Gang(uid) => ("gang_statuses", waiting.gangs.again(uid)),
+                Failed::Event(key) => ("events", waiting.events.again(key)),
+            }
+        };
+        if waits {
+            self.count(queue, Inserted::New);
+        }
+        self.settle();
+    }
+
+    /// Nobody works on a key any more: whoever waited for it goes on.
+    fn settle(&self) {
+        let sizes = {
+            let waiting = self.waiting.lock();
+            [
+                ("conditions", waiting.conditions.len()),
+                ("gang_statuses", waiting.gangs.len()),
+                ("events", waiting.events.len()),
+            ]
+        };
         for (queue, size) in sizes {
             self.metrics.queue_depth.with_label_values(&[queue]).set(i64::try_from(size).unwrap_or(i64::MAX));
         }
@@ -380,8 +458,56 @@ mod tests {
         let settled = reports.condition_settled(&uid);
         tokio::pin!(settled);
         assert!(futures::poll!(settled.as_mut()).is_pending());
-        reports.finish(write, false);
+        reports.done(&write);
         assert!(futures::poll!(settled.as_mut()).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_condition_that_could_not_be_written_waits_again() {
+        let reports = reports();
+        reports.condition(condition("u", "0/1"));
+        let failed = reports.failed(reports.next().await);
+        assert!(reports.waiting.lock().take().is_none(), "not before its time");
+        reports.again(&failed);
+        let ReportWrite::Condition(write) = reports.next().await else { panic!("a condition") };
+        assert_eq!(write.message, "0/1");
+    }
+
+    #[tokio::test]
+    async fn a_binding_takes_back_a_condition_that_could_not_be_written() {
+        let reports = reports();
+        reports.condition(condition("u", "0/1"));
+        let failed = reports.failed(reports.next().await);
+        assert!(reports.forget_condition(&"u".into()));
+        let uid = SmolStr::from("u");
+        let settled = reports.condition_settled(&uid);
+        tokio::pin!(settled);
+        assert!(futures::poll!(settled.as_mut()).is_pending(), "the failed write may still land");
+        reports.again(&failed);
+        assert!(futures::poll!(settled.as_mut()).is_ready());
+        assert!(reports.waiting.lock().take().is_none());
+
+        reports.condition(condition("u", "0/1"));
+        let in_work = reports.next().await;
+        assert!(reports.forget_condition(&uid), "the binding comes while it is being written");
+        reports.again(&reports.failed(in_work));
+        assert!(reports.waiting.lock().take().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_event_is_tried_twice_and_then_begins_anew() {
+        let reports = reports();
+        let pod = condition("u", "").pod;
+        let note = |at| reports.event(pod.clone(), EventKind::FailedScheduling, "0/1".to_owned(), "f".into(), at);
+        note(0);
+        let first = reports.next().await;
+        reports.again(&reports.failed(first));
+        let second = reports.next().await;
+        reports.again(&reports.failed(second));
+        assert!(reports.waiting.lock().take().is_none());
+        note(1_000);
+        let ReportWrite::Event(write) = reports.next().await else { panic!("an event") };
+        assert_eq!(write.count, 1, "there is no event to make a series of");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+pub use report::Unsaid;
 pub use stats::{Stats, Waiting};
 
 use crate::command::{Command, GangSchedulingStatus};

@@ -11,7 +11,42 @@ use smol_str::SmolStr;
 /// Members of a refused gang that get an event each; the condition is on all of them.
 const EVENTS_PER_GANG: usize = 8;
 
+/// What was to be told and could not be taken on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unsaid {
+    /// The condition of a pod.
+    Condition {
+        /// UID of the pod.
+        uid: SmolStr,
+    },
+    /// The status of a gang.
+    GangStatus {
+        /// Namespace of the gang.
+        namespace: SmolStr,
+        /// Name of the gang.
+        name: SmolStr,
+    },
+}
+
 impl Engine {
+    /// A report was dropped: when there is something to say about its pod or gang again, it is said even if it is the same.
+    pub fn unsaid(&mut self, report: &Unsaid) {
+        match report {
+            Unsaid::Condition { uid } => {
+                let pod = self.snapshot.cluster().find_pod(uid);
+                if let Some(info) = pod.and_then(|id| self.snapshot.info_mut(id)) {
+                    info.scheduled_condition = None;
+                }
+            }
+            Unsaid::GangStatus { namespace, name } => {
+                let gang = self.gangs.find(namespace, name);
+                if let Some(note) = gang.and_then(|id| self.notes.get_mut(&id)) {
+                    note.status = None;
+                }
+            }
+        }
+    }
+
     /// Sets the condition of refused pods, with an event where it changed.
     pub(super) fn report(&mut self, pods: &[PodId], refusal: &Refusal, out: &mut Vec<Command>) {
         let (reason, message) = (SmolStr::new_static(refusal.condition_reason()), refusal.message());
