@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 /// Pause between tries to read the journal.
 const JOURNAL_PAUSE: Duration = Duration::from_secs(1);
@@ -101,6 +102,7 @@ impl Scheduler {
         let engine = Engine::new(inner.config.core(self.request_timeout()));
         let writer =
             Writer::new(engine, outbox, inputs, inner.clock, inner.metrics.clone(), inner.pulse.clone(), ours.clone());
+        let gave_up = writer.gave_up();
         let stop = leadership.lost_token();
         let runtime = Handle::current();
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || writer.run(&runtime, &stop));
@@ -115,7 +117,7 @@ impl Scheduler {
         let lists = self.start_watches(&mut watches, &input, ours);
         tokio::select! {
             () = leadership.lost() => {}
-            () = self.work(lists, &input, leadership, slots) => leadership.give_up(),
+            () = self.work(lists, &input, leadership, slots, &gave_up) => leadership.give_up(),
         }
         self.followed();
         watches.shutdown().await;
@@ -213,9 +215,10 @@ impl Scheduler {
         input: &mpsc::Sender<Input>,
         leadership: &Leadership,
         slots: Vec<JournalSlotRead>,
+        gave_up: &CancellationToken,
     ) {
         self.begin(lists, input, leadership, slots).await;
-        self.inner.pulse.gave_up.notified().await;
+        gave_up.cancelled().await;
         tracing::warn!("fenced by a later epoch, or nothing could be planned for too long: giving up the leadership");
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Inputs taken in before the engine plans.
@@ -36,7 +36,7 @@ const FENCED_LIMIT_MS: u64 = 30_000;
 /// Waiting entities shown by `/debug/state`.
 const INSPECTED: usize = 1_000;
 
-/// What others see of the thread.
+/// What others see of the thread, term after term.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     /// When it last went round, on the engine's clock; 0 while it does not run.
@@ -45,8 +45,6 @@ pub(crate) struct Pulse {
     pub(crate) planning: AtomicBool,
     /// The latest epoch that fenced a term of this process.
     pub(crate) fenced_by: AtomicU64,
-    /// Told when the engine was fenced, or has not come to planning for too long, as with a journal that cannot be written.
-    pub(crate) gave_up: Notify,
 }
 
 /// The thread's state.
@@ -57,6 +55,7 @@ pub(crate) struct Writer {
     clock: Clock,
     metrics: Metrics,
     pulse: Arc<Pulse>,
+    gave_up: CancellationToken,
     profile: SmolStr,
     ours: Ours,
     facts: BTreeMap<SmolStr, PodFacts>,
@@ -88,6 +87,7 @@ impl Writer {
             clock,
             metrics,
             pulse,
+            gave_up: CancellationToken::new(),
             profile,
             ours,
             facts: BTreeMap::new(),
@@ -97,6 +97,12 @@ impl Writer {
             idle_since_ms: None,
             gauges_at: None,
         }
+    }
+
+    /// Cancelled when the engine was fenced, or has not come to planning for too long, as with a journal that cannot be
+    /// written. It is this term's alone: what the last round of a term finds must not end the next.
+    pub(crate) fn gave_up(&self) -> CancellationToken {
+        self.gave_up.clone()
     }
 
     /// Works until `stop` is cancelled. Runs on a thread of its own.
@@ -141,11 +147,11 @@ impl Writer {
         self.pulse.planning.store(planning, Ordering::Release);
         if let Some(epoch) = self.engine.fenced_by() {
             self.pulse.fenced_by.fetch_max(epoch, Ordering::AcqRel);
-            self.pulse.gave_up.notify_one();
+            self.gave_up.cancel();
         }
         match &mut self.idle_since_ms {
             Some(since_ms) if planning => *since_ms = now_ms,
-            Some(since_ms) if now_ms.saturating_sub(*since_ms) > FENCED_LIMIT_MS => self.pulse.gave_up.notify_one(),
+            Some(since_ms) if now_ms.saturating_sub(*since_ms) > FENCED_LIMIT_MS => self.gave_up.cancel(),
             _ => {}
         }
     }
