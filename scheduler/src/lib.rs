@@ -15,7 +15,9 @@ mod dispatch;
 mod input;
 pub mod metrics;
 mod term;
+mod thread;
 mod watch;
 mod writer;
 
 pub use term::Scheduler;
+pub use thread::EnginePanicked;

@@ -48,15 +48,20 @@ async fn run(args: RuntimeArgs, log: telemetry::LogHandle) -> anyhow::Result<()>
     let scheduler = Scheduler::new(client, pressure.clone(), config, timing, args.namespace.clone(), holder, metrics);
     let admin_stop = CancellationToken::new();
     serve_admin(&scheduler, &registry, log, args.listen.unwrap_or(DEFAULT_LISTEN), &admin_stop).await?;
-    let mut terms = elector.start(stop);
+    let mut terms = elector.start(stop.clone());
+    let mut ended = Ok(());
     while let Some(leadership) = terms.next().await {
-        scheduler.serve(&leadership).await;
+        if let Err(panicked) = scheduler.serve(&leadership).await {
+            // No further term: a process that starts anew backs off, and people see that.
+            ended = Err(panicked.into());
+            stop.cancel();
+        }
         leadership.finish();
     }
     terms.closed().await;
     admin_stop.cancel();
     tracing::info!("stopped");
-    Ok(())
+    ended
 }
 
 async fn serve_admin(

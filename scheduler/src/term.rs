@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
 use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
+use crate::thread::{EnginePanicked, EngineThread};
 use crate::watch::{Claims, Gangs, Nodes, Ours, Pods, Watched, Watcher};
 use crate::writer::{Pulse, Writer};
 use flowforge_runtime::{Leadership, LeaseTiming, Pressure};
@@ -93,10 +94,16 @@ impl Scheduler {
     }
 
     /// Works until the leadership is lost or the process shuts down, then stops everything.
-    pub async fn serve(&self, leadership: &Leadership) {
+    ///
+    /// # Errors
+    /// When the engine panicked: what is wrong with it would be wrong again in the next term.
+    pub async fn serve(&self, leadership: &Leadership) -> Result<(), EnginePanicked> {
         let inner = &self.inner;
         let ours = Ours(Arc::new(inner.config.scheduler_names.iter().cloned().collect()));
-        let Some(slots) = self.read_journal(leadership).await else { return self.followed() };
+        let Some(slots) = self.read_journal(leadership).await else {
+            self.followed();
+            return Ok(());
+        };
         let (input, inputs) = mpsc::channel(CAPACITY);
         let (dispatch, outbox) = Dispatch::start(self.settings(leadership), input.clone());
         let engine = Engine::new(inner.config.core(self.request_timeout()));
@@ -105,12 +112,12 @@ impl Scheduler {
         let gave_up = writer.gave_up();
         let stop = leadership.lost_token();
         let runtime = Handle::current();
-        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || writer.run(&runtime, &stop));
-        let thread = match thread {
+        let mut thread = match EngineThread::start(move || writer.run(&runtime, &stop)) {
             Ok(thread) => thread,
             Err(error) => {
                 tracing::error!(%error, "cannot start the engine's thread");
-                return self.followed();
+                self.followed();
+                return Ok(());
             }
         };
         let mut watches = JoinSet::new();
@@ -118,14 +125,13 @@ impl Scheduler {
         tokio::select! {
             () = leadership.lost() => {}
             () = self.work(lists, &input, leadership, slots, &gave_up) => leadership.give_up(),
+            () = thread.ended() => leadership.give_up(),
         }
         self.followed();
         watches.shutdown().await;
         dispatch.stop().await;
         drop(input);
-        if !matches!(tokio::task::spawn_blocking(move || thread.join()).await, Ok(Ok(()))) {
-            tracing::error!("the engine's thread panicked");
-        }
+        thread.join().await.inspect_err(|why| tracing::error!(%why, "the term is over"))
     }
 
     fn request_timeout(&self) -> Duration {
