@@ -61,6 +61,9 @@ pub struct Planning {
     pub seed: u64,
 }
 
+/// Most slots that the placement journal may have.
+pub const MAX_JOURNAL_SLOTS: u32 = 64;
+
 /// How plans are bound.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -73,7 +76,7 @@ pub struct Binding {
     pub parallel_requests: usize,
     /// Writes of conditions, statuses and events in flight at once.
     pub parallel_reports: usize,
-    /// Slots of the placement journal.
+    /// Slots of the placement journal that take new intents; what more of them exist are emptied.
     pub journal_slots: u32,
 }
 
@@ -231,7 +234,10 @@ impl Config {
         );
         require((1..=1024).contains(&binding.parallel_requests), "binding.parallelRequests must be between 1 and 1024");
         require((1..=1024).contains(&binding.parallel_reports), "binding.parallelReports must be between 1 and 1024");
-        require((1..=64).contains(&binding.journal_slots), "binding.journalSlots must be between 1 and 64");
+        require(
+            (1..=MAX_JOURNAL_SLOTS).contains(&binding.journal_slots),
+            &format!("binding.journalSlots must be between 1 and {MAX_JOURNAL_SLOTS}"),
+        );
         for (index, level) in self.topology.iter().flatten().enumerate() {
             let seen = self.topology.iter().flatten().take(index).any(|other| other.name == level.name);
             require(!level.name.is_empty(), &format!("topology[{index}].name must not be empty"));
@@ -267,6 +273,7 @@ impl Config {
         ProtocolConfig {
             repair_deadline_ms: self.binding.repair_deadline_ms,
             outcome_timeout_ms: request_timeout_ms.saturating_mul(3),
+            journal_slots: usize::try_from(self.binding.journal_slots).unwrap_or(usize::MAX),
             tolerance: Tolerance {
                 bare: self.rollback.bare_pods,
                 owners: self.rollback.owners.iter().map(owner).collect(),

@@ -102,39 +102,53 @@ pub(super) struct Call {
     method: Method,
     path: String,
     content_type: &'static str,
+    accept: &'static str,
     body: Vec<u8>,
 }
 
+const JSON: &str = "application/json";
+/// Metadata instead of whole objects.
+const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
 impl Call {
+    fn new(method: Method, path: String, content_type: &'static str, body: Vec<u8>) -> Self {
+        Self { method, path, content_type, accept: JSON, body }
+    }
+
     pub(super) fn get(path: String) -> Self {
-        Self { method: Method::GET, path, content_type: "application/json", body: Vec::new() }
+        Self::new(Method::GET, path, JSON, Vec::new())
+    }
+
+    /// A list of metadata.
+    pub(super) fn list_metadata(path: String) -> Self {
+        Self { accept: METADATA_LIST, ..Self::get(path) }
     }
 
     pub(super) fn post(path: String, body: &impl Serialize) -> Self {
-        Self { method: Method::POST, path, content_type: "application/json", body: json(body) }
+        Self::new(Method::POST, path, JSON, json(body))
     }
 
     pub(super) fn put(path: String, body: &impl Serialize) -> Self {
-        Self { method: Method::PUT, path, content_type: "application/json", body: json(body) }
+        Self::new(Method::PUT, path, JSON, json(body))
     }
 
     pub(super) fn delete(path: String, body: &impl Serialize) -> Self {
-        Self { method: Method::DELETE, path, content_type: "application/json", body: json(body) }
+        Self::new(Method::DELETE, path, JSON, json(body))
     }
 
     /// A JSON merge patch.
     pub(super) fn merge(path: String, body: &impl Serialize) -> Self {
-        Self { method: Method::PATCH, path, content_type: "application/merge-patch+json", body: json(body) }
+        Self::new(Method::PATCH, path, "application/merge-patch+json", json(body))
     }
 
     /// A strategic merge patch: lists of conditions merge by type.
     pub(super) fn strategic(path: String, body: &impl Serialize) -> Self {
-        Self { method: Method::PATCH, path, content_type: "application/strategic-merge-patch+json", body: json(body) }
+        Self::new(Method::PATCH, path, "application/strategic-merge-patch+json", json(body))
     }
 
     /// A server-side apply; JSON is YAML.
     pub(super) fn apply(path: String, body: &impl Serialize) -> Self {
-        Self { method: Method::PATCH, path, content_type: "application/apply-patch+yaml", body: json(body) }
+        Self::new(Method::PATCH, path, "application/apply-patch+yaml", json(body))
     }
 
     /// The request, which tells the server when to give up; else it would work on it for a minute.
@@ -144,6 +158,7 @@ impl Call {
             .method(self.method.clone())
             .uri(format!("{}{separator}timeout={}ms", self.path, timeout.as_millis()))
             .header(http::header::CONTENT_TYPE, self.content_type)
+            .header(http::header::ACCEPT, self.accept)
             .body(self.body.clone())
             .map_err(|error| Failure::Refused(error.to_string()))
     }

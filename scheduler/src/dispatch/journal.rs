@@ -1,11 +1,14 @@
-//! The placement journal's slots: fixed objects in our own namespace, made when they are absent.
+//! The placement journal's slots: fixed objects in our own namespace, made when they are absent and never deleted: what a
+//! configuration with more slots left is still read, fenced and emptied.
 
 use super::gate::{Call, Failure, Gate};
 use super::pods::write_outcome;
+use crate::config::MAX_JOURNAL_SLOTS;
 use flowforge_api::{PlacementJournal, PlacementJournalSpec};
 use flowforge_scheduler_core::command::Command;
 use flowforge_scheduler_core::event::{JournalReadResult, JournalSlotRead, Outcome};
 use kube::api::ObjectMeta;
+use serde::Deserialize;
 use smol_str::SmolStr;
 use std::time::Instant;
 
@@ -55,6 +58,13 @@ impl Journal {
         }
     }
 
+    /// How many slots to read so that `configured` ones, and every one that exists, are among them.
+    pub(super) async fn count(&self, gate: &Gate, configured: u32, queued: Instant) -> Result<u32, Failure> {
+        let found: Names = gate.send(Call::list_metadata(self.collection()), queued).await?;
+        let existing = found.items.iter().filter_map(|item| number(&item.metadata.name));
+        Ok(existing.map(|slot| slot + 1).fold(configured, u32::max))
+    }
+
     /// Reads a slot without a cache, makes it when it is absent, and answers its epoch too.
     pub(super) async fn read(
         &self,
@@ -93,8 +103,31 @@ impl Journal {
     }
 }
 
+/// A list of metadata, of which only the names count.
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    items: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    metadata: NameOnly,
+}
+
+#[derive(Deserialize)]
+struct NameOnly {
+    name: String,
+}
+
 fn name(slot: u32) -> String {
     format!("placement-{slot}")
+}
+
+/// The slot of this name; None for objects that no configuration of ours makes.
+fn number(object: &str) -> Option<u32> {
+    let slot = object.strip_prefix("placement-")?.parse().ok()?;
+    (slot < MAX_JOURNAL_SLOTS && name(slot) == object).then_some(slot)
 }
 
 fn version(slot: &PlacementJournal) -> SmolStr {
@@ -112,5 +145,17 @@ mod tests {
         let object = journal.object(3, Some(&"42".into()), PlacementJournalSpec::default());
         assert_eq!((version(&object).as_str(), object.metadata.name.as_deref()), ("42", Some("placement-3")));
         assert_eq!(journal.object(3, None, PlacementJournalSpec::default()).metadata.resource_version, None);
+    }
+
+    #[test]
+    fn a_slot_is_known_by_its_name_and_strangers_are_not_slots() {
+        for slot in [0, 9, 10, MAX_JOURNAL_SLOTS - 1] {
+            assert_eq!(number(&name(slot)), Some(slot));
+        }
+        for stranger in
+            ["placement-64", "placement-01", "placement-+1", "placement-", "placement-4294967296", "other-1"]
+        {
+            assert_eq!(number(stranger), None, "{stranger}");
+        }
     }
 }

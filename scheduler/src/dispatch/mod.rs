@@ -23,7 +23,7 @@ use flowforge_scheduler_core::command::{Command, OpId};
 use flowforge_scheduler_core::engine::Unsaid;
 use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
-use gate::Gate;
+use gate::{Failure, Gate};
 pub(crate) use journal::Journal;
 use reports::{ConditionWrite, GangWrite, Reports};
 use smol_str::SmolStr;
@@ -256,7 +256,8 @@ impl Worker {
     }
 }
 
-/// Reads every slot of the journal, making absent ones; answers them and the highest epoch found.
+/// Reads every slot of the journal, those too that a configuration with more of them left, and makes absent ones; answers
+/// them and the highest epoch found.
 pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(u64, Vec<JournalSlotRead>), String> {
     let gate = Gate::new(
         settings.client.clone(),
@@ -264,10 +265,15 @@ pub(crate) async fn read_journal(settings: &Settings, slots: u32) -> Result<(u64
         settings.pressure.clone(),
         settings.request_timeout,
     );
-    let read = (0..slots).map(|slot| settings.journal.read(&gate, slot, Instant::now()));
-    let read = futures::future::try_join_all(read).await.map_err(|failure| {
+    let unreadable = |failure: Failure| {
         format!("cannot read the placement journal in {}: {}", settings.journal.namespace, failure.why())
-    })?;
+    };
+    let count = settings.journal.count(&gate, slots, Instant::now()).await.map_err(unreadable)?;
+    if count > slots {
+        tracing::info!(found = count, slots, "the journal has slots of a former configuration: they are emptied");
+    }
+    let read = (0..count).map(|slot| settings.journal.read(&gate, slot, Instant::now()));
+    let read = futures::future::try_join_all(read).await.map_err(unreadable)?;
     let epoch = read.iter().map(|(epoch, _)| *epoch).max().unwrap_or_default();
     Ok((u64::try_from(epoch).unwrap_or_default(), read.into_iter().map(|(_, slot)| slot).collect()))
 }

@@ -21,6 +21,9 @@ pub struct ProtocolConfig {
     pub replan_interval_ms: Millis,
     /// Largest payload of a journal slot. etcd refuses requests above 1.5 MiB, the rest is slack for repairs.
     pub slot_limit_bytes: usize,
+    /// Slots that take new intents, from the first. What more there are were left by a former configuration: they are
+    /// fenced like the others, their intents are finished, and then they stay empty.
+    pub journal_slots: usize,
     /// Owners whose pods may be deleted by a rollback.
     pub tolerance: Tolerance,
 }
@@ -35,6 +38,7 @@ impl Default for ProtocolConfig {
             refused_retry_ms: 10_000,
             replan_interval_ms: 1_000,
             slot_limit_bytes: 900 * 1024,
+            journal_slots: 8,
             tolerance: Tolerance::default(),
         }
     }

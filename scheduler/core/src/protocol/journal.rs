@@ -379,15 +379,16 @@ impl Protocol {
     /// An idle slot is preferred to one with a write in flight, then the emptier one. A gang that fits nowhere whole is
     /// split over the slots with the most room.
     pub(super) fn find_room(&self, head_bytes: usize, member_bytes: &[usize]) -> Option<Vec<(usize, usize)>> {
+        let usable = self.slots.len().min(self.config.journal_slots);
         let room = |state: &SlotState| self.config.slot_limit_bytes.saturating_sub(state.bytes + SLOT_OVERHEAD_BYTES);
         let total = head_bytes + member_bytes.iter().sum::<usize>();
-        let whole = (0..self.slots.len())
+        let whole = (0..usable)
             .filter(|slot| room(&self.slots[*slot]) >= total)
             .min_by_key(|slot| (self.slots[*slot].request.is_some(), self.slots[*slot].bytes, *slot));
         if let Some(slot) = whole {
             return Some(vec![(slot, member_bytes.len())]);
         }
-        let mut by_room: Vec<usize> = (0..self.slots.len()).collect();
+        let mut by_room: Vec<usize> = (0..usable).collect();
         by_room.sort_by_key(|slot| (self.slots[*slot].bytes, *slot));
         let mut rest = member_bytes;
         let mut parts = Vec::new();

@@ -3,19 +3,6 @@
 use super::*;
 use expect_test::expect;
 
-fn plan_named(name: &str) -> Plan {
-    let mut plan = pair();
-    plan.gang = GangKey::Gang { namespace: "ns".into(), name: name.into(), uid: None };
-    for (rank, member) in plan.members.iter_mut().enumerate() {
-        member.pod = PodKey {
-            namespace: "ns".into(),
-            name: format!("{name}-{rank}").into(),
-            uid: format!("{name}-{rank}-uid").into(),
-        };
-    }
-    plan
-}
-
 #[test]
 fn plans_begun_before_a_flush_share_a_write() {
     let mut scene = Scene::leading();

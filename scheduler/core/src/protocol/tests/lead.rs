@@ -333,3 +333,34 @@ fn a_lease_that_was_made_again_leads_above_the_journal() {
           READY
     "#]]);
 }
+
+#[test]
+fn slots_that_a_former_configuration_left_are_fenced_and_emptied_and_take_nothing_new() {
+    let left = killed_while_binding().remove(0).payload;
+    let mut scene = Scene::with(ProtocolConfig { journal_slots: 1, ..ProtocolConfig::default() });
+    scene.lead(2, vec![slot_read(0, "1", ""), slot_read(1, "77", &left)]);
+    (0..2).for_each(|slot| scene.journal_ok(slot));
+    scene.recovered(&[on("n0", pod("g-0")), on("n1", pod("g-1"))]);
+    // The first keeps slot 0 busy: the second would go to slot 1, which is idle.
+    scene.begin(plan_named("h"));
+    scene.begin(plan_named("i"));
+    scene.journal_ok(1);
+    scene.check(&expect![[r#"
+        > lead 2
+          write slot 0 @1: 2/1
+          write slot 1 @77: 2/3 1-1.0 open [g-0@n0 g-1@n1]
+        > slot 0: ok
+        > slot 1: ok
+          RECOVERED gang ns/g [g-0@n0 g-1@n1]
+          READY
+        > recovered
+          CONFIRM g-0 on n0
+          CONFIRM g-1 on n1
+          write slot 1 @3: 2/4
+        > begin gang ns/h
+          write slot 0 @2: 2/2 2-2.0 open [h-0@n0 h-1@n1]
+        > begin gang ns/i
+        > slot 1: ok
+          CLOSED bound
+    "#]]);
+}

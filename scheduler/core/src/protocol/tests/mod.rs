@@ -84,6 +84,20 @@ fn plan_of(members: &[(PodInfo, &str)]) -> Plan {
     }
 }
 
+/// A pair under another gang's name.
+fn plan_named(name: &str) -> Plan {
+    let mut plan = pair();
+    plan.gang = GangKey::Gang { namespace: "ns".into(), name: name.into(), uid: None };
+    for (rank, member) in plan.members.iter_mut().enumerate() {
+        member.pod = PodKey {
+            namespace: "ns".into(),
+            name: format!("{name}-{rank}").into(),
+            uid: format!("{name}-{rank}-uid").into(),
+        };
+    }
+    plan
+}
+
 fn fresh_slots(count: u32) -> Vec<JournalSlotRead> {
     (0..count).map(|slot| slot_read(slot, "1", "")).collect()
 }
