@@ -329,7 +329,7 @@ impl Engine {
         }
         self.update_single(id, false, now);
         if matches!(cause, Cause::Changed(_)) {
-            self.queue.put_back(entity);
+            self.queue.renew(entity, now);
         } else {
             self.queue.fail(entity, Some(Arc::new(Refusal::Pod { reason: undone(cause) })), now);
         }

@@ -92,7 +92,7 @@ struct Note {
     asked: Option<Asked>,
     /// Any of this would make it go on.
     would_do: Vec<Ask>,
-    /// Whether the counters proved the refusal.
+    /// Whether the last refusal is certain without a search.
     proven: bool,
     /// Why its members wait although it is in no queue.
     waiting: Option<Arc<Refusal>>,

@@ -5,7 +5,7 @@ use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, Observation};
 use crate::cycle;
 use crate::explain::{GangContext, Reason, Refusal};
-use crate::gang::{Ask, Assessment, GangId, Minimum, Planned, Readiness, may_fit, plan};
+use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan};
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
@@ -21,7 +21,8 @@ const WOKEN_AT_LEAST: usize = 256;
 impl Engine {
     /// Refused entities that something since the last run may have cured are active again: the first pods of each shape
     /// that fits somewhere now (more in the next run, while it does), and gangs for which the counters leave a place
-    /// possible. `O(shapes that wait · changed nodes)`.
+    /// possible. `O(shapes that wait · changed nodes)`. What the counters had not proved needs a search, and backs off;
+    /// only a node, for which people wait and which comes seldom, is worth a search at once.
     pub(super) fn wake_cured(&mut self, now: Millis) {
         let cures = std::mem::take(&mut self.cures);
         if cures.is_empty() {
@@ -35,10 +36,9 @@ impl Engine {
                 }
             }
         }
-        for gang in self.queue.parked_gangs(cures) {
+        for gang in self.queue.refused_gangs(cures) {
             let Some(note) = self.notes.get(&gang) else { continue };
             if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
-                // What the counters had proved they now disprove; a failed search is only repeated at once for a node.
                 let patient = !note.proven && !cures.meets(Cures::NODE);
                 self.queue.activate(Entity::Gang(gang), patient, now);
             }
@@ -78,7 +78,7 @@ impl Engine {
     ) {
         self.observe_attempt(id, AttemptResult::Unschedulable, out);
         self.report(&[id], &refusal, out);
-        self.queue.park(Entity::Pod(id), Some(shape), refusal, now);
+        self.queue.park(Entity::Pod(id), Some(shape), refusal, true, now);
     }
 
     fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {
@@ -155,6 +155,7 @@ impl Engine {
             return self.refuse_gang(id, &seen, Vec::new(), refusal, now, out);
         }
         let would_do = self.would_do(&ask, &seen, missing.as_ref());
+        self.note(id).proven = true;
         match self.place_gang(&ask, &seen, missing.as_ref()) {
             Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing.as_ref(), now, out),
             Planned::Nowhere(nowhere) => {
@@ -173,6 +174,9 @@ impl Engine {
             Planned::SearchLimit(steps) => {
                 out.push(Command::Observe(Observation::SearchLimit));
                 let refusal = self.named(id, Reason::SearchLimit(steps));
+                let note = self.note(id);
+                note.would_do = would_do;
+                note.proven = false;
                 self.report_all(id, &seen, &refusal, out);
                 self.queue.fail(entity, Some(Arc::new(refusal)), now);
             }
@@ -229,9 +233,14 @@ impl Engine {
                 if fewest.len() == ask.members.len() || fewest.is_empty() {
                     return all;
                 }
-                match plan(&mut self.snapshot, &Ask { members: fewest, ..ask.clone() }) {
-                    Planned::Placed(places) => Planned::Placed(places),
-                    _ => all,
+                match (plan(&mut self.snapshot, &Ask { members: fewest, ..ask.clone() }), all) {
+                    (Planned::Placed(places), _) => Planned::Placed(places),
+                    (Planned::Nowhere(fewest), Planned::Nowhere(all)) => {
+                        let proven = all.proven && fewest.proven;
+                        Planned::Nowhere(Box::new(Nowhere { proven, ..*all }))
+                    }
+                    (Planned::SearchLimit(steps), _) => Planned::SearchLimit(steps),
+                    (_, all) => all,
                 }
             }
             None if ask.members.len() > 1 => match self.place_one_by_one(ask) {
@@ -315,11 +324,12 @@ impl Engine {
         let note = self.note(id);
         note.asked = asked;
         note.would_do = would_do;
+        let proven = note.proven;
         if let Some(first) = seen.pending.first() {
             self.observe_attempt(*first, AttemptResult::Unschedulable, out);
         }
         self.report_all(id, seen, &refusal, out);
-        self.queue.park(Entity::Gang(id), None, Arc::new(refusal), now);
+        self.queue.park(Entity::Gang(id), None, Arc::new(refusal), proven, now);
     }
 
     fn report_all(&mut self, id: GangId, seen: &Assessment, refusal: &Refusal, out: &mut Vec<Command>) {

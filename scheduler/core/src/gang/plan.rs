@@ -29,7 +29,7 @@ pub struct Ask {
     /// Nodes of members that are bound already: the others must share their domain of the required level, and stand as
     /// close as possible.
     pub bound: Vec<NodeId>,
-    /// Most placements tried.
+    /// Most looks at a node in a search, and placements.
     pub steps: u32,
 }
 
@@ -75,25 +75,27 @@ impl Group {
 }
 
 /// Finds a place for all members; what is found stays assumed.
+///
+/// A stage may take half of the steps that are left, the last one all, and every stage one placement of all members beside
+/// that: a search that leads nowhere in the narrow domains must not leave the wide ones, where the gang fits, without a step.
 pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
     let groups = groups(snapshot, &ask.members);
     let Some(allowed) = allowed(snapshot, ask) else { return Planned::Split };
     snapshot.transact(|txn| {
-        let mut steps = ask.steps;
+        let mut left = ask.steps;
         let mut limited = false;
         let mut tried = BTreeSet::new();
-        for stage in stages(txn.snapshot(), ask, &allowed) {
-            let mut candidates = BinaryHeap::from(possible(txn, &groups, stage));
-            while let Some(Reverse((_, domain))) = candidates.pop() {
-                if !tried.insert(domain) {
-                    continue;
-                }
-                match place_all(txn, &groups, domain, &mut steps) {
-                    Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
-                    Found::Nowhere => {}
-                    Found::Limit => limited = true,
-                }
+        let stages = stages(txn.snapshot(), ask, &allowed);
+        let last = stages.len() - 1;
+        for (at, stage) in stages.into_iter().enumerate() {
+            let share = if at == last { left } else { left / 2 };
+            let mut steps = share.saturating_add(saturate(ask.members.len()));
+            match place_in_stage(txn, &groups, stage, &mut tried, &mut steps) {
+                Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
+                Found::Nowhere => {}
+                Found::Limit => limited = true,
             }
+            left = left - share + steps.min(share);
         }
         if limited {
             return End::RollBack(Planned::SearchLimit(ask.steps));
@@ -175,27 +177,52 @@ fn possible(txn: &mut Txn<'_>, groups: &[Group], domains: Vec<DomainId>) -> Vec<
     left
 }
 
-/// Places all groups below a domain, or nothing.
-fn place_all(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, steps: &mut u32) -> Found {
+/// Places all groups below one domain of a stage, or nothing: first by packing alone, the best fit first, then by searching
+/// the domains where that failed.
+fn place_in_stage(
+    txn: &mut Txn<'_>,
+    groups: &[Group],
+    stage: Vec<DomainId>,
+    tried: &mut BTreeSet<DomainId>,
+    steps: &mut u32,
+) -> Found {
+    let mut candidates = BinaryHeap::from(possible(txn, groups, stage));
+    let mut searched = Vec::new();
+    while let Some(Reverse((_, domain))) = candidates.pop() {
+        if !tried.insert(domain) {
+            continue;
+        }
+        let order = scarcest_first(txn, groups, domain);
+        match pack_all(txn, &order, domain, steps) {
+            Found::Nowhere if order.len() > 1 => searched.push((order, domain)),
+            Found::Nowhere => {}
+            ended => return ended,
+        }
+    }
+    for (order, domain) in searched {
+        match search::exhaust(txn, &order, domain, steps) {
+            Found::Nowhere => {}
+            ended => return ended,
+        }
+    }
+    Found::Nowhere
+}
+
+/// Packs all groups below a domain in this order, or nothing.
+fn pack_all(txn: &mut Txn<'_>, order: &[Group], domain: DomainId, steps: &mut u32) -> Found {
     let start = txn.mark();
-    let order = scarcest_first(txn, groups, domain);
-    let mut whole = true;
-    for group in &order {
+    for group in order {
         let Some(rest) = steps.checked_sub(saturate(group.members.len())) else {
             txn.roll_back_to(start);
             return Found::Limit;
         };
         *steps = rest;
         if place_group(txn, group, domain, group.need()) < group.need() {
-            whole = false;
-            break;
+            txn.roll_back_to(start);
+            return Found::Nowhere;
         }
     }
-    if whole {
-        return Found::Placed;
-    }
-    txn.roll_back_to(start);
-    if order.len() == 1 { Found::Nowhere } else { search::exhaust(txn, &order, domain, steps) }
+    Found::Placed
 }
 
 /// Groups by how many times they would fit, fewest first.

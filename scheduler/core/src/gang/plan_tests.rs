@@ -1,12 +1,13 @@
 //! The planner against expectations, and against brute force on small clusters.
 
-use super::plan::may_fit;
+use super::plan::{Group, may_fit};
+use super::search::{Found, exhaust};
 use super::*;
 use crate::config::Config;
 use crate::fixture::{NodeChain, PodChain, dgx, member, node};
 use crate::model::{PodInfo, Taint, TaintEffect};
-use crate::snapshot::{NodeId, PodId, Snapshot};
-use flowforge_topology_core::LevelIndex;
+use crate::snapshot::{End, NodeId, PodId, Snapshot};
+use flowforge_topology_core::{DomainId, LevelIndex};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -156,6 +157,36 @@ fn mixed_shapes_are_searched_and_a_hopeless_search_ends() {
     assert!(matches!(plan(&mut s, &ask(too_much.clone())), Planned::Nowhere(_)));
     assert_eq!(plan(&mut s, &Ask { steps: 8, ..ask(too_much) }), Planned::SearchLimit(8));
     assert_eq!(s.cluster().assumed_count(), 0);
+}
+
+#[test]
+fn domains_that_only_seem_to_fit_leave_steps_for_those_that_do() {
+    // Each host takes a worker or the driver, by the counters of either shape, and no host takes both.
+    let mut s = cluster(&[40, 40]);
+    let mut gang = members(&mut s, "g", 1, 8);
+    gang.push(add(&mut s, member("g", 1, 2).asks("nvidia.com/gpu", 1)));
+    let planned = plan(&mut s, &Ask { steps: 100, ..ask(gang) });
+    assert_eq!(names(&s, &planned), ["r0n0", "r0n1"]);
+}
+
+#[test]
+fn every_look_at_a_node_is_a_step_of_the_search() {
+    let mut s = cluster(&[4]);
+    leave(&mut s, "r0n3", 7);
+    let workers = members(&mut s, "g", 2, 8);
+    let driver = add(&mut s, member("g", 2, 3).asks("nvidia.com/gpu", 7));
+    let group = |s: &Snapshot, members: Vec<PodId>| Group {
+        shape: s.cluster().pod(members[0]).unwrap().shape.unwrap(),
+        members,
+    };
+    let groups = [group(&s, workers), group(&s, vec![driver])];
+    let mut search = |mut steps: u32| {
+        let found = s.transact(|txn| End::RollBack(exhaust(txn, &groups, DomainId::ROOT, &mut steps)));
+        (found, steps)
+    };
+    // The workers look at n0, then at n0 and n1; the driver at n0, n1 and n2.
+    assert_eq!(search(6), (Found::Placed, 0));
+    assert_eq!(search(5), (Found::Limit, 0));
 }
 
 #[test]

@@ -6,10 +6,15 @@
 //!                         ^   ^                          │         │
 //!            cured, flush │   │ due                 fail │         │ park (refused)
 //!                         │   └──── Backoff <────────────┘         v
+//!                         │           ^                            │
+//!                         │           └── cured, but not proven ───┤
 //!                         └──────────────────────────────────── Parked (unschedulable)
 //! ```
-//! Refused entities are parked with the events that can cure them and block nobody. Entities whose binding failed back off,
-//! 1 s doubling to 10 s. A parked entity is flushed after five minutes whatever happened. All operations are `O(log n)`.
+//! Refused entities are parked with the events that can cure them and block nobody. kube-scheduler lets every refused pod
+//! back off before such an event makes it active. Here only those back off, 1 s doubling to 10 s, of whom trying again may be
+//! in vain: whose binding failed, whose search gave up, or whose refusal a search had to find out. What refuses the others
+//! is known exactly, and they are woken only when it no longer holds. A parked entity is flushed after five minutes whatever
+//! happened. All operations are `O(log n)`.
 
 use crate::explain::Refusal;
 use crate::gang::GangId;
@@ -164,9 +169,13 @@ impl Queue {
         Some(entity)
     }
 
-    /// An entity in hand was refused: it waits for what can cure that. `shape`: pods of one shape are cured together.
-    pub fn park(&mut self, entity: Entity, shape: Option<ShapeId>, refusal: Arc<Refusal>, now: Millis) {
+    /// An entity in hand was refused: it waits for what can cure that. `shape`: pods of one shape are cured together. A
+    /// refusal that is not `proven` counts as a failure, whose backoff a patient activation waits for.
+    pub fn park(&mut self, entity: Entity, shape: Option<ShapeId>, refusal: Arc<Refusal>, proven: bool, now: Millis) {
         let Some(mut entry) = self.take(entity) else { return };
+        if !proven {
+            self.back_off(&mut entry, now);
+        }
         entry.place = Place::Parked(now);
         entry.shape = shape;
         entry.cures = refusal.cures();
@@ -177,14 +186,28 @@ impl Queue {
     /// Trying an entity failed for no fault of the nodes, or gave up: it backs off.
     pub fn fail(&mut self, entity: Entity, refusal: Option<Arc<Refusal>>, now: Millis) {
         let Some(mut entry) = self.take(entity) else { return };
-        entry.failures = entry.failures.saturating_add(1);
-        let doubled = self.delays.initial_ms.saturating_mul(1 << entry.failures.saturating_sub(1).min(20));
-        entry.not_before = now.saturating_add(doubled.min(self.delays.max_ms));
+        self.back_off(&mut entry, now);
         entry.place = Place::Backoff(entry.not_before);
+        entry.cures = refusal.as_ref().map_or(Cures::NONE, |refusal| refusal.cures());
         if refusal.is_some() {
             entry.refusal = refusal;
         }
         self.put(entity, entry);
+    }
+
+    fn back_off(&self, entry: &mut Entry, now: Millis) {
+        entry.failures = entry.failures.saturating_add(1);
+        let doubled = self.delays.initial_ms.saturating_mul(1 << entry.failures.saturating_sub(1).min(20));
+        entry.not_before = now.saturating_add(doubled.min(self.delays.max_ms));
+    }
+
+    /// An entity in hand changed while it was tried: it is active again at once, but backs off when that goes on.
+    pub fn renew(&mut self, entity: Entity, now: Millis) {
+        let first = self.entries.get(&entity).is_some_and(|entry| entry.failures == 0);
+        self.fail(entity, None, now);
+        if first {
+            self.activate(entity, false, now);
+        }
     }
 
     /// An entity in hand could not be tried after all: it is active again.
@@ -192,7 +215,7 @@ impl Queue {
         self.activate(entity, false, 0);
     }
 
-    /// A parked entity may be tried again; `patient` ones finish the backoff of their failures first.
+    /// An entity that waits may be tried again; `patient` ones finish the backoff of their failures first.
     pub fn activate(&mut self, entity: Entity, patient: bool, now: Millis) {
         let Some(mut entry) = self.take(entity) else { return };
         entry.place = if patient && entry.not_before > now { Place::Backoff(entry.not_before) } else { Place::Active };
@@ -206,11 +229,15 @@ impl Queue {
         self.by_shape.keys().copied().collect()
     }
 
-    /// Parked gangs that one of the events can cure.
+    /// Gangs, parked or backing off, that one of the events can cure. `O(such gangs and all that back off)`.
     #[must_use]
-    pub fn parked_gangs(&self, events: Cures) -> Vec<GangId> {
-        let curable = |id: &&GangId| self.entries.get(&Entity::Gang(**id)).is_some_and(|e| e.cures.meets(events));
-        self.parked_gangs.iter().filter(curable).copied().collect()
+    pub fn refused_gangs(&self, events: Cures) -> Vec<GangId> {
+        let curable = |id: &GangId| self.entries.get(&Entity::Gang(*id)).is_some_and(|e| e.cures.meets(events));
+        let backing_off = self.backoff.iter().filter_map(|(_, entity)| match entity {
+            Entity::Gang(id) => Some(*id),
+            Entity::Pod(_) => None,
+        });
+        self.parked_gangs.iter().copied().chain(backing_off).filter(curable).collect()
     }
 
     /// The first parked pods of a shape may be tried again. Returns whether more of it are parked.
@@ -386,7 +413,7 @@ mod tests {
         q.add(e[1], 0, 5, 1);
         q.add(e[2], 100, 20, 4);
         assert_eq!(q.pop(), Some(e[2]));
-        q.park(e[2], None, refusal(Reason::TooManyPods), 30);
+        q.park(e[2], None, refusal(Reason::TooManyPods), true, 30);
         assert_eq!([q.pop(), q.pop(), q.pop()], [Some(e[1]), Some(e[0]), None]);
         assert_eq!(q.counts(), Counts { parked: 4, in_flight: 2, ..Counts::default() });
         assert_eq!(q.by_plugin().get("NodeResourcesFit"), Some(&4));
@@ -416,9 +443,9 @@ mod tests {
         let mut q = Queue::new(DELAYS);
         q.add(e, 0, 0, 1);
         q.pop();
-        q.park(e, None, refusal(Reason::NodePorts), 7);
-        assert!(q.parked_gangs(Cures::NODE_LABELS).is_empty());
-        assert_eq!(q.parked_gangs(Cures::POD_GONE), [id]);
+        q.park(e, None, refusal(Reason::NodePorts), true, 7);
+        assert!(q.refused_gangs(Cures::NODE_LABELS).is_empty());
+        assert_eq!(q.refused_gangs(Cures::POD_GONE), [id]);
         assert_eq!(q.next_due(), Some(300_007));
         q.advance(300_007);
         assert!(q.any_active());
@@ -436,5 +463,36 @@ mod tests {
         assert_eq!(q.get(e).unwrap().place, Place::Backoff(1000));
         q.activate(e, false, 10);
         assert_eq!(q.get(e).unwrap().place, Place::Active);
+    }
+
+    #[test]
+    fn a_refusal_that_is_not_proven_backs_off_and_can_still_be_cured_meanwhile() {
+        let e = ids(1)[0];
+        let Entity::Gang(id) = e else { unreachable!() };
+        let mut q = Queue::new(DELAYS);
+        q.add(e, 0, 0, 1);
+        let mut waits = Vec::new();
+        for _ in 0..5 {
+            q.pop();
+            q.park(e, None, refusal(Reason::NodePorts), false, 0);
+            q.activate(e, true, 0);
+            waits.push(q.next_due().unwrap());
+            assert_eq!(q.refused_gangs(Cures::POD_GONE), [id]);
+            q.activate(e, false, 0);
+        }
+        assert_eq!(waits, [1000, 2000, 4000, 8000, 10_000]);
+    }
+
+    #[test]
+    fn what_changes_all_the_time_is_renewed_once_and_then_backs_off() {
+        let e = ids(1)[0];
+        let mut q = Queue::new(DELAYS);
+        q.add(e, 0, 0, 1);
+        q.pop();
+        q.renew(e, 0);
+        assert_eq!(q.get(e).unwrap().place, Place::Active);
+        q.pop();
+        q.renew(e, 0);
+        assert_eq!(q.get(e).unwrap().place, Place::Backoff(2000));
     }
 }

@@ -19,3 +19,77 @@ fn a_report_that_was_dropped_is_said_again_with_the_next_refusal() {
     s.pass(300_000);
     assert_eq!(s.condition_writes, 2);
 }
+
+fn attempts(s: &Scene, gang: &str) -> u32 {
+    let id = s.engine.gangs.find(&"ns".into(), &gang.into()).unwrap();
+    s.engine.queue.get(Entity::Gang(id)).unwrap().attempts
+}
+
+/// A gang whose members each fit somewhere, by the counters, but not together; beside a node whose pods end.
+fn seems_to_fit() -> Scene {
+    let mut s = Scene::new();
+    s.nodes([dgx("d0", "b1", "r1"), node("n1")]);
+    (0..40).for_each(|p| s.create(pod(&format!("short-{p}")).asks("cpu", 100)));
+    s.run();
+    s.create(member("g", 0, 2).asks("nvidia.com/gpu", 8));
+    s.create(member("g", 1, 2).asks("nvidia.com/gpu", 1));
+    s.run();
+    assert_eq!(attempts(&s, "g"), 1);
+    s
+}
+
+#[test]
+fn a_search_that_failed_backs_off_while_pods_end() {
+    let mut s = seems_to_fit();
+    for p in 0..40 {
+        s.end(&format!("short-{p}"));
+        s.pass(100);
+    }
+    // 4 s: one second after the first, two after the second.
+    assert_eq!(attempts(&s, "g"), 3);
+}
+
+#[test]
+fn a_search_that_backs_off_is_made_at_once_for_a_new_node() {
+    let mut s = seems_to_fit();
+    s.end("short-0");
+    s.run();
+    assert_eq!(s.engine.stats().backoff, 2);
+    s.nodes([dgx("d1", "b1", "r1")]);
+    s.run();
+    assert_eq!(s.bound_of("g"), 2);
+}
+
+#[test]
+fn a_refusal_that_the_counters_prove_is_tried_again_as_soon_as_they_disprove_it() {
+    let mut s = Scene::new();
+    s.nodes([dgx("d0", "b1", "r1")]);
+    s.create(pod("short").asks("nvidia.com/gpu", 1));
+    s.run();
+    s.gang("g", 2, 4);
+    s.run();
+    assert_eq!(s.bound_of("g"), 0);
+    s.end("short");
+    s.run();
+    assert_eq!(s.bound_of("g"), 2);
+}
+
+#[test]
+fn a_pod_that_changes_all_the_time_is_not_bound_in_a_hurry() {
+    let mut s = Scene::new();
+    s.nodes([node("n1")]);
+    s.hold_binds = true;
+    s.create(pod("p"));
+    s.run();
+    let mut tries = 0;
+    for version in 0..100 {
+        while let Some(Command::Bind { op, .. }) = s.held.pop() {
+            tries += 1;
+            let changed = PodInfo { resource_version: format!("v{version}").into(), ..s.pods["uid-p"].clone() };
+            s.create(changed);
+            s.see(Event::Outcome(Outcome::Bind { op, result: BindResult::Conflict("changed".to_owned()) }));
+        }
+        s.pass(100);
+    }
+    assert!((3..=7).contains(&tries), "{tries} tries in 10 s");
+}
