@@ -50,6 +50,7 @@ pub struct Metrics {
     rollbacks: IntCounter,
     foreign_binds: IntCounter,
     search_limits: IntCounter,
+    journal_failures: IntCounterVec,
     open_intents: IntGauge,
     held_partial: IntGauge,
     run: Histogram,
@@ -191,6 +192,12 @@ impl Metrics {
                 "Pods of ours that another scheduler bound elsewhere than planned.",
             )?,
             search_limits: counter(r, "flowforge_search_limits_total", "Searches given up at their limit.")?,
+            journal_failures: counters(
+                r,
+                "flowforge_journal_failures_total",
+                "Journal slots that the API server refused to write, and that could not be decoded, by kind: refused, unreadable.",
+                &["kind"],
+            )?,
             open_intents: gauge(r, "flowforge_open_intents", "Gangs being bound, repaired or rolled back.")?,
             held_partial: gauge(
                 r,
@@ -253,6 +260,8 @@ impl Metrics {
             Observation::Rollback => self.rollbacks.inc(),
             Observation::ForeignBind => self.foreign_binds.inc(),
             Observation::SearchLimit => self.search_limits.inc(),
+            Observation::JournalRefused(_) => self.journal_failures.with_label_values(&["refused"]).inc(),
+            Observation::JournalUnreadable(_) => self.journal_failures.with_label_values(&["unreadable"]).inc(),
         }
     }
 

@@ -266,8 +266,7 @@ impl Scheduler {
         match &*self.inner.progress.lock() {
             Progress::Follower => Ok(()),
             Progress::Starting(why) => Err(why.clone()),
-            Progress::Leading(_) if self.inner.pulse.planning.load(Ordering::Acquire) => Ok(()),
-            Progress::Leading(_) => Err("the journal is not fenced yet".to_owned()),
+            Progress::Leading(_) => self.inner.pulse.ready(),
         }
     }
 

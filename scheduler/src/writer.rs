@@ -13,6 +13,7 @@ use flowforge_scheduler_core::command::{Command, Observation};
 use flowforge_scheduler_core::engine::{Engine, Waiting};
 use flowforge_scheduler_core::event::{Event, Outcome, ReadResult, RelistedKind};
 use flowforge_scheduler_core::model::PodInfo;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,8 +44,30 @@ pub(crate) struct Pulse {
     pub(crate) beat_ms: AtomicU64,
     /// Whether the engine plans: it was told to begin, and the journal is fenced.
     pub(crate) planning: AtomicBool,
+    /// Why the server refuses to write the journal, where it does.
+    pub(crate) journal_refusal: Mutex<Option<String>>,
     /// The latest epoch that fenced a term of this process.
     pub(crate) fenced_by: AtomicU64,
+}
+
+impl Pulse {
+    /// Whether plans are made and can be bound.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn ready(&self) -> Result<(), String> {
+        if let Some(why) = self.journal_refusal.lock().as_deref() {
+            return Err(format!("the API server refuses to write the placement journal: {why}"));
+        }
+        if self.planning.load(Ordering::Acquire) { Ok(()) } else { Err("the journal is not fenced yet".to_owned()) }
+    }
+
+    fn set_journal_refusal(&self, refusal: Option<&str>) {
+        let mut held = self.journal_refusal.lock();
+        if held.as_deref() != refusal {
+            *held = refusal.map(str::to_owned);
+        }
+    }
 }
 
 /// The thread's state.
@@ -121,6 +144,7 @@ impl Writer {
             self.turn(&mut batch);
         }
         self.pulse.planning.store(false, Ordering::Release);
+        self.pulse.set_journal_refusal(None);
         self.pulse.beat_ms.store(0, Ordering::Release);
         self.metrics.clear_gauges();
     }
@@ -145,6 +169,7 @@ impl Writer {
         let planning = self.engine.is_planning();
         self.pulse.beat_ms.store(now_ms, Ordering::Release);
         self.pulse.planning.store(planning, Ordering::Release);
+        self.pulse.set_journal_refusal(self.engine.journal_refusal());
         if let Some(epoch) = self.engine.fenced_by() {
             self.pulse.fenced_by.fetch_max(epoch, Ordering::AcqRel);
             self.gave_up.cancel();
@@ -183,6 +208,7 @@ impl Writer {
         let unknown = PodFacts { profile: self.profile.clone(), ..PodFacts::default() };
         for command in self.commands.drain(..) {
             if let Command::Observe(observation) = &command {
+                log(observation);
                 self.metrics.observe(observation, share);
                 continue;
             }
@@ -349,5 +375,18 @@ impl Writer {
             },
             "waiting": self.engine.waiting(INSPECTED).into_iter().map(waiting).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// What an administrator must see although no pod or gang can tell it.
+fn log(observation: &Observation) {
+    match observation {
+        Observation::JournalRefused(why) => {
+            tracing::error!(why, "the API server refuses to write the placement journal: no gang is bound meanwhile");
+        }
+        Observation::JournalUnreadable(what) => {
+            tracing::error!(what, "a placement journal slot cannot be decoded and is taken over empty");
+        }
+        _ => {}
     }
 }

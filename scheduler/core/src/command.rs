@@ -182,6 +182,10 @@ pub enum Observation {
     ForeignBind,
     /// A bounded search gave up.
     SearchLimit,
+    /// The server refuses to write the journal, and says why; it is tried again.
+    JournalRefused(String),
+    /// A journal slot could not be decoded and was taken over empty: what is wrong with it.
+    JournalUnreadable(String),
 }
 
 /// Result of an attempt, with kube-scheduler's words.

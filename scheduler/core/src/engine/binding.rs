@@ -80,8 +80,14 @@ impl Engine {
                 let unbound: Vec<PodId> = pods.into_iter().filter(|p| self.is_unbound(*p)).collect();
                 self.report(&unbound, &refusal, out);
             }
-            Effect::WriteRefused { gang: None, .. } => {}
-            Effect::JournalUnreadable { .. } => self.journal_lost = true,
+            Effect::WriteRefused { gang: None, message } => {
+                out.push(Command::Observe(Observation::JournalRefused(message)));
+            }
+            Effect::JournalUnreadable { slot, message } => {
+                self.journal_lost = true;
+                let what = format!("slot {slot}: {message}");
+                out.push(Command::Observe(Observation::JournalUnreadable(what)));
+            }
             Effect::Closed { gang, outcome, gone, timings } => self.on_closed(&gang, outcome, &gone, timings, now, out),
         }
     }

@@ -145,6 +145,12 @@ impl Engine {
         self.synced && (self.protocol.is_ready() || !self.config.bind)
     }
 
+    /// Why the server refuses to write the journal, where it does: no gang is bound meanwhile.
+    #[must_use]
+    pub fn journal_refusal(&self) -> Option<&str> {
+        self.protocol.journal_refusal()
+    }
+
     /// The epoch of another leader that ended the last term, which the next one of this process must exceed.
     #[must_use]
     pub fn fenced_by(&self) -> Option<u64> {

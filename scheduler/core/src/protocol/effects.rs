@@ -86,7 +86,8 @@ pub enum Effect {
         /// Why it could not be completed, and why it is not rolled back.
         message: String,
     },
-    /// The server refuses a write of the protocol itself (403, 422); it is tried again.
+    /// The server refuses a write of the protocol itself (403, 422); it is tried again. A refused journal write is told for
+    /// the journal and for every gang that waits for it.
     WriteRefused {
         /// The gang; None for the journal.
         gang: Option<GangKey>,

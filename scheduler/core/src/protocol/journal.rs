@@ -23,7 +23,7 @@ use crate::event::{JournalReadResult, JournalSlotRead, WriteResult};
 use crate::model::Millis;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Version of the payload's format.
 const FORMAT: u32 = 1;
@@ -201,6 +201,8 @@ pub(super) struct SlotState {
     failures: u32,
     /// The next request is a read.
     read_first: bool,
+    /// Why the server refused the last write.
+    refusal: Option<String>,
 }
 
 /// Who waits for a change to become durable.
@@ -210,6 +212,14 @@ pub(super) enum Waiter {
     Intent(u64),
     /// A member with a new place or UID.
     Member(u64, usize),
+}
+
+impl Waiter {
+    fn intent(self) -> u64 {
+        match self {
+            Self::Intent(seq) | Self::Member(seq, _) => seq,
+        }
+    }
 }
 
 impl SlotState {
@@ -227,6 +237,7 @@ impl SlotState {
             not_before: 0,
             failures: 0,
             read_first: false,
+            refusal: None,
         }
     }
 }
@@ -309,12 +320,31 @@ impl Protocol {
             }
             WriteResult::Refused(message) => {
                 state.not_before = cx.now + self.config.refused_retry_ms;
-                cx.fx.effects.push(Effect::WriteRefused { gang: None, message });
+                state.refusal = Some(message.clone());
+                self.report_refused_write(slot, message, cx);
             }
             // A late write of ours, or another leader: only the slot itself tells.
             WriteResult::Conflict | WriteResult::NotFound => state.read_first = true,
             WriteResult::Unknown(_) => self.read_slot_later(slot, cx.now),
         }
+    }
+
+    /// Tells that a slot cannot be written, for itself and for every gang that cannot go on before it is.
+    fn report_refused_write(&self, slot: usize, message: String, cx: &mut Cx<'_>) {
+        let why = format!("the placement journal cannot be written: {message}");
+        cx.fx.effects.push(Effect::WriteRefused { gang: None, message });
+        let waiters = self.slots.get(slot).map(|state| state.waiting.as_slice()).unwrap_or_default();
+        let waiting: BTreeSet<u64> = waiters.iter().map(|(_, waiter)| waiter.intent()).collect();
+        for intent in waiting.iter().filter_map(|seq| self.intents.get(seq)) {
+            let gang = Some(intent.gang.clone());
+            cx.fx.effects.push(Effect::WriteRefused { gang, message: why.clone() });
+        }
+    }
+
+    /// Why the server refuses to write the journal, where it does.
+    #[must_use]
+    pub fn journal_refusal(&self) -> Option<&str> {
+        self.slots.iter().find_map(|state| state.refusal.as_deref())
     }
 
     /// Outcome of a read after a write whose fate is unknown.
@@ -358,6 +388,7 @@ impl Protocol {
         let state = &mut self.slots[slot];
         state.durable = state.sent.1;
         state.failures = 0;
+        state.refusal = None;
         let due = state.waiting.iter().take_while(|(change, _)| *change <= state.durable).count();
         let waiters: Vec<_> = state.waiting.drain(..due).collect();
         for (_, waiter) in waiters {

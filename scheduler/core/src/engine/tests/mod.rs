@@ -5,7 +5,7 @@ mod retries;
 mod stories;
 
 use super::*;
-use crate::command::EventKind;
+use crate::command::{EventKind, Observation};
 use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, RelistedKind, WriteResult};
 use crate::fixture::{PodChain, declared_member, dgx, gang, member, node, pod};
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodPhase};
@@ -16,6 +16,9 @@ struct Scene {
     now: Millis,
     pods: BTreeMap<SmolStr, PodInfo>,
     journal: (u64, String),
+    /// Why journal writes are refused, where they are.
+    journal_refusal: Option<String>,
+    observations: Vec<Observation>,
     /// Commands that are not to be answered yet.
     hold_binds: bool,
     held: Vec<Command>,
@@ -40,6 +43,8 @@ impl Scene {
             now: 1_000,
             pods: BTreeMap::new(),
             journal: (1, String::new()),
+            journal_refusal: None,
+            observations: Vec::new(),
             hold_binds: false,
             held: Vec::new(),
             conditions: BTreeMap::new(),
@@ -127,6 +132,10 @@ impl Scene {
 
     fn answer_one(&mut self, command: Command) {
         match command {
+            Command::WriteJournal { op, .. } if self.journal_refusal.is_some() => {
+                let result = WriteResult::Refused(self.journal_refusal.clone().unwrap_or_default());
+                self.see(Event::Outcome(Outcome::Journal { op, result }));
+            }
             Command::WriteJournal { op, payload, resource_version, .. } => {
                 assert_eq!(resource_version, self.journal.0.to_string());
                 self.journal = (self.journal.0 + 1, payload);
@@ -178,7 +187,7 @@ impl Scene {
             Command::GangStatus { name, status, .. } => {
                 self.gang_status.insert(name, status);
             }
-            Command::Observe(_) => {}
+            Command::Observe(observation) => self.observations.push(observation),
         }
     }
 

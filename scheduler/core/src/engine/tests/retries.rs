@@ -93,3 +93,28 @@ fn a_pod_that_changes_all_the_time_is_not_bound_in_a_hurry() {
     }
     assert!((3..=7).contains(&tries), "{tries} tries in 10 s");
 }
+
+#[test]
+fn a_journal_that_cannot_be_written_is_told_and_its_gangs_go_when_it_can() {
+    let mut s = Scene::new();
+    s.nodes([dgx("d0", "b1", "r1")]);
+    s.journal_refusal = Some("forbidden".to_owned());
+    s.gang("g", 2, 4);
+    s.run();
+    let expected = "the API server refuses the binding: the placement journal cannot be written: forbidden";
+    assert_eq!(s.message("g-0"), ("SchedulerError", format!("gang ns/g: {expected}").as_str()));
+    assert_eq!(s.engine.journal_refusal(), Some("forbidden"));
+    assert_eq!(s.observations.pop(), Some(Observation::JournalRefused("forbidden".to_owned())));
+    s.journal_refusal = None;
+    s.pass(10_000);
+    assert_eq!((s.bound_of("g"), s.engine.journal_refusal()), (2, None));
+}
+
+#[test]
+fn a_journal_slot_that_cannot_be_decoded_is_told() {
+    let mut s = Scene::follower();
+    s.journal = (1, "{".to_owned());
+    s.lead(2);
+    let told = |o: &Observation| matches!(o, Observation::JournalUnreadable(what) if what.starts_with("slot 0: "));
+    assert!(s.observations.iter().any(told), "{:?}", s.observations);
+}

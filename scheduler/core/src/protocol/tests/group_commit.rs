@@ -135,6 +135,7 @@ fn a_refused_write_is_reported_and_tried_again_later() {
           write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n1]
         > slot 0: refused
           REFUSED journal: forbidden
+          REFUSED gang ns/g: the placement journal cannot be written: forbidden
         > 10000 ms later
           write slot 0 @2: 1/3 1-1.0 open [g-0@n0 g-1@n1]
     "#]]);
