@@ -6,7 +6,8 @@
 //!        └──────────── 410: too old ──────────────────┘──────┘
 //! ```
 //! Invariants: a list is a quorum read, so that a new leader sees at least what the former one wrote; what a list does
-//! not hold is gone; one object that cannot be decoded is skipped and counted, and stops nothing.
+//! not hold is gone; one object that cannot be decoded is skipped and counted, and stops nothing; an API that was served in
+//! this term is gone only when discovery has said so for a while ([`Absence`]).
 
 use crate::clock::Clock;
 use crate::convert::{self, types};
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Objects per page of a list.
@@ -33,6 +34,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A kind whose API is absent is looked for again after this.
 const ABSENT_PAUSE: Duration = Duration::from_secs(10);
+
+/// Longest time to ask discovery.
+const DISCOVERY_LIMIT: Duration = Duration::from_secs(10);
+/// An API that was listed in this term must be missing in discovery for so long before its objects count as gone.
+const GONE_AFTER: Duration = Duration::from_secs(60);
 
 /// A kind that can be watched.
 pub(crate) trait Watched: Send + Sync + 'static {
@@ -185,6 +191,41 @@ pub(crate) struct Watcher<W> {
     listed: watch::Sender<bool>,
 }
 
+/// What a 404 on an optional API means.
+///
+/// At the start of a term: it is not installed, and the list is empty. Later it may be an API server that has just started
+/// and does not know the resource yet. An empty list would end every declared gang and delete its bound pods, so that
+/// nothing changes until discovery has confirmed it for [`GONE_AFTER`].
+#[derive(Debug, Default)]
+struct Absence {
+    /// It was listed, and not taken for gone since.
+    listed: bool,
+    /// Since when discovery does not show it.
+    since: Option<Instant>,
+}
+
+impl Absence {
+    /// It was listed.
+    fn served(&mut self) {
+        *self = Self { listed: true, since: None };
+    }
+
+    /// Whether its objects count as gone.
+    fn is_certain(&mut self, discovered: bool, now: Instant) -> bool {
+        if !self.listed {
+            return true;
+        }
+        if discovered {
+            self.since = None;
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let certain = now.saturating_duration_since(since) >= GONE_AFTER;
+        self.listed = !certain;
+        certain
+    }
+}
+
 /// Why a list or watch ended.
 #[derive(Debug)]
 enum End {
@@ -198,6 +239,18 @@ enum End {
     Absent,
     /// Anything else.
     Failed(String),
+}
+
+/// The resources of a group and version.
+#[derive(Deserialize)]
+struct Resources {
+    #[serde(default)]
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -233,10 +286,12 @@ impl<W: Watched> Watcher<W> {
     pub(crate) async fn run(self) {
         let mut version: Option<String> = None;
         let mut pause = FIRST_PAUSE;
+        let mut absence = Absence::default();
         loop {
             let end = match version.take() {
                 None => match self.list().await {
                     Ok(at) => {
+                        absence.served();
                         version = Some(at);
                         pause = FIRST_PAUSE;
                         continue;
@@ -259,7 +314,7 @@ impl<W: Watched> Watcher<W> {
                 End::Closed => return,
                 End::Finished => continue,
                 End::Gone => tracing::info!(kind = W::KIND, "the watch is too old: listing again"),
-                End::Absent if W::OPTIONAL => {
+                End::Absent if W::OPTIONAL && absence.is_certain(self.is_discovered().await, Instant::now()) => {
                     if self.send(W::listed(Vec::new())).await.is_err() {
                         return;
                     }
@@ -271,6 +326,17 @@ impl<W: Watched> Watcher<W> {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Whether discovery shows the API; also true while that is not known.
+    async fn is_discovered(&self) -> bool {
+        let Some((group, resource)) = W::PATH.rsplit_once('/') else { return true };
+        let Ok(request) = http::Request::get(group).body(Vec::new()) else { return true };
+        match tokio::time::timeout(DISCOVERY_LIMIT, self.client.request::<Resources>(request)).await {
+            Ok(Ok(found)) => found.resources.iter().any(|have| have.name == resource),
+            Ok(Err(kube::Error::Api(status))) => status.code != 404,
+            Ok(Err(_)) | Err(_) => true,
         }
     }
 
@@ -422,6 +488,28 @@ mod tests {
     fn continue_tokens_survive_the_query_string() {
         assert_eq!(escape("aZ9-_.~"), "aZ9-_.~");
         assert_eq!(escape("a+b/c= &é"), "a%2Bb%2Fc%3D%20%26%C3%A9");
+    }
+
+    #[test]
+    fn an_api_that_was_never_listed_is_not_installed() {
+        let now = Instant::now();
+        assert!(Absence::default().is_certain(false, now));
+        assert!(Absence::default().is_certain(true, now));
+    }
+
+    #[test]
+    fn an_api_that_was_listed_is_gone_only_when_discovery_says_so_for_a_while() {
+        let start = Instant::now();
+        let mut absence = Absence::default();
+        absence.served();
+        assert!(!absence.is_certain(true, start), "a 404 by itself says nothing");
+        assert!(!absence.is_certain(false, start));
+        assert!(!absence.is_certain(false, start + GONE_AFTER / 2));
+        assert!(!absence.is_certain(true, start + GONE_AFTER), "it is there again");
+        let again = start + GONE_AFTER;
+        assert!(!absence.is_certain(false, again));
+        assert!(absence.is_certain(false, again + GONE_AFTER));
+        assert!(absence.is_certain(true, again + GONE_AFTER), "gone, and installed anew without a list yet");
     }
 
     #[test]
