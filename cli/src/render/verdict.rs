@@ -1,7 +1,8 @@
 //! The scheduler's refusals, taken apart: how many nodes fail for which reason, and what would cure it.
 //!
 //! The text is kube-scheduler's: `0/5 nodes are available: 3 Insufficient nvidia.com/gpu, 2 node(s) were unschedulable.`,
-//! for a gang with `needs 4 members placed together, 3 fit: ` before it. What cannot be taken apart is shown as it is.
+//! for a gang with `needs 4 members placed together, 3 fit; member rank 3: ` before it. What cannot be taken apart is shown
+//! as it is.
 
 use serde::Serialize;
 
@@ -167,7 +168,7 @@ mod tests {
     #[test]
     fn a_gangs_message_is_taken_apart_as_well() {
         check(
-            "gang demo/train needs 4 members placed together in one rack, 3 fit (in rack/r1): 0/32 nodes are available for member rank 3: 28 Insufficient nvidia.com/gpu, 4 node(s) didn't match Pod's node affinity/selector.",
+            "gang demo/train needs 4 members placed together in one rack, 3 fit (in rack/r1); member rank 3: 0/32 nodes are available: 28 Insufficient nvidia.com/gpu, 4 node(s) didn't match Pod's node affinity/selector.",
             &expect![[r#"
                 28 | Insufficient nvidia.com/gpu | free nvidia.com/gpu there, add nodes that have it, or ask for less
                 4 | node(s) didn't match Pod's node affinity/selector | relax nodeSelector or affinity, or label more nodes

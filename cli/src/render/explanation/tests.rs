@@ -6,8 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use std::collections::BTreeMap;
 
-const REFUSED: &str = "gang demo/d-train-1 needs 4 members placed together, 3 fit: 0/32 nodes are available for member \
-                       rank 3: 28 Insufficient nvidia.com/gpu, 4 node(s) had untolerated taint(s).";
+const REFUSED: &str = "gang demo/d-train-1 needs 4 members placed together, 3 fit; member rank 3: 0/32 nodes are \
+                       available: 28 Insufficient nvidia.com/gpu, 4 node(s) had untolerated taint(s).";
 
 #[track_caller]
 fn check(explanation: &Explanation, expected: &Expect) {
@@ -40,13 +40,13 @@ fn a_gang_that_does_not_fit() {
     check(
         &of_gang("demo", "d-train-1", Some(&gang), &pods, at(192)),
         &expect![[r#"
-        gang demo/d-train-1: Pending for 3m04s
-          needs 4 members placed together: 4 exist, 0 bound
-          Unschedulable: gang demo/d-train-1 needs 4 members placed together, 3 fit: 0/32 nodes are available for member rank 3
-            NODES   REASON                             WHAT WOULD CURE IT
-            28      Insufficient nvidia.com/gpu        free nvidia.com/gpu there, add nodes that have it, or ask for less
-            4       node(s) had untolerated taint(s)   add a toleration for the taint, or remove it: kubectl taint nodes NODE KEY-
-    "#]],
+            gang demo/d-train-1: Pending for 3m04s
+              needs 4 members placed together: 4 exist, 0 bound
+              Unschedulable: gang demo/d-train-1 needs 4 members placed together, 3 fit; member rank 3: 0/32 nodes are available
+                NODES   REASON                             WHAT WOULD CURE IT
+                28      Insufficient nvidia.com/gpu        free nvidia.com/gpu there, add nodes that have it, or ask for less
+                4       node(s) had untolerated taint(s)   add a toleration for the taint, or remove it: kubectl taint nodes NODE KEY-
+        "#]],
     );
 }
 
@@ -141,24 +141,24 @@ fn a_workflow_says_what_each_node_waits_for() {
     check(
         &of_workflow(&waiting(), &pods, at(200)),
         &expect![[r#"
-        workflow demo/d: Running
-          1 of 4 nodes have ended
+            workflow demo/d: Running
+              1 of 4 nodes have ended
 
-          node train: Scheduling
+              node train: Scheduling
 
-            gang demo/d-train-1: Pending for 3m12s
-              needs 4 members placed together: 4 exist, 0 bound
-              Unschedulable: gang demo/d-train-1 needs 4 members placed together, 3 fit: 0/32 nodes are available for member rank 3
-                NODES   REASON                             WHAT WOULD CURE IT
-                28      Insufficient nvidia.com/gpu        free nvidia.com/gpu there, add nodes that have it, or ask for less
-                4       node(s) had untolerated taint(s)   add a toleration for the taint, or remove it: kubectl taint nodes NODE KEY-
+                gang demo/d-train-1: Pending for 3m12s
+                  needs 4 members placed together: 4 exist, 0 bound
+                  Unschedulable: gang demo/d-train-1 needs 4 members placed together, 3 fit; member rank 3: 0/32 nodes are available
+                    NODES   REASON                             WHAT WOULD CURE IT
+                    28      Insufficient nvidia.com/gpu        free nvidia.com/gpu there, add nodes that have it, or ask for less
+                    4       node(s) had untolerated taint(s)   add a toleration for the taint, or remove it: kubectl taint nodes NODE KEY-
 
-          node eval: Pending
-            waits for train (Scheduling)
+              node eval: Pending
+                waits for train (Scheduling)
 
-          node publish: Pending
-            waits for train (Scheduling), eval (Pending)
-    "#]],
+              node publish: Pending
+                waits for train (Scheduling), eval (Pending)
+        "#]],
     );
 }
 

@@ -62,7 +62,7 @@ fn the_whole_tree_has_the_gangs_that_ended() {
 
 #[test]
 fn a_waiting_gang_says_what_is_missing_and_is_cut_at_the_edge() {
-    let message = "gang demo/d-train-1 needs 4 members placed together, 3 fit: 0/4 nodes are available: 4 Insufficient nvidia.com/gpu.";
+    let message = "gang demo/d-train-1 needs 4 members placed together, 3 fit; member rank 3: 0/4 nodes are available: 4 Insufficient nvidia.com/gpu.";
     let waiting = view(
         workflow("d").started(2).phase("Running", "0/1").node("train", 4, &[], "Scheduling"),
         &[gang("d", "train", 4).refused("Unschedulable", message)],
@@ -74,15 +74,15 @@ fn a_waiting_gang_says_what_is_missing_and_is_cut_at_the_edge() {
             d  Running  0/1 nodes  1m06s
             └─ ◌ train  Scheduling    0/4  1m00s
                └─ gang d-train-1: 0 of 4 bound
-                    Unschedulable: needs 4 members placed together, 3 fit: 0/4 nodes are available: 4
-                    Insufficient nvidia.com/gpu.
+                    Unschedulable: needs 4 members placed together, 3 fit; member rank 3: 0/4 nodes are
+                    available: 4 Insufficient nvidia.com/gpu.
         "#]],
     );
 }
 
 #[test]
 fn a_refusal_is_wrapped_on_a_narrow_terminal_and_ends_somewhere() {
-    let message = "gang demo/d-train-1 needs 4 members placed together in one rack, 0 fit: 0/32 nodes are available for member rank 0: 12 Insufficient nvidia.com/gpu, 8 node(s) had untolerated taint {maintenance: }, 12 node(s) didn't match Pod's node affinity/selector.";
+    let message = "gang demo/d-train-1 needs 4 members placed together in one rack, 0 fit; member rank 0: 0/32 nodes are available: 12 Insufficient nvidia.com/gpu, 8 node(s) had untolerated taint {maintenance: }, 12 node(s) didn't match Pod's node affinity/selector.";
     let waiting = view(
         workflow("d").started(2).phase("Running", "0/2").node("train", 4, &[], "Scheduling").node(
             "eval",
@@ -96,27 +96,27 @@ fn a_refusal_is_wrapped_on_a_narrow_terminal_and_ends_somewhere() {
         &waiting,
         Extent { columns: 80, ..LIVE },
         &expect![[r#"
-        d  Running  ▱▱ 0/2 nodes  1m06s
-        ├─ ◌ train  Scheduling    0/4  1m00s
-        │  └─ gang d-train-1: 0 of 4 bound
-        │       Unschedulable: needs 4 members placed together in one rack, 0 fit: 0/32
-        │       nodes are available for member rank 0: 12 Insufficient nvidia.com/gpu, 8
-        │       node(s) had untolerated taint {maintenance: }, 12 node(s) didn't match …
-        └─ ○ eval   Pending       0/1  -       after train
-    "#]],
+            d  Running  ▱▱ 0/2 nodes  1m06s
+            ├─ ◌ train  Scheduling    0/4  1m00s
+            │  └─ gang d-train-1: 0 of 4 bound
+            │       Unschedulable: needs 4 members placed together in one rack, 0 fit;
+            │       member rank 0: 0/32 nodes are available: 12 Insufficient nvidia.com/gpu,
+            │       8 node(s) had untolerated taint {maintenance: }, 12 node(s) didn't matc…
+            └─ ○ eval   Pending       0/1  -       after train
+        "#]],
     );
     check(
         &waiting,
         Extent { columns: 60, ..LIVE },
         &expect![[r#"
-        d  Running  ▱▱ 0/2 nodes  1m06s
-        ├─ ◌ train  Scheduling    0/4  1m00s
-        │  └─ gang d-train-1: 0 of 4 bound
-        │       Unschedulable: needs 4 members placed together in
-        │       one rack, 0 fit: 0/32 nodes are available for member
-        │       rank 0: 12 Insufficient nvidia.com/gpu, 8 node(s) h…
-        └─ ○ eval   Pending       0/1  -       after train
-    "#]],
+            d  Running  ▱▱ 0/2 nodes  1m06s
+            ├─ ◌ train  Scheduling    0/4  1m00s
+            │  └─ gang d-train-1: 0 of 4 bound
+            │       Unschedulable: needs 4 members placed together in
+            │       one rack, 0 fit; member rank 0: 0/32 nodes are
+            │       available: 12 Insufficient nvidia.com/gpu, 8 node(s…
+            └─ ○ eval   Pending       0/1  -       after train
+        "#]],
     );
 }
 

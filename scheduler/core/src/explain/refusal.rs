@@ -83,8 +83,7 @@ impl Refusal {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::Nodes(seen) if seen.total == 0 => Reason::NoNodes.to_string(),
-            Self::Nodes(seen) => format!("0/{} nodes are available:{}", seen.total, seen.histogram()),
+            Self::Nodes(seen) => Self::nodes_message(seen),
             Self::PreFilter { total, reason } => format!("0/{total} nodes are available: {reason}."),
             Self::Pod { reason } => reason.to_string(),
             Self::Gang { gang, reason } => format!("gang {gang}: {reason}"),
@@ -94,13 +93,18 @@ impl Refusal {
                     Some((level, None)) => format!(" in one {level}, {} fit", gang.fit),
                     None => format!(", {} fit", gang.fit),
                 };
-                let nodes = if seen.total == 0 {
-                    Reason::NoNodes.to_string()
-                } else {
-                    format!("0/{} nodes are available for member {}:{}", seen.total, gang.member, seen.histogram())
-                };
-                format!("gang {} needs {} members placed together{together}: {nodes}", gang.gang, gang.need)
+                let GangContext { gang, need, member, .. } = gang;
+                let nodes = Self::nodes_message(seen);
+                format!("gang {gang} needs {need} members placed together{together}; member {member}: {nodes}")
             }
+        }
+    }
+
+    /// kube-scheduler's message, which a gang's contains as it is: people and scripts search for it.
+    fn nodes_message(seen: &Seen) -> String {
+        match seen.total {
+            0 => Reason::NoNodes.to_string(),
+            total => format!("0/{total} nodes are available:{}", seen.histogram()),
         }
     }
 
@@ -190,14 +194,14 @@ mod tests {
         let seen = seen(32, &[(Reason::Insufficient("nvidia.com/gpu".into()), 32)]);
         assert_eq!(
             Refusal::GangNodes { gang: gang.clone(), seen: seen.clone() }.message(),
-            "gang ml/train needs 4 members placed together, 3 fit: \
-             0/32 nodes are available for member rank 3: 32 Insufficient nvidia.com/gpu."
+            "gang ml/train needs 4 members placed together, 3 fit; \
+             member rank 3: 0/32 nodes are available: 32 Insufficient nvidia.com/gpu."
         );
         let in_rack = GangContext { domain: Some(("rack".into(), Some("rack/r1".into()))), ..gang };
         assert_eq!(
             Refusal::GangNodes { gang: in_rack, seen }.message(),
-            "gang ml/train needs 4 members placed together in one rack, 3 fit (in rack/r1): \
-             0/32 nodes are available for member rank 3: 32 Insufficient nvidia.com/gpu."
+            "gang ml/train needs 4 members placed together in one rack, 3 fit (in rack/r1); \
+             member rank 3: 0/32 nodes are available: 32 Insufficient nvidia.com/gpu."
         );
     }
 

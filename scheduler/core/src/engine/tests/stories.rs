@@ -37,8 +37,8 @@ fn a_gang_one_gpu_short_binds_nothing_and_goes_whole_when_the_node_comes() {
     s.gang("g", 4, 8);
     s.run();
     assert_eq!((s.bound_of("g"), s.engine.stats().assumed, s.binds), (0, 0, 0));
-    let expected = "gang ns/g needs 4 members placed together, 3 fit: \
-                    0/3 nodes are available for member rank 3: 3 Insufficient nvidia.com/gpu.";
+    let expected = "gang ns/g needs 4 members placed together, 3 fit; \
+                    member rank 3: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.";
     for rank in 0..4 {
         assert_eq!(s.message(&format!("g-{rank}")), ("Unschedulable", expected));
     }
