@@ -74,7 +74,7 @@ impl Protocol {
             MemberRequest::Mark => {
                 let gang = &intent.gang;
                 let message = match &intent.phase {
-                    Phase::RollingBack { cause, .. } => format!("{gang} is rolled back: {}", cause.message()),
+                    Phase::RollingBack { cause, .. } => super::rollback::rolled_back(gang, cause),
                     _ => format!("the node of this member of {gang} is lost: a replacement takes its place"),
                 };
                 Command::MarkRollback { op, pod, message }

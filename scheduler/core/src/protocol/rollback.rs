@@ -14,9 +14,18 @@
 
 use super::effects::{Cause, Effect, Ending};
 use super::intent::{Fact, Goal, Intent, Member, Phase};
+use super::plan::GangKey;
 use super::{Cx, Protocol};
-use crate::command::{Command, Observation};
+use crate::command::{Command, EventKind, Observation};
 use crate::event::WriteResult;
+
+/// Bound members of a gang that is rolled back which get an event each; the condition is on all of them.
+const EVENTS_PER_ROLLBACK: usize = 8;
+
+/// What the members of a gang that is rolled back are told.
+pub(super) fn rolled_back(gang: &GangKey, cause: &Cause) -> String {
+    format!("{gang} is rolled back: {}", cause.message())
+}
 
 impl Protocol {
     /// Undoes an intent: rolls it back, withdraws it, or holds it.
@@ -151,9 +160,15 @@ impl Protocol {
     /// Writes `RollingBack` into the journal; from there on there is no way back.
     pub(super) fn roll_back(&mut self, seq: u64, cause: Cause, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
+        let note = rolled_back(&intent.gang, &cause);
+        let bound = intent.members.iter().filter(|member| member.fact == Fact::Bound).take(EVENTS_PER_ROLLBACK);
+        let event = |member: &Member| {
+            Command::PodEvent { pod: member.pod.clone(), kind: EventKind::GangRollback, note: note.clone() }
+        };
+        cx.fx.commands.extend(bound.map(event));
+        cx.fx.commands.push(Command::Observe(Observation::Rollback));
         intent.phase = Phase::RollingBack { cause, recorded: false };
         intent.in_force = true;
-        cx.fx.commands.push(Command::Observe(Observation::Rollback));
         self.retreat(seq);
         self.record_head(seq);
     }

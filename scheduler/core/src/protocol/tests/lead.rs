@@ -156,6 +156,7 @@ fn an_ended_gang_is_aborted_before_anything_is_bound() {
           CONFIRM g-0 on n0
           fence g-1 @10
         > fence g-1: ok
+          event g-0 GangRollback: gang ns/g is rolled back: ended
           observe Rollback
           write slot 0 @2: 2/4 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > slot 0: ok

@@ -96,6 +96,7 @@ fn a_place_refused_is_asked_for_again_until_the_deadline_and_then_rolled_back() 
     scene.wait(29_000);
     scene.check(&expect![[r#"
         > 29000 ms later
+          event g-1 GangRollback: gang ns/g is rolled back: 1 of 2 members could not be bound: no room in rack 1
           observe Rollback
           write slot 0 @4: 1/4 1-1.0 ROLLING-BACK [g-0@- g-1@n1]
     "#]]);

@@ -348,6 +348,7 @@ fn show_command(command: &Command) -> String {
         }
         Command::MarkRollback { pod, message, .. } => format!("mark {}: {message}", pod.name),
         Command::DeletePod { pod, .. } => format!("delete {}", pod.name),
+        Command::PodEvent { pod, kind, note } => format!("event {} {kind:?}: {note}", pod.name),
         Command::Observe(observation) => format!("observe {observation:?}"),
         other => format!("{other:?}"),
     }

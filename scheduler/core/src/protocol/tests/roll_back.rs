@@ -26,6 +26,7 @@ fn nothing_is_deleted_before_the_journal_says_rolling_back() {
     scene.journal_ok(0);
     scene.check(&expect![[r#"
         > 30000 ms later
+          event g-0 GangRollback: gang ns/g is rolled back: 1 of 2 members could not be bound: members were lost and not replaced in time
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > 1000 ms later
@@ -51,6 +52,7 @@ fn a_replacement_that_comes_too_late_does_not_turn_a_rollback() {
     scene.journal_ok(0);
     scene.check(&expect![[r#"
         > 30000 ms later
+          event g-0 GangRollback: gang ns/g is rolled back: 1 of 2 members could not be bound: members were lost and not replaced in time
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > g-1b comes
@@ -71,6 +73,7 @@ fn an_unbound_member_with_a_binding_in_flight_is_fenced() {
         > bind g-0: ok
           CONFIRM g-0 on n0
         > abort
+          event g-0 GangRollback: gang ns/g is rolled back: canceled
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -99,6 +102,7 @@ fn marks_and_deletes_of_unknown_fate_are_repeated_until_the_pod_goes() {
     scene.pod("g-0 is seen deleting", &PodInfo { deleting: true, ..on("n0", pod("g-0")) });
     scene.check(&expect![[r#"
         > 30000 ms later
+          event g-0 GangRollback: gang ns/g is rolled back: 1 of 2 members could not be bound: members were lost and not replaced in time
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -129,6 +133,7 @@ fn a_pod_that_left_the_gang_meanwhile_is_spared() {
     scene.found("without its label", PodInfo { gang: None, ..on("n0", pod("g-0")) });
     scene.check(&expect![[r#"
         > 30000 ms later
+          event g-0 GangRollback: gang ns/g is rolled back: 1 of 2 members could not be bound: members were lost and not replaced in time
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1]
         > slot 0: ok
@@ -201,6 +206,8 @@ fn a_quorum_by_role_is_not_met_by_members_of_another_role() {
     scene.wait(30_000);
     scene.check(&expect![[r#"
         > 30000 ms later
+          event g-0 GangRollback: gang ns/g is rolled back: 1 of 3 members could not be bound: members were lost and not replaced in time
+          event g-1 GangRollback: gang ns/g is rolled back: 1 of 3 members could not be bound: members were lost and not replaced in time
           observe Rollback
           write slot 0 @3: 1/3 1-1.0 ROLLING-BACK [g-0@n0 g-1@n1 g-2@n2]
     "#]]);
