@@ -5,7 +5,7 @@
 //! goes through its [`Phase`]s by counting members (`Tally`), which is kept by [`Intent::update`], O(1) per change.
 
 use super::effects::{Cause, Effect, Ending, Timings};
-use super::journal::{Head, Waiter, bytes_of};
+use super::journal::{Head, MemberRecord, Waiter, bytes_of};
 use super::plan::{BeginError, GangKey, PartialGang, Placement, Plan, Quorum};
 use super::{Cx, Protocol, Timer};
 use crate::command::OpId;
@@ -550,9 +550,9 @@ impl Protocol {
 /// Bytes of a part that are neither head nor members.
 const PART_OVERHEAD_BYTES: usize = 64;
 
-/// Upper bound of what a member takes in the journal: its node counts as if nobody shared it.
+/// Upper bound of what a member takes in the journal: its node counts as if nobody shared it and its index were the largest,
+/// and it counts as being evicted.
 fn bytes_of_member(member: &Member) -> usize {
-    const FIXED_BYTES: usize = 64;
-    let node = member.node.as_ref().map_or(0, SmolStr::len);
-    FIXED_BYTES + member.pod.name.len() + member.pod.uid.len() + member.role.len() + node
+    let record = MemberRecord { e: true, ..MemberRecord::of(member, Some(u32::MAX)) };
+    bytes_of(&record) + member.node.as_ref().map_or(0, bytes_of)
 }

@@ -15,7 +15,7 @@
 //! resourceVersion that was read or returned last, so a former leader's write cannot land after ours.
 
 use super::effects::{Cause, Effect};
-use super::intent::{Fact, Goal, Intent, Phase};
+use super::intent::{Fact, Goal, Intent, Member, Phase};
 use super::plan::{GangKey, Quorum};
 use super::{Awaited, Cx, Protocol, SlotRequest, Timer};
 use crate::command::{Command, OpId};
@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const FORMAT: u32 = 1;
 
 /// Bytes of a slot that are not parts.
-const SLOT_OVERHEAD_BYTES: usize = 128;
+pub(super) const SLOT_OVERHEAD_BYTES: usize = 128;
 
 /// Payload of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +137,22 @@ impl Slot {
     }
 }
 
+impl MemberRecord {
+    /// A member as it stands now, with the index of its node.
+    pub(super) fn of(member: &Member, n: Option<u32>) -> Self {
+        let vacant = member.fact == Fact::Gone && member.pod.uid.is_empty();
+        Self {
+            p: if vacant { SmolStr::default() } else { member.pod.name.clone() },
+            u: member.pod.uid.clone(),
+            n,
+            o: member.role.clone(),
+            r: member.rank,
+            s: member.shape,
+            e: member.goal == Goal::Evict,
+        }
+    }
+}
+
 impl Part {
     /// One part of an intent as it stands now.
     pub(super) fn of(intent: &Intent, part: u32) -> Self {
@@ -153,16 +169,7 @@ impl Part {
                     u32::try_from(nodes.len() - 1).unwrap_or(u32::MAX)
                 })
             });
-            let vacant = member.fact == Fact::Gone && member.pod.uid.is_empty();
-            members.push(MemberRecord {
-                p: if vacant { SmolStr::default() } else { member.pod.name.clone() },
-                u: member.pod.uid.clone(),
-                n,
-                o: member.role.clone(),
-                r: member.rank,
-                s: member.shape,
-                e: member.goal == Goal::Evict,
-            });
+            members.push(MemberRecord::of(member, n));
         }
         let head = (part == 0).then(|| intent.head());
         Self { id: intent.id.clone(), part, head, nodes, members }

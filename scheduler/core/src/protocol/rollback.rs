@@ -162,8 +162,10 @@ impl Protocol {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
         let note = rolled_back(&intent.gang, &cause);
         let bound = intent.members.iter().filter(|member| member.fact == Fact::Bound).take(EVENTS_PER_ROLLBACK);
-        let event = |member: &Member| {
-            Command::PodEvent { pod: member.pod.clone(), kind: EventKind::GangRollback, note: note.clone() }
+        let event = |member: &Member| Command::PodEvent {
+            pod: member.pod.clone(),
+            kind: EventKind::GangRollback,
+            note: note.clone(),
         };
         cx.fx.commands.extend(bound.map(event));
         cx.fx.commands.push(Command::Observe(Observation::Rollback));

@@ -279,7 +279,7 @@ fn tails_without_a_head_are_swept_away() {
     scene.check(&expect![[r#"
         > lead 2
           write slot 0 @77: 2/2
-          write slot 1 @77: 2/3 1-1.1 tail [g-4@n0 g-5@n0]
+          write slot 1 @77: 2/3 1-1.1 tail [g-3@n0 g-4@n0 g-5@n0]
           write slot 2 @77: 2/2
         > slot 0: ok
         > slot 1: ok

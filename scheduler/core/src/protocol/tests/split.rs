@@ -26,9 +26,9 @@ fn a_large_gang_is_in_force_only_when_its_head_is_written_last() {
     scene.journal_ok(0);
     scene.check(&expect![[r#"
         > begin gang ns/g
-          write slot 1 @3: 1/2 1-1.1 tail [g-4@n0 g-5@n0]
+          write slot 1 @3: 1/2 1-1.1 tail [g-3@n0 g-4@n0 g-5@n0]
         > slot 1: ok
-          write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n0 g-2@n0 g-3@n0]
+          write slot 0 @2: 1/2 1-1.0 open [g-0@n0 g-1@n0 g-2@n0]
         > slot 0: ok
           bind g-0 @10 to n0 (1-1)
           bind g-1 @10 to n0 (1-1)
@@ -92,4 +92,22 @@ fn eight_thousand_members_fit_into_the_default_journal_with_long_names() {
     }
     assert!(scene.payloads.values().all(|payload| payload.len() <= 900 * 1024), "a slot is too large");
     assert_eq!(scene.open.iter().filter(|(words, _)| words.starts_with("bind")).count(), 8_192);
+}
+
+#[test]
+fn a_slot_never_takes_more_than_was_counted_for_it() {
+    for node in ["n", "node-1.example.com", "tab\t\u{1}\"quoted\""] {
+        let mut scene = Scene::leading();
+        let member = |at: u32| {
+            let mut pod = pod(&format!("{at}"));
+            if let Some(gang) = &mut pod.gang {
+                gang.rank = Some(u32::MAX - at);
+                gang.role = "w".into();
+            }
+            Placement { shape: u64::MAX, ..Placement::new(&pod, format!("{at}{node}")) }
+        };
+        scene.begin(Plan { members: (0..500).map(member).collect(), ..pair() });
+        let (written, counted) = (scene.payloads[&0].len(), scene.protocol.slots[0].bytes);
+        assert!(written <= counted + journal::SLOT_OVERHEAD_BYTES, "{written} bytes, {counted} counted");
+    }
 }
