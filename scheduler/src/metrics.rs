@@ -6,9 +6,12 @@
 use flowforge_runtime::metrics::{Metrics as Registry, doubling_buckets, register};
 use flowforge_scheduler_core::command::{AttemptResult, Observation};
 use flowforge_scheduler_core::engine::Stats;
+use parking_lot::Mutex;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Result,
 };
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// 1 ms × 2^15, as kube-scheduler: from a cached decision to half a minute.
@@ -39,6 +42,8 @@ pub struct Metrics {
     pod_attempts: Histogram,
     pending: IntGaugeVec,
     unschedulable: IntGaugeVec,
+    /// Labels that `unschedulable` was set under last.
+    refusing: Arc<Mutex<BTreeSet<(&'static str, String)>>>,
     cache: IntGaugeVec,
     gang_total: Histogram,
     gang_queue: Histogram,
@@ -147,6 +152,7 @@ impl Metrics {
                 "Unschedulable pods by the plugin that refused nodes for them; a pod counts for each of its plugins.",
                 &["plugin", "profile"],
             )?,
+            refusing: Arc::default(),
             cache: gauges(r, "scheduler_cache_size", "Objects in the snapshot, by type.", &["type"])?,
             gang_total: histogram(
                 r,
@@ -157,19 +163,19 @@ impl Metrics {
             gang_queue: histogram(
                 r,
                 "flowforge_gang_queue_duration_seconds",
-                "From the last needed member of a gang seen ungated to its plan.",
+                "From the last needed member of a gang seen ungated to the begin of the run that planned it.",
                 gang_buckets(),
             )?,
             gang_plan: histogram(
                 r,
                 "flowforge_gang_plan_duration_seconds",
-                "Planning time of the run that placed a gang, shared evenly by the gangs that the run placed.",
+                "Planning time of the run that planned a gang, shared evenly by the gangs that the run planned.",
                 latency(),
             )?,
             gang_prepare: histogram(
                 r,
                 "flowforge_gang_prepare_duration_seconds",
-                "From a gang's plan to its first Binding: the journal write and the preparation.",
+                "From the begin of the run that planned a gang to its first Binding: planning, the journal write and the preparation.",
                 latency(),
             )?,
             gang_bind: histogram(
@@ -249,7 +255,7 @@ impl Metrics {
                 self.sli.with_label_values(&[&attempts_label(*attempts)]).observe(seconds(*sli_ms));
                 self.pod_attempts.observe(f64::from(*attempts));
             }
-            Observation::GangPlaced { members, queue_ms, plan_ms: _, prepare_ms, bind_ms, total_ms } => {
+            Observation::GangPlaced { members, queue_ms, prepare_ms, bind_ms, total_ms } => {
                 self.gang_members.observe(f64::from(*members));
                 self.gang_queue.observe(seconds(*queue_ms));
                 self.gang_prepare.observe(seconds(*prepare_ms));
@@ -259,13 +265,15 @@ impl Metrics {
             Observation::Repair => self.repairs.inc(),
             Observation::Rollback => self.rollbacks.inc(),
             Observation::ForeignBind => self.foreign_binds.inc(),
+            // The run that planned it is timed as a whole.
+            Observation::GangPlanned => {}
             Observation::SearchLimit => self.search_limits.inc(),
             Observation::JournalRefused(_) => self.journal_failures.with_label_values(&["refused"]).inc(),
             Observation::JournalUnreadable(_) => self.journal_failures.with_label_values(&["unreadable"]).inc(),
         }
     }
 
-    /// Takes in one planning run that placed `gangs`.
+    /// Takes in one planning run that planned `gangs`.
     pub fn ran(&self, took: Duration, gangs: u32) {
         self.run.observe(took.as_secs_f64());
         for _ in 0..gangs {
@@ -279,10 +287,7 @@ impl Metrics {
         for (queue, depth) in QUEUES.iter().zip(depths) {
             self.pending.with_label_values(&[queue]).set(integer(depth));
         }
-        self.unschedulable.reset();
-        for (plugin, pods) in &stats.unschedulable_by_plugin {
-            self.unschedulable.with_label_values(&[*plugin, profile]).set(integer(*pods));
-        }
+        self.set_unschedulable(stats, profile);
         let sizes = [
             ("nodes", stats.nodes),
             ("pods", stats.pods),
@@ -297,6 +302,21 @@ impl Metrics {
         }
         self.open_intents.set(integer(stats.open_intents));
         self.held_partial.set(integer(stats.gangs_held_partial));
+    }
+
+    /// Only what refuses nothing any more is removed: a scrape between a reset and a set would see no series at all.
+    fn set_unschedulable(&self, stats: &Stats, profile: &str) {
+        let mut now = BTreeSet::new();
+        for (plugin, pods) in &stats.unschedulable_by_plugin {
+            self.unschedulable.with_label_values(&[*plugin, profile]).set(integer(*pods));
+            now.insert((*plugin, profile.to_owned()));
+        }
+        let mut before = self.refusing.lock();
+        for (plugin, profile) in before.difference(&now) {
+            // It is there: it was set under these labels.
+            let _ = self.unschedulable.remove_label_values(&[*plugin, profile.as_str()]);
+        }
+        *before = now;
     }
 
     /// A follower has nothing pending.
@@ -343,8 +363,7 @@ mod tests {
         let attempt = Observation::Attempt { profile: "flowforge".into(), result: AttemptResult::Unschedulable };
         metrics.observe(&attempt, Duration::from_millis(3));
         metrics.observe(&Observation::PodScheduled { attempts: 20, sli_ms: 1_500 }, Duration::ZERO);
-        let placed =
-            Observation::GangPlaced { members: 4, queue_ms: 1, plan_ms: 0, prepare_ms: 2, bind_ms: 3, total_ms: 6 };
+        let placed = Observation::GangPlaced { members: 4, queue_ms: 1, prepare_ms: 2, bind_ms: 3, total_ms: 6 };
         metrics.observe(&placed, Duration::ZERO);
         metrics.ran(Duration::from_millis(8), 2);
         let text = registry.encode().expect("encodes");

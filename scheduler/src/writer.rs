@@ -190,12 +190,12 @@ impl Writer {
     }
 
     fn plan(&mut self) {
-        let open_before = self.engine.stats().open_intents;
         let started = Instant::now();
         self.engine.run(self.clock.now_ms(), &mut self.commands);
         let took = started.elapsed();
-        let opened = self.engine.stats().open_intents.saturating_sub(open_before);
-        self.metrics.ran(took, u32::try_from(opened).unwrap_or(u32::MAX));
+        let is_planned = |command: &&Command| matches!(command, Command::Observe(Observation::GangPlanned));
+        let planned = self.commands.iter().filter(is_planned).count();
+        self.metrics.ran(took, u32::try_from(planned).unwrap_or(u32::MAX));
         self.hand_on(took);
     }
 

@@ -145,7 +145,7 @@ pub struct GangSchedulingStatus {
 /// Something to count or time. Durations are in milliseconds of the engine's clock, except `*_us`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// One scheduling attempt of a pod (kube-scheduler's meaning).
+    /// One scheduling attempt of a pod (kube-scheduler's meaning); each member of a gang counts.
     Attempt {
         /// Profile (schedulerName).
         profile: SmolStr,
@@ -159,15 +159,15 @@ pub enum Observation {
         /// Milliseconds since the pod was first seen ungated.
         sli_ms: Millis,
     },
+    /// A gang was planned, and its binding begins.
+    GangPlanned,
     /// A gang was wholly bound; each span in milliseconds.
     GangPlaced {
         /// Members.
         members: u32,
-        /// Last needed member seen ungated -> planned.
+        /// Last needed member seen ungated -> begin of the run that planned the gang.
         queue_ms: Millis,
-        /// Planning itself, as measured by the shell; 0 from the core.
-        plan_ms: Millis,
-        /// Journal write and preparation.
+        /// Begin of that run -> first Binding sent: planning, journal write and preparation.
         prepare_ms: Millis,
         /// First Binding sent -> last Binding acknowledged, repairs included.
         bind_ms: Millis,

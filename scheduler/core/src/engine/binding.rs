@@ -376,7 +376,6 @@ fn observe_gang(timings: Timings, out: &mut Vec<Command>) {
     out.push(Command::Observe(Observation::GangPlaced {
         members: timings.members,
         queue_ms: timings.planned_at_ms.saturating_sub(timings.ready_at_ms),
-        plan_ms: 0,
         prepare_ms: first_bind.saturating_sub(timings.planned_at_ms),
         bind_ms: acked.saturating_sub(first_bind),
         total_ms: acked.saturating_sub(timings.ready_at_ms),

@@ -119,6 +119,9 @@ impl Engine {
         let key = plan.gang.clone();
         match self.protocol.begin(plan, now, &mut self.fx) {
             Ok(()) => {
+                if matches!(entity, Entity::Gang(_)) {
+                    out.push(Command::Observe(Observation::GangPlanned));
+                }
                 let flight = Flight { entity: Some(entity), members: pods.iter().copied().collect(), replacing };
                 self.flights.insert(key, flight);
             }
@@ -300,7 +303,8 @@ impl Engine {
             gang: key,
             members: places.iter().filter_map(placement).collect(),
             quorum: missing.map(|m| quorum(m, 0)).unwrap_or_default(),
-            ready_at_ms: self.gangs.get(id).map_or(now, |g| g.last_arrival_ms),
+            // A surplus member that came later was not waited for.
+            ready_at_ms: places.iter().filter_map(|(pod, _)| self.first_ready.get(pod)).max().copied().unwrap_or(now),
             planned_at_ms: now,
         };
         let note = self.note(id);
@@ -325,14 +329,12 @@ impl Engine {
         note.asked = asked;
         note.would_do = would_do;
         let proven = note.proven;
-        if let Some(first) = seen.pending.first() {
-            self.observe_attempt(*first, AttemptResult::Unschedulable, out);
-        }
         self.report_all(id, seen, &refusal, out);
         self.queue.park(Entity::Gang(id), None, Arc::new(refusal), proven, now);
     }
 
     fn report_all(&mut self, id: GangId, seen: &Assessment, refusal: &Refusal, out: &mut Vec<Command>) {
+        seen.pending.iter().for_each(|pod| self.observe_attempt(*pod, AttemptResult::Unschedulable, out));
         self.report(&seen.pending, refusal, out);
         self.report_gang(id, seen, refusal, out);
     }

@@ -5,7 +5,7 @@ mod retries;
 mod stories;
 
 use super::*;
-use crate::command::{EventKind, Observation};
+use crate::command::{AttemptResult, EventKind, Observation};
 use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, RelistedKind, WriteResult};
 use crate::fixture::{PodChain, declared_member, dgx, gang, member, node, pod};
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodPhase};

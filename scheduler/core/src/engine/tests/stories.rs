@@ -420,3 +420,38 @@ fn a_refused_binding_is_told_and_backs_off() {
     s.pass(1_000);
     assert_eq!(s.held.len(), 1);
 }
+
+#[test]
+fn every_member_of_a_refused_gang_counts_as_an_attempt_and_so_does_every_placed_one() {
+    let attempts = |s: &Scene, wanted: AttemptResult| {
+        let of = |o: &&Observation| matches!(o, Observation::Attempt { result, .. } if *result == wanted);
+        s.observations.iter().filter(of).count()
+    };
+    let mut s = Scene::new();
+    s.nodes([dgx("d0", "b1", "r1")]);
+    s.gang("g", 3, 4);
+    s.run();
+    assert_eq!(attempts(&s, AttemptResult::Unschedulable), 3);
+    s.nodes([dgx("d1", "b1", "r1")]);
+    s.run();
+    assert_eq!(attempts(&s, AttemptResult::Scheduled), 3);
+    assert_eq!(s.observations.iter().filter(|o| **o == Observation::GangPlanned).count(), 1);
+}
+
+#[test]
+fn a_surplus_member_does_not_shorten_the_time_that_a_gang_waited() {
+    let mut s = Scene::new();
+    let declared = gang("g", &[("worker", 2, 2)]);
+    s.see(Event::GangUpsert(Box::new(declared.clone())));
+    (0..2).for_each(|r| s.create(declared_member(&declared, "worker", r).asks("nvidia.com/gpu", 8)));
+    s.run();
+    s.pass(60_000);
+    s.create(declared_member(&declared, "worker", 2).asks("nvidia.com/gpu", 8));
+    s.nodes([dgx("d0", "b1", "r1"), dgx("d1", "b1", "r1")]);
+    s.pass(2_000);
+    let placed = s.observations.iter().find_map(|o| match o {
+        Observation::GangPlaced { members, queue_ms, .. } => Some((*members, *queue_ms)),
+        _ => None,
+    });
+    assert_eq!(placed, Some((2, 62_000)));
+}
