@@ -61,8 +61,7 @@ impl Journal {
     /// How many slots to read so that `configured` ones, and every one that exists, are among them.
     pub(super) async fn count(&self, gate: &Gate, configured: u32, queued: Instant) -> Result<u32, Failure> {
         let found: Names = gate.send(Call::list_metadata(self.collection()), queued).await?;
-        let existing = found.items.iter().filter_map(|item| number(&item.metadata.name));
-        Ok(existing.map(|slot| slot + 1).fold(configured, u32::max))
+        Ok(found.count(configured))
     }
 
     /// Reads a slot without a cache, makes it when it is absent, and answers its epoch too.
@@ -106,8 +105,16 @@ impl Journal {
 /// A list of metadata, of which only the names count.
 #[derive(Deserialize)]
 struct Names {
-    #[serde(default)]
-    items: Vec<Named>,
+    /// The server writes an empty list of metadata as null.
+    items: Option<Vec<Named>>,
+}
+
+impl Names {
+    /// Slots to read so that `configured` ones and all that are named here are among them.
+    fn count(&self, configured: u32) -> u32 {
+        let existing = self.items.iter().flatten().filter_map(|item| number(&item.metadata.name));
+        existing.map(|slot| slot + 1).fold(configured, u32::max)
+    }
 }
 
 #[derive(Deserialize)]
@@ -145,6 +152,14 @@ mod tests {
         let object = journal.object(3, Some(&"42".into()), PlacementJournalSpec::default());
         assert_eq!((version(&object).as_str(), object.metadata.name.as_deref()), ("42", Some("placement-3")));
         assert_eq!(journal.object(3, None, PlacementJournalSpec::default()).metadata.resource_version, None);
+    }
+
+    #[test]
+    fn as_many_slots_are_read_as_are_configured_or_exist() {
+        let count = |list: &str| serde_json::from_str::<Names>(list).expect("a list").count(4);
+        assert_eq!(count(r#"{"kind":"PartialObjectMetadataList","items":null}"#), 4);
+        assert_eq!(count(r#"{"items":[{"metadata":{"name":"placement-2"}},{"metadata":{"name":"other"}}]}"#), 4);
+        assert_eq!(count(r#"{"items":[{"metadata":{"name":"placement-7"}},{"metadata":{"name":"placement-0"}}]}"#), 8);
     }
 
     #[test]
