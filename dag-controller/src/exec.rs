@@ -26,8 +26,10 @@ use crate::writer::{Sent, Writer};
 /// What came of a command.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The Gang as it is: created, adopted, or found when its status was to be written.
+    /// The Gang as it is: created, adopted, or looked for. It says nothing about a write of its status.
     Gang(AttemptKey, Box<Gang>),
+    /// The Gang's status was to be written, and holds an end already.
+    GangOver(AttemptKey, Box<Gang>),
     /// The Gang does not exist any more.
     GangAbsent(AttemptKey),
     /// The Gang's status was written; its resourceVersion now.
@@ -257,7 +259,7 @@ pub async fn write_gang(writer: &Writer, key: AttemptKey, mut write: GangWrite) 
             Sent::Done(gang) if gang.metadata.uid.as_deref() != Some(write.uid.as_str()) => {
                 return Outcome::GangAbsent(key);
             }
-            Sent::Done(gang) if gang_end(&gang).is_some() => return Outcome::Gang(key, Box::new(gang)),
+            Sent::Done(gang) if gang_end(&gang).is_some() => return Outcome::GangOver(key, Box::new(gang)),
             // An earlier try whose answer was lost has landed.
             Sent::Done(gang) if holds(&gang, &write.status) => {
                 return Outcome::GangWritten(key, gang.metadata.resource_version.unwrap_or_default());

@@ -384,6 +384,10 @@ impl Shard {
             Outcome::Gang(attempt, gang) => {
                 self.note_release(&key, attempt);
                 self.sight(&key, arrived, |flow| flow.on_gang(&gang));
+                Vec::new()
+            }
+            Outcome::GangOver(attempt, gang) => {
+                self.sight(&key, arrived, |flow| flow.on_gang(&gang));
                 self.lane_done(&key, attempt, None, arrived)
             }
             Outcome::GangAbsent(attempt) => {
@@ -577,3 +581,7 @@ fn tag(kind: Kind) -> &'static str {
 pub(crate) fn now_ms() -> u64 {
     ms(jiff::Timestamp::now())
 }
+
+#[cfg(test)]
+#[path = "shard_tests.rs"]
+mod tests;

@@ -78,6 +78,12 @@ impl Terms {
 }
 
 impl Leadership {
+    /// A leadership without a Lease and without rivals, which nothing renews: for tests and tools.
+    #[must_use]
+    pub fn alone(lasts: Duration) -> Self {
+        Self::new(Instant::now(), 1, u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
+    }
+
     fn new(started: Instant, epoch: i64, deadline_ms: u64) -> Self {
         let inner = Inner {
             started,
