@@ -17,11 +17,17 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use smol_str::SmolStr;
+use std::time::Duration;
 
 use crate::convert::{controller_uid, gang_end};
 use crate::metrics::Write;
 use crate::watched::{MetadataOf, WatchedPod};
 use crate::writer::{Sent, Writer};
+
+/// First pause after a refused delete or patch of a pod; doubled each time.
+const FIRST_REFUSED_PAUSE: Duration = Duration::from_secs(5);
+/// Longest such pause.
+const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// What came of a command.
 #[derive(Debug)]
@@ -168,16 +174,29 @@ pub async fn delete_pod(writer: &Writer, key: MemberKey, pod: PodRef) -> Outcome
     let url = Pod::url_path(&(), Some(&pod.namespace));
     let preconditions = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    let sent = writer.send::<IgnoredAny>(Write::DeletePod, || Request::new(url.as_str()).delete(&pod.name, &params));
-    match sent.await {
-        Sent::Gone | Sent::Stale | Sent::Taken => Outcome::PodAbsent(key, pod.uid),
-        Sent::Done(_) => Outcome::Nothing,
-        Sent::Refused(status) => {
-            tracing::warn!(pod = %pod.name, message = %status.message, "delete refused");
-            Outcome::Nothing
+    let request = || Request::new(url.as_str()).delete(&pod.name, &params);
+    let mut pause = FIRST_REFUSED_PAUSE;
+    loop {
+        match writer.send::<IgnoredAny>(Write::DeletePod, request).await {
+            Sent::Gone | Sent::Stale | Sent::Taken => return Outcome::PodAbsent(key, pod.uid),
+            Sent::Done(_) => return Outcome::Nothing,
+            Sent::Refused(status) => {
+                tracing::warn!(pod = %pod.name, message = %status.message, "delete refused, tried again");
+            }
+            Sent::Withheld => return Outcome::Withheld,
         }
-        Sent::Withheld => Outcome::Withheld,
+        if !wait(writer, &mut pause).await {
+            return Outcome::Withheld;
+        }
     }
+}
+
+/// Lets the pause after a refusal pass, and doubles it; false when the lease was lost meanwhile. Nobody else asks again for
+/// a stop or a finalizer's end: what refuses it (a webhook, a Role) may be put right at any time.
+async fn wait(writer: &Writer, pause: &mut Duration) -> bool {
+    let held = writer.sleep(*pause).await;
+    *pause = (*pause * 2).min(LONGEST_REFUSED_PAUSE);
+    held
 }
 
 /// Takes our finalizer off a pod, and leaves all others.
@@ -185,12 +204,7 @@ pub async fn strip_finalizer(writer: &Writer, key: MemberKey, pod: PodRef) -> Ou
     match strip(writer, &pod).await {
         Sent::Done(object) => Outcome::Pod(key, Box::new(object)),
         Sent::Gone | Sent::Stale | Sent::Taken => Outcome::PodAbsent(key, pod.uid),
-        Sent::Refused(status) if status.code == 422 => Outcome::PodAbsent(key, pod.uid),
-        Sent::Refused(status) => {
-            tracing::warn!(pod = %pod.name, message = %status.message, "finalizer not removed");
-            Outcome::Nothing
-        }
-        Sent::Withheld => Outcome::Withheld,
+        Sent::Refused(_) | Sent::Withheld => Outcome::Withheld,
     }
 }
 
@@ -202,12 +216,32 @@ pub async fn strip_orphan(writer: &Writer, pod: PodRef) -> Outcome {
     }
 }
 
+/// Patches until the pod is free of our finalizer, is gone, or the lease is lost.
 async fn strip(writer: &Writer, pod: &PodRef) -> Sent<WatchedPod> {
     let url = Pod::url_path(&(), Some(&pod.namespace));
     let body = json!({"metadata": {"uid": pod.uid, "$deleteFromPrimitiveList/finalizers": [finalizer::RESULT]}});
     let patch = Patch::Strategic(body);
     let request = || Request::new(url.as_str()).patch(&pod.name, &PatchParams::default(), &patch);
-    writer.send(Write::Finalizer, request).await
+    let there = || Request::new(url.as_str()).get(&pod.name, &GetParams::default());
+    let mut pause = FIRST_REFUSED_PAUSE;
+    loop {
+        let status = match writer.send(Write::Finalizer, request).await {
+            Sent::Refused(status) => status,
+            answer => return answer,
+        };
+        // A UID that is not the object's answers 422, and so does every other mistake.
+        if status.code == 422 {
+            match writer.read::<MetadataOf>(there).await {
+                Sent::Done(other) if other.metadata.uid.as_deref() != Some(pod.uid.as_str()) => return Sent::Gone,
+                Sent::Gone => return Sent::Gone,
+                _ => {}
+            }
+        }
+        tracing::warn!(pod = %pod.name, message = %status.message, "finalizer not removed, tried again");
+        if !wait(writer, &mut pause).await {
+            return Sent::Withheld;
+        }
+    }
 }
 
 /// A status write of a Gang.

@@ -106,11 +106,18 @@ impl Writer {
             };
             drop(slot);
             tracing::debug!(%error, "request is sent again");
-            tokio::select! {
-                () = self.leadership.lost() => return Sent::Withheld,
-                () = tokio::time::sleep(pause.max(self.pressure.pause())) => {}
+            if !self.sleep(pause.max(self.pressure.pause())).await {
+                return Sent::Withheld;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Sleeps; false when the lease was lost meanwhile.
+    pub async fn sleep(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.leadership.lost() => false,
+            () = tokio::time::sleep(pause) => true,
         }
     }
 
