@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use smol_str::SmolStr;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::convert::{controller_uid, gang_end};
@@ -72,6 +73,8 @@ pub struct Child<'a> {
     pub name: &'a str,
     /// UID of its controller.
     pub owner_uid: &'a str,
+    /// Its attempt ends: it is not wanted any more.
+    pub ending: &'a AtomicBool,
 }
 
 enum Made<T> {
@@ -81,19 +84,24 @@ enum Made<T> {
 }
 
 /// POST, and on AlreadyExists a consistent GET that tells whose it is.
-async fn make<K, T>(writer: &Writer, kind: Write, child: &Child<'_>, body: &K) -> Made<T>
+///
+/// The body is made when its turn has come: a gang of thousands waits as names, not as pods.
+async fn make<K, B, T>(writer: &Writer, kind: Write, child: &Child<'_>, body: impl Fn() -> B) -> Made<T>
 where
-    K: Resource<DynamicType = ()> + Serialize,
+    K: Resource<DynamicType = ()>,
+    B: Serialize,
     T: Resource + DeserializeOwned,
 {
     let url = K::url_path(&(), Some(child.namespace));
-    let bytes = match serde_json::to_vec(body) {
-        Ok(bytes) => bytes,
-        Err(error) => return Made::Refused(refusal(RefusalKind::Invalid, &error.to_string())),
-    };
     loop {
-        let request = || Request::new(url.as_str()).create(&PostParams::default(), bytes.clone());
-        match writer.send(kind, request).await {
+        let request = || {
+            let bytes = serde_json::to_vec(&body()).map_err(kube::core::request::Error::SerializeBody)?;
+            Request::new(url.as_str()).create(&PostParams::default(), bytes)
+        };
+        let Some(sent) = writer.send_unless(child.ending, kind, request).await else {
+            return Made::Refused(refusal(RefusalKind::Dropped, "its attempt ends"));
+        };
+        match sent {
             Sent::Done(object) => return Made::Ours(object),
             Sent::Withheld => return Made::Withheld,
             Sent::Refused(status) => return Made::Refused(refused(&status)),
@@ -134,7 +142,7 @@ fn refusal(kind: RefusalKind, message: &str) -> Refusal {
 
 /// Claims an attempt.
 pub async fn create_gang(writer: &Writer, key: AttemptKey, child: &Child<'_>, gang: &Gang) -> Outcome {
-    match make::<Gang, Gang>(writer, Write::CreateGang, child, gang).await {
+    match make::<Gang, _, Gang>(writer, Write::CreateGang, child, || gang).await {
         Made::Ours(gang) => Outcome::Gang(key, Box::new(gang)),
         Made::Refused(refusal) => Outcome::Refused(Object::Gang(key), refusal),
         Made::Withheld => Outcome::Withheld,
@@ -143,7 +151,7 @@ pub async fn create_gang(writer: &Writer, key: AttemptKey, child: &Child<'_>, ga
 
 /// Makes an attempt's Service.
 pub async fn create_service(writer: &Writer, key: AttemptKey, child: &Child<'_>, service: &Service) -> Outcome {
-    match make::<Service, MetadataOf>(writer, Write::CreateService, child, service).await {
+    match make::<Service, _, MetadataOf>(writer, Write::CreateService, child, || service).await {
         Made::Ours(_) => Outcome::Service(key),
         Made::Refused(refusal) => Outcome::Refused(Object::Service(key), refusal),
         Made::Withheld => Outcome::Withheld,
@@ -151,8 +159,8 @@ pub async fn create_service(writer: &Writer, key: AttemptKey, child: &Child<'_>,
 }
 
 /// Makes a member's pod.
-pub async fn create_pod(writer: &Writer, key: MemberKey, child: &Child<'_>, pod: &Pod) -> Outcome {
-    match make::<Pod, WatchedPod>(writer, Write::CreatePod, child, pod).await {
+pub async fn create_pod(writer: &Writer, key: MemberKey, child: &Child<'_>, pod: impl Fn() -> Pod) -> Outcome {
+    match make::<Pod, _, WatchedPod>(writer, Write::CreatePod, child, pod).await {
         Made::Ours(pod) => Outcome::Pod(key, Box::new(pod)),
         Made::Refused(refusal) => Outcome::Refused(Object::Pod(key), refusal),
         Made::Withheld => Outcome::Withheld,

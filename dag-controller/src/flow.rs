@@ -18,6 +18,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::convert::{Place, controller_uid, gang_facts, place, pod_facts};
 use crate::inputs::FlowKey;
@@ -102,6 +103,8 @@ pub struct Attempt {
     pub service_uid: Option<String>,
     /// Pods by rank and incarnation.
     pub pods: BTreeMap<(u32, u32), PodRecord>,
+    /// It ends: creates that were not sent yet are dropped.
+    pub ending: Arc<AtomicBool>,
     /// Pods to be deleted as soon as their UID is known.
     pub delete_when_seen: BTreeSet<(u32, u32)>,
     /// When the event that released it arrived.
@@ -407,6 +410,12 @@ impl Flow {
             gang,
             attempt: key.attempt,
         })
+    }
+
+    /// The flag that an attempt ends, for its creates.
+    #[must_use]
+    pub fn ending(&self, key: AttemptKey) -> Arc<AtomicBool> {
+        self.attempts.get(&key).map(|a| Arc::clone(&a.ending)).unwrap_or_default()
     }
 
     /// The template of an attempt's pods, made at its first use.

@@ -84,6 +84,8 @@ label_values! {
     Queue {
         /// Watch events and outcomes on their way to the workflows.
         Shard = "shard",
+        /// Requests that wait for their turn or are under way; bounded by the members of the workflows.
+        Jobs = "jobs",
         /// Events on their way to the API server.
         Events = "events",
     }

@@ -12,6 +12,8 @@ use flowforge_dag_controller_core::event::{GangFacts, Object, Refusal, RefusalKi
 use flowforge_dag_controller_core::names as core_names;
 use flowforge_dag_controller_core::{AttemptKey, Command, Event, GangEnd, MemberKey};
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::task::JoinSet;
 
@@ -19,6 +21,7 @@ use crate::exec::{self, Child, GangWrite, Outcome, PodRef, WorkflowRef};
 use crate::flow::{Attempt, Body, Flow, GangLoad, StatusLane};
 use crate::inputs::{FlowKey, Kind};
 use crate::ledger::GangView;
+use crate::metrics::{Metrics, Queue};
 use crate::objects;
 use crate::status;
 use crate::writer::Writer;
@@ -74,6 +77,8 @@ pub struct Runner<'a> {
     pub writer: &'a Writer,
     /// Jobs under way.
     pub jobs: &'a mut Jobs,
+    /// Metrics.
+    pub metrics: &'a Metrics,
     /// Now.
     pub now_ms: u64,
     /// When the event arrived that led to these commands.
@@ -93,6 +98,7 @@ impl Runner<'_> {
                 Command::RemoveFinalizer(key) => self.strip(flow, key),
                 Command::RecordResult(key, end) => left.events.extend(self.record(flow, key, &end)),
                 Command::FinishGang(key, end) => self.finish(flow, key, *end),
+                Command::DropCreates(key) => Self::drop_creates(flow, key),
                 Command::UpdateGang(key) => left.alarms.extend(self.update(flow, key)),
                 Command::WriteStatus { urgent } => left.alarms.extend(self.status(flow, urgent)),
                 Command::Announce(milestone) => left.milestones.push(milestone),
@@ -112,6 +118,7 @@ impl Runner<'_> {
         F: Future<Output = Outcome> + Send + 'static,
     {
         let (key, uid, job) = (flow.key.clone(), flow.uid.clone(), job(self.writer.clone()));
+        self.metrics.queue_in.with(Queue::Jobs).inc();
         self.jobs.spawn(async move { Ended { flow: key, uid, outcome: job.await } });
     }
 
@@ -125,9 +132,11 @@ impl Runner<'_> {
         let Some(node) = flow.node(key.node) else { return };
         let (name, namespace, uid) = (flow.gang_name(key), flow.key.namespace.to_string(), flow.uid.clone());
         let gang = objects::gang(&uid, &namespace, &flow.key.name, &flow.spec, node, &name, key.attempt);
-        flow.attempts.entry(key).or_default().asked_at = Some(self.arrived);
+        let attempt = flow.attempts.entry(key).or_default();
+        attempt.asked_at = Some(self.arrived);
+        let ending = Arc::clone(&attempt.ending);
         self.spawn(flow, |writer| async move {
-            let child = Child { namespace: &namespace, name: &name, owner_uid: &uid };
+            let child = Child { namespace: &namespace, name: &name, owner_uid: &uid, ending: &ending };
             exec::create_gang(&writer, key, &child, &gang).await
         });
     }
@@ -135,8 +144,10 @@ impl Runner<'_> {
     fn create_service(&mut self, flow: &Flow, key: AttemptKey) {
         let (Some(attempt), Some(node)) = (flow.attempt_ref(key), flow.node(key.node)) else { return };
         let service = objects::service(&attempt, &node.id, &attempt.gang);
+        let ending = flow.ending(key);
         self.spawn(flow, |writer| async move {
-            let child = Child { namespace: &attempt.namespace, name: &attempt.gang, owner_uid: &attempt.gang_uid };
+            let (name, owner_uid) = (attempt.gang.as_str(), attempt.gang_uid.as_str());
+            let child = Child { namespace: &attempt.namespace, name, owner_uid, ending: &ending };
             exec::create_service(&writer, key, &child, &service).await
         });
     }
@@ -148,13 +159,20 @@ impl Runner<'_> {
             Err(error) => return Some(refused(key, RefusalKind::Invalid, &error.to_string())),
         };
         let attempt = flow.attempt_ref(key.attempt_key())?;
+        let ending = flow.ending(key.attempt_key());
         self.spawn(flow, |writer| async move {
-            let pod = template.member(key.rank, key.incarnation);
             let name = core_names::pod(&attempt.gang, key.rank, key.incarnation);
-            let child = Child { namespace: &attempt.namespace, name: &name, owner_uid: &attempt.gang_uid };
-            exec::create_pod(&writer, key, &child, &pod).await
+            let (namespace, owner_uid) = (attempt.namespace.as_str(), attempt.gang_uid.as_str());
+            let child = Child { namespace, name: &name, owner_uid, ending: &ending };
+            exec::create_pod(&writer, key, &child, || template.member(key.rank, key.incarnation)).await
         });
         None
+    }
+
+    fn drop_creates(flow: &Flow, key: AttemptKey) {
+        if let Some(attempt) = flow.attempts.get(&key) {
+            attempt.ending.store(true, Ordering::Relaxed);
+        }
     }
 
     fn pod_ref(flow: &Flow, key: MemberKey) -> Option<PodRef> {

@@ -92,7 +92,7 @@ impl Controller {
             "term": self.progress.text(),
             "workflows": self.metrics.workflows.get(),
             "releases": self.metrics.releases.get(),
-            "queues": {"shard": queue(Queue::Shard), "events": queue(Queue::Events)},
+            "queues": {"shard": queue(Queue::Shard), "jobs": queue(Queue::Jobs), "events": queue(Queue::Events)},
         })
     }
 

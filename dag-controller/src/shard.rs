@@ -88,6 +88,7 @@ impl Shard {
             tokio::select! {
                 () = leadership.lost() => break,
                 Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => {
+                    self.shared.metrics.queue_out.with(Queue::Jobs).inc();
                     if let Ok(ended) = ended {
                         self.on_ended(ended);
                     }
@@ -100,6 +101,8 @@ impl Shard {
                 () = tokio::time::sleep(due.unwrap_or(Duration::MAX)), if due.is_some() => self.on_time(),
             }
         }
+        let left = u64::try_from(self.jobs.len()).unwrap_or(0);
+        self.shared.metrics.queue_dropped.with(Queue::Jobs).inc_by(left);
         self.jobs.shutdown().await;
         self.shared.metrics.workflows.sub(i64::try_from(self.flows.len()).unwrap_or(0));
     }
@@ -502,7 +505,13 @@ impl Shard {
 
     fn with_runner(&mut self, key: &FlowKey, arrived: Instant, act: impl FnOnce(&mut Runner<'_>, &mut Flow)) {
         let Some(flow) = self.flows.get_mut(key) else { return };
-        let mut runner = Runner { writer: &self.shared.writer, jobs: &mut self.jobs, now_ms: now_ms(), arrived };
+        let mut runner = Runner {
+            writer: &self.shared.writer,
+            jobs: &mut self.jobs,
+            metrics: &self.shared.metrics,
+            now_ms: now_ms(),
+            arrived,
+        };
         act(&mut runner, flow);
     }
 
@@ -517,6 +526,7 @@ impl Shard {
     fn strip_orphan(&mut self, pod: PodRef) {
         let writer = self.shared.writer.clone();
         let flow = FlowKey::new(&pod.namespace, "");
+        self.shared.metrics.queue_in.with(Queue::Jobs).inc();
         self.jobs.spawn(async move {
             let outcome = exec::strip_orphan(&writer, pod).await;
             Ended { flow, uid: String::new(), outcome }

@@ -3,6 +3,7 @@
 use super::*;
 use flowforge_api::Gang;
 use flowforge_dag_controller_core::command::{MemberEnd, MemberOutcome};
+use flowforge_dag_controller_core::event::{Object, Refusal, RefusalKind};
 use serde_json::{Value, json};
 
 const KEY: AttemptKey = AttemptKey { node: flowforge_dag_controller_core::NodeIx(0), attempt: 1 };
@@ -100,4 +101,23 @@ async fn a_write_that_meets_the_gangs_end_is_the_last() {
     shard.end(&flow, Outcome::GangOver(KEY, gang(11, "Failed")));
     assert!(shard.lane(&flow).ended);
     assert!(shard.lane(&flow).in_flight.is_none());
+}
+
+#[tokio::test]
+async fn creates_that_wait_for_their_turn_when_the_attempt_ends_are_not_sent() {
+    let (mut shard, flow) = shard();
+    shard.end(&flow, Outcome::Gang(KEY, gang(10, "Pending")));
+    shard.drive(&flow, vec![Event::Cancel], Instant::now());
+    // No job has had its turn yet: none runs before the first await.
+    let mut dropped = Vec::new();
+    while dropped.len() < 4 {
+        let ended = tokio::time::timeout(Duration::from_secs(10), shard.jobs.join_next()).await;
+        match ended.unwrap().unwrap().unwrap().outcome {
+            Outcome::Refused(object, Refusal { kind: RefusalKind::Dropped, .. }) => dropped.push(object),
+            other => unreachable!("{other:?}"),
+        }
+    }
+    dropped.sort();
+    let pod = |rank| Object::Pod(MemberKey { node: KEY.node, attempt: KEY.attempt, rank, incarnation: 0 });
+    assert_eq!(dropped, [Object::Gang(KEY), Object::Service(KEY), pod(0), pod(1)]);
 }

@@ -14,6 +14,7 @@ use kube::Client;
 use kube::core::Status;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -71,34 +72,60 @@ impl Writer {
 
     /// Sends what `build` makes until there is an answer.
     pub async fn send<T: DeserializeOwned>(&self, kind: Write, build: impl Fn() -> Built) -> Sent<T> {
-        let sent = self.answer(&build).await;
-        let outcome = match &sent {
+        let sent = self.answer(&build, None).await.unwrap_or(Sent::Withheld);
+        self.count(kind, &sent);
+        sent
+    }
+
+    /// The same, unless `dropped` is set before the first request starts. What was sent once is sent until there is an
+    /// answer: it may have landed.
+    pub async fn send_unless<T: DeserializeOwned>(
+        &self,
+        dropped: &AtomicBool,
+        kind: Write,
+        build: impl Fn() -> Built,
+    ) -> Option<Sent<T>> {
+        let sent = self.answer(&build, Some(dropped)).await?;
+        self.count(kind, &sent);
+        Some(sent)
+    }
+
+    /// Metrics.
+    fn count<T>(&self, kind: Write, sent: &Sent<T>) {
+        let outcome = match sent {
             Sent::Done(_) => Outcome::Done,
             Sent::Taken | Sent::Stale | Sent::Gone => Outcome::Conflict,
             Sent::Refused(_) => Outcome::Refused,
             Sent::Withheld => Outcome::Withheld,
         };
         self.metrics.wrote(kind, outcome);
-        sent
     }
 
     /// A consistent read, repeated like a write.
     pub async fn read<T: DeserializeOwned>(&self, build: impl Fn() -> Built) -> Sent<T> {
-        self.answer(&build).await
+        self.answer(&build, None).await.unwrap_or(Sent::Withheld)
     }
 
-    async fn answer<T: DeserializeOwned>(&self, build: &impl Fn() -> Built) -> Sent<T> {
+    /// None when it was dropped before anything was sent.
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        build: &impl Fn() -> Built,
+        mut dropped: Option<&AtomicBool>,
+    ) -> Option<Sent<T>> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let Some(slot) = self.permitted().await else { return Sent::Withheld };
+            let Some(slot) = self.permitted().await else { return Some(Sent::Withheld) };
+            if dropped.take().is_some_and(|dropped| dropped.load(Ordering::Relaxed)) {
+                return None;
+            }
             let request = match build() {
                 Ok(request) => request,
-                Err(error) => return Sent::Refused(unbuildable(&error)),
+                Err(error) => return Some(Sent::Refused(unbuildable(&error))),
             };
             let error = match tokio::time::timeout(self.timeout, self.client.request::<T>(request)).await {
-                Ok(Ok(object)) => return Sent::Done(object),
+                Ok(Ok(object)) => return Some(Sent::Done(object)),
                 Ok(Err(kube::Error::Api(status))) => match classify(status) {
-                    Ok(sent) => return sent,
+                    Ok(sent) => return Some(sent),
                     Err(status) => status.message,
                 },
                 Ok(Err(error)) => error.to_string(),
@@ -107,7 +134,7 @@ impl Writer {
             drop(slot);
             tracing::debug!(%error, "request is sent again");
             if !self.sleep(pause.max(self.pressure.pause())).await {
-                return Sent::Withheld;
+                return Some(Sent::Withheld);
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -31,6 +31,9 @@ pub enum Command {
     RecordResult(MemberKey, Box<MemberEnd>),
     /// Take the result finalizer off a pod. Its result, where it has one, is durable.
     RemoveFinalizer(MemberKey),
+    /// The attempt ends: creates of it that were not sent yet are not wanted any more and are answered with
+    /// [`crate::event::RefusalKind::Dropped`]. One that may have been sent is answered as ever. May be ignored.
+    DropCreates(AttemptKey),
     /// Write the Gang's phase, reason and counts as `State::node` shows them when the write is made;
     /// coalescible. Never over a terminal phase.
     UpdateGang(AttemptKey),

@@ -71,7 +71,8 @@ pub enum RefusalKind {
     Forbidden,
     /// 400 or 422: the attempt fails with [`Reason::CreateInvalid`].
     Invalid,
-    /// The shell did not send it, because its attempt was already ending. Never an error.
+    /// The shell did not send it, because its attempt was already ending ([`crate::Command::DropCreates`]), or not yet
+    /// known. Never an error.
     Dropped,
 }
 

@@ -395,6 +395,9 @@ impl Gang {
         self.ending = Some(Box::new(Ending { succeeded, cause }));
         self.supply.clear_wait();
         self.dirty = true;
+        if self.claim == Claim::Asked || self.tally.creating > 0 {
+            cx.out.push(Command::DropCreates(self.key));
+        }
         for rank in 0..self.replicas() {
             self.progress(rank, cx);
         }

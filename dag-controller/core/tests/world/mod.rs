@@ -347,6 +347,7 @@ impl World {
                 }
                 None => self.tell_gang(key.attempt_key()),
             },
+            Command::DropCreates(key) => self.drop_creates(key),
             Command::UpdateGang(key) => self.update_gang(key),
             Command::FinishGang(key, end) => {
                 if let Some(gang) = self.gangs.get_mut(&key) {
@@ -386,6 +387,22 @@ impl World {
             self.pods.insert(key, PodFacts { finalizer: true, ..PodFacts::default() });
         }
         self.tell_pod(key);
+    }
+
+    /// Some creates of an ending attempt were not sent yet.
+    fn drop_creates(&mut self, attempt: AttemptKey) {
+        for command in std::mem::take(&mut self.todo) {
+            let object = match command {
+                Command::CreateGang(key) if key == attempt => Some(Object::Gang(key)),
+                Command::CreateService(key) if key == attempt => Some(Object::Service(key)),
+                Command::CreatePod(key) if key.attempt_key() == attempt => Some(Object::Pod(key)),
+                _ => None,
+            };
+            match object {
+                Some(object) if self.rng.chance(50) => self.refuse(object, RefusalKind::Dropped),
+                _ => self.todo.push(command),
+            }
+        }
     }
 
     /// A result is durable before the finalizer goes: of every pod that ran, unless its gang is over or it was undone.
