@@ -4,6 +4,9 @@ use flowforge_dag_controller_core::frontend::DEFAULT_LEVELS;
 use serde::Deserialize;
 use std::path::Path;
 
+/// Longest hold or pause: what is longer is a mistake, and sums of times must not overflow.
+const LONGEST_HOLD_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// What the controller may be told.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -14,6 +17,8 @@ pub struct Config {
     pub concurrent_writes: usize,
     /// How long a gang that quota refuses may hold the half it got.
     pub quota_hold_ms: u64,
+    /// How long a create that the API server forbids (a ServiceAccount is missing, …) is tried again before its node fails.
+    pub forbidden_hold_ms: u64,
     /// First pause after a refusal that may pass (quota, a taken name); doubled each time.
     pub retry_base_ms: u64,
     /// Longest such pause.
@@ -29,6 +34,7 @@ impl Default for Config {
             workers: 4,
             concurrent_writes: 64,
             quota_hold_ms: core.quota_hold_ms,
+            forbidden_hold_ms: core.forbidden_hold_ms,
             retry_base_ms: core.retry_base_ms,
             retry_cap_ms: core.retry_cap_ms,
             topology_levels: DEFAULT_LEVELS.iter().map(|level| (*level).to_owned()).collect(),
@@ -62,6 +68,13 @@ impl Config {
         if !(1..=4096).contains(&self.concurrent_writes) {
             return Err(format!("concurrentWrites: {} is not between 1 and 4096", self.concurrent_writes));
         }
+        let hold = |name: &str, value_ms: u64| match value_ms > LONGEST_HOLD_MS {
+            true => Err(format!("{name}: {value_ms} is above {LONGEST_HOLD_MS}, which is a day")),
+            false => Ok(()),
+        };
+        hold("quotaHoldMs", self.quota_hold_ms)?;
+        hold("forbiddenHoldMs", self.forbidden_hold_ms)?;
+        hold("retryCapMs", self.retry_cap_ms)?;
         if self.retry_base_ms == 0 || self.retry_cap_ms < self.retry_base_ms {
             return Err("retryBaseMs: must be positive and not above retryCapMs".to_owned());
         }
@@ -80,6 +93,7 @@ impl Config {
             seed,
             ttl_ms,
             quota_hold_ms: self.quota_hold_ms,
+            forbidden_hold_ms: self.forbidden_hold_ms,
             retry_base_ms: self.retry_base_ms,
             retry_cap_ms: self.retry_cap_ms,
         }
@@ -103,6 +117,9 @@ mod tests {
             ("worker: 1", "worker"),
             ("workers: 0", "workers"),
             ("retryBaseMs: 0", "retryBaseMs"),
+            ("quotaHoldMs: 86400001", "quotaHoldMs"),
+            ("forbiddenHoldMs: 86400001", "forbiddenHoldMs"),
+            ("retryCapMs: 18446744073709551615", "retryCapMs"),
             ("topologyLevels: [rack, rack]", "topologyLevels"),
             ("topologyLevels: ['']", "topologyLevels"),
         ] {

@@ -127,7 +127,10 @@ fn taken(child: &Child<'_>, deleting: bool) -> Refusal {
 
 fn refused(status: &Status) -> Refusal {
     let kind = match status.code {
-        403 if status.message.contains("exceeded quota") => RefusalKind::Quota,
+        // The second: a quota so new that nothing is counted yet.
+        403 if ["exceeded quota", "status unknown for quota"].iter().any(|text| status.message.contains(text)) => {
+            RefusalKind::Quota
+        }
         403 => RefusalKind::Forbidden,
         _ => RefusalKind::Invalid,
     };
@@ -449,5 +452,25 @@ pub async fn look_for_workflow(writer: &Writer, workflow: WorkflowRef) -> Outcom
         Sent::Done(_) | Sent::Gone => Outcome::WorkflowAbsent,
         Sent::Withheld => Outcome::Withheld,
         Sent::Refused(_) | Sent::Stale | Sent::Taken => Outcome::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_is_told_from_what_is_forbidden() {
+        let forbidden = |message: &str| {
+            let mut status = Status::failure(message, "Forbidden");
+            status.code = 403;
+            refused(&status).kind
+        };
+        let new = "pods \"wf-a-1-0\" is forbidden: status unknown for quota: team, resources: pods";
+        let full =
+            "pods \"wf-a-1-0\" is forbidden: exceeded quota: team, requested: pods=1, used: pods=2, limited: pods=2";
+        let account = "pods \"wf-a-1-0\" is forbidden: error looking up service account ns/trainer: not found";
+        assert_eq!([new, full].map(forbidden), [RefusalKind::Quota; 2]);
+        assert_eq!(forbidden(account), RefusalKind::Forbidden);
     }
 }

@@ -67,7 +67,8 @@ pub enum RefusalKind {
     Quota,
     /// 409 AlreadyExists, and the object's owner UID is not ours: tried again later.
     NameTaken,
-    /// Any other 403: the attempt fails with [`Reason::CreateForbidden`].
+    /// Any other 403: tried again for a while, because what is missing (a ServiceAccount, a class, a Role) may have been
+    /// applied in the same breath; then the attempt fails with [`Reason::CreateForbidden`].
     Forbidden,
     /// 400 or 422: the attempt fails with [`Reason::CreateInvalid`].
     Invalid,

@@ -105,7 +105,9 @@ pub struct Config {
     pub ttl_ms: Option<u64>,
     /// How long a gang that quota refuses may hold its other half: up to twice this.
     pub quota_hold_ms: u64,
-    /// First pause after that, and after a taken name; doubled each time.
+    /// How long a create that is forbidden is tried again.
+    pub forbidden_hold_ms: u64,
+    /// First pause after these, and after a taken name; doubled each time.
     pub retry_base_ms: u64,
     /// Longest pause.
     pub retry_cap_ms: u64,
@@ -113,7 +115,14 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { seed: 0, ttl_ms: None, quota_hold_ms: 10_000, retry_base_ms: 1_000, retry_cap_ms: 60_000 }
+        Self {
+            seed: 0,
+            ttl_ms: None,
+            quota_hold_ms: 10_000,
+            forbidden_hold_ms: 60_000,
+            retry_base_ms: 1_000,
+            retry_cap_ms: 60_000,
+        }
     }
 }
 

@@ -317,20 +317,58 @@ fn quota_lets_go_of_the_half_that_exists_and_tries_again() {
 
 #[test]
 fn refusals_that_trying_again_does_not_change_fail_with_their_message() {
-    for (kind, reason) in
-        [(RefusalKind::Forbidden, Reason::CreateForbidden), (RefusalKind::Invalid, Reason::CreateInvalid)]
-    {
-        let (mut run, _) = Run::new(MemberLost::Fail);
-        run.gang("preprocess");
-        assert_eq!(run.refuse("preprocess.0", kind), format!("finish preprocess {reason}"));
-        run.finished("preprocess", false, reason);
-        assert_eq!(run.state.phase(), WorkflowPhase::Failed);
-        let (mut run, _) = Run::new(MemberLost::Fail);
-        let gang = Object::Gang(run.attempt("preprocess"));
-        run.tell(Event::Refused(gang, Refusal { kind, message: "no".into() }));
-        assert_eq!(run.state.phase(), WorkflowPhase::Failed, "there is no Gang to write into");
-        assert_eq!(run.state.cause().map(|c| (c.reason, c.detail.as_str())), Some((reason, "no")));
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.gang("preprocess");
+    assert_eq!(run.refuse("preprocess.0", RefusalKind::Invalid), "finish preprocess CreateInvalid");
+    run.finished("preprocess", false, Reason::CreateInvalid);
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    let gang = Object::Gang(run.attempt("preprocess"));
+    run.tell(Event::Refused(gang, Refusal { kind: RefusalKind::Invalid, message: "no".into() }));
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed, "there is no Gang to write into");
+    assert_eq!(run.state.cause().map(|c| (c.reason, c.detail.as_str())), Some((Reason::CreateInvalid, "no")));
+}
+
+#[test]
+fn what_is_forbidden_is_tried_again_for_a_while_and_says_why_meanwhile() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    let gang = Object::Gang(run.attempt("preprocess"));
+    let refusal = Refusal { kind: RefusalKind::Forbidden, message: "no".into() };
+    let (first_ms, mut tries) = (run.now_ms, 1);
+    loop {
+        run.tell(Event::Refused(gang, refusal.clone()));
+        let seen = run.state.node(NodeIx(0)).cause.map(|c| (c.reason, c.detail.as_str()));
+        assert_eq!(seen, Some((Reason::CreateForbidden, "no")));
+        if run.state.phase() == WorkflowPhase::Failed {
+            break;
+        }
+        assert_eq!(run.wake(), "gang preprocess");
+        tries += 1;
     }
+    let took_ms = run.now_ms - first_ms;
+    let bound_ms = Config::default().forbidden_hold_ms;
+    assert!((bound_ms..bound_ms + 1_000).contains(&took_ms), "{took_ms} ms");
+    assert!((5..10).contains(&tries), "with growing pauses: {tries}");
+}
+
+#[test]
+fn a_gang_whose_service_account_comes_late_runs() {
+    let (mut run, _) = Run::new(MemberLost::Fail);
+    run.succeed("preprocess");
+    assert_eq!(run.gang("train"), "service train, pod train.0, pod train.1");
+    run.refuse("train.0", RefusalKind::Forbidden);
+    run.refuse("train.1", RefusalKind::Forbidden);
+    assert_eq!(run.state.node(NodeIx(1)).cause.map(|c| c.reason), Some(Reason::CreateForbidden));
+    assert_eq!(run.wake(), "pod train.0", "one probe");
+    assert_eq!(run.pod("train.0", pending()), "pod train.1", "then the rest");
+    // A refusal an hour later is another story.
+    run.now_ms += 3_600_000;
+    assert_eq!(run.refuse("train.1", RefusalKind::Forbidden), "");
+    assert_eq!(run.wake(), "pod train.1");
+    let service = run.attempt("train");
+    run.tell(Event::Service(service, true));
+    run.pod("train.1", pending());
+    assert_eq!(run.state.node(NodeIx(1)).cause, None);
 }
 
 #[test]

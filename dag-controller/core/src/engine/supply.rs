@@ -4,6 +4,8 @@
 //!   all at once ──quota refuses──> one probe a pause, then 1, 2, 4, … while they pass
 //!                                   └─ held too long ──> unbound pods withdrawn ──> pause, doubled ──> one probe …
 //! ```
+//! Other refusals that may pass: pauses, doubled each time; what is forbidden, only for so long.
+//!
 //! Two gangs that each fit the quota alone can each hold half of it; the one whose (seeded) patience ends first lets go,
 //! and the other's next probe finds room. A gang that was bound as a whole never lets go of a member.
 
@@ -35,6 +37,8 @@ pub(crate) struct Supply {
     hold_until_ms: u64,
     /// When quota's patience ends.
     let_go_at_ms: Option<u64>,
+    /// Since when creates are forbidden, without one that was not.
+    forbidden_since_ms: Option<u64>,
     /// Unbound pods are unwanted until the next try.
     withdrawing: bool,
     /// Tries since the last success.
@@ -52,6 +56,7 @@ impl Supply {
             wait: None,
             hold_until_ms: 0,
             let_go_at_ms: None,
+            forbidden_since_ms: None,
             withdrawing: false,
             round: 0,
             batch: u32::MAX,
@@ -63,8 +68,10 @@ impl Supply {
         self.wait.as_deref()
     }
 
+    /// A create went well: what made others wait has passed, or is told anew.
     pub(crate) fn clear_wait(&mut self) {
         self.wait = None;
+        self.forbidden_since_ms = None;
     }
 
     pub(crate) const fn withdraws(&self) -> bool {
@@ -159,6 +166,7 @@ impl Gang {
 
     /// A create was answered well.
     pub(super) fn on_answered(&mut self, cx: &mut Cx<'_>) {
+        self.supply.forbidden_since_ms = None;
         if self.tally.creating > 0 || self.ending.is_some() || self.claim != Claim::Held {
             return;
         }
@@ -226,7 +234,7 @@ impl Gang {
         }
         let cause = |reason| Cause { rank, ..Cause::of(reason).with_detail(refusal.message.clone()) };
         match refusal.kind {
-            RefusalKind::Forbidden => self.end(false, cause(Reason::CreateForbidden), cx),
+            RefusalKind::Forbidden => self.on_forbidden(cause(Reason::CreateForbidden), cx),
             RefusalKind::Invalid => self.end(false, cause(Reason::CreateInvalid), cx),
             RefusalKind::Quota => self.on_quota(cause(Reason::QuotaExceeded), cx),
             RefusalKind::NameTaken | RefusalKind::Dropped if self.supply.hold_until_ms > cx.now_ms => {}
@@ -238,6 +246,21 @@ impl Gang {
                 self.supply.hold_until_ms = cx.now_ms + self.next_pause_ms(cx);
                 cx.timers.set(self.supply.hold_until_ms, Wake::Gang(self.key.node));
             }
+        }
+    }
+
+    /// What is missing may have been applied in the same breath as the workflow: it is waited for, with the reason to be
+    /// seen, up to the bound.
+    fn on_forbidden(&mut self, cause: Cause, cx: &mut Cx<'_>) {
+        self.supply.batch = 1;
+        let since_ms = *self.supply.forbidden_since_ms.get_or_insert(cx.now_ms);
+        let left_ms = since_ms.saturating_add(cx.config.forbidden_hold_ms).saturating_sub(cx.now_ms);
+        if left_ms == 0 {
+            self.end(false, cause, cx);
+        } else if self.supply.hold_until_ms <= cx.now_ms || self.supply.wait.is_none() {
+            // The last try comes at the bound.
+            let pause = self.next_pause_ms(cx).min(left_ms);
+            self.pause(cause, pause, cx);
         }
     }
 

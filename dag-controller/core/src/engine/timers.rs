@@ -61,7 +61,8 @@ pub(crate) fn backoff_ms(config: &Config, node: NodeIx, round: u32) -> u64 {
 
 /// How long a gang that quota refuses keeps its half: one to two times the bound.
 pub(crate) fn quota_hold_ms(config: &Config, node: NodeIx, round: u32) -> u64 {
-    config.quota_hold_ms + spread(config.seed ^ 0x51AF, node, round) % (config.quota_hold_ms + 1)
+    let more = spread(config.seed ^ 0x51AF, node, round) % config.quota_hold_ms.saturating_add(1);
+    config.quota_hold_ms.saturating_add(more)
 }
 
 /// The splitmix64 finalizer (Steele, Lea, Flood: Fast splittable pseudorandom number generators) over the three values.
