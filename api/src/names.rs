@@ -42,8 +42,6 @@ pub mod annotation {
 pub mod finalizer {
     /// Keeps a member pod until its result is recorded in its Gang.
     pub const RESULT: &str = "flowforge.dev/result";
-    /// Keeps a workflow until its children are stopped.
-    pub const WORKFLOW: &str = "flowforge.dev/workflow";
 }
 
 /// Field managers of server-side apply and of status writes.

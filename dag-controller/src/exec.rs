@@ -390,19 +390,6 @@ pub async fn delete_workflow(writer: &Writer, workflow: WorkflowRef) -> Outcome 
     }
 }
 
-/// Takes our finalizer off a Workflow that is being deleted.
-pub async fn release_workflow(writer: &Writer, workflow: WorkflowRef, finalizers: Vec<String>) -> Outcome {
-    let url = Workflow::url_path(&(), Some(&workflow.namespace));
-    let metadata = json!({"uid": workflow.uid, "resourceVersion": workflow.resource_version, "finalizers": finalizers});
-    let patch = Patch::Merge(json!({"metadata": metadata}));
-    let request = || Request::new(url.as_str()).patch(&workflow.name, &PatchParams::default(), &patch);
-    match writer.send::<MetadataOf>(Write::Finalizer, request).await {
-        Sent::Done(meta) => Outcome::StatusWritten(meta.metadata.resource_version.unwrap_or_default()),
-        Sent::Withheld => Outcome::Withheld,
-        _ => Outcome::Nothing,
-    }
-}
-
 /// A consistent read of a pod that a list did not hold.
 pub async fn look_for_pod(writer: &Writer, key: MemberKey, pod: PodRef) -> Outcome {
     let url = Pod::url_path(&(), Some(&pod.namespace));

@@ -9,7 +9,6 @@
 //! the first sight, and a policy in the API server keeps it so; only `cancel` and `ttlSecondsAfterFinished` are read again.
 
 use flowforge_api::gang::Gang;
-use flowforge_api::names::finalizer;
 use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
 use flowforge_dag_controller_core::engine::State;
 use flowforge_dag_controller_core::{AttemptKey, Cause, Event, GangEnd, MemberKey, NodeIx, PodFacts, names};
@@ -36,8 +35,6 @@ pub struct Flow {
     pub resource_version: String,
     /// `metadata.generation`.
     pub generation: Option<i64>,
-    /// Finalizers last seen.
-    pub finalizers: Vec<String>,
     /// The spec of the first sight.
     pub spec: Arc<WorkflowSpec>,
     /// `spec.ttlSecondsAfterFinished` as it is now, in milliseconds.
@@ -52,8 +49,6 @@ pub struct Flow {
     pub conditions: Vec<Condition>,
     /// When the core wants to be woken.
     pub wake_at_ms: Option<u64>,
-    /// The core has let go of the deleted workflow.
-    pub released: bool,
 }
 
 /// What a workflow is to the shell.
@@ -177,7 +172,6 @@ impl Flow {
             uid: workflow.uid().unwrap_or_default(),
             resource_version: String::new(),
             generation: None,
-            finalizers: Vec::new(),
             spec,
             ttl_ms: ttl_ms(&workflow.spec),
             body,
@@ -185,7 +179,6 @@ impl Flow {
             lane: StatusLane::default(),
             conditions,
             wake_at_ms: None,
-            released: false,
         };
         flow.note(&workflow.metadata);
         flow
@@ -211,7 +204,6 @@ impl Flow {
         if version(meta) >= self.resource_version.parse().unwrap_or(0) {
             self.resource_version = meta.resource_version.clone().unwrap_or_default();
             self.generation = meta.generation;
-            self.finalizers = meta.finalizers.clone().unwrap_or_default();
         }
     }
 
@@ -239,13 +231,6 @@ impl Flow {
             Body::Refused(refused) => Some(refused.at_ms.saturating_add(self.ttl_ms?)),
             Body::State(_) => None,
         }
-    }
-
-    /// Finalizers without ours, when ours is there.
-    #[must_use]
-    pub fn other_finalizers(&self) -> Option<Vec<String>> {
-        let ours = self.finalizers.iter().any(|f| f == finalizer::WORKFLOW);
-        ours.then(|| self.finalizers.iter().filter(|f| *f != finalizer::WORKFLOW).cloned().collect())
     }
 
     /// The attempt that an object claims to belong to.

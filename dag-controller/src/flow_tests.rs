@@ -102,15 +102,3 @@ fn a_lost_node_changes_the_facts_of_its_pods_once() {
     let Sight::News(event) = flow.on_pod(&pod("p", "g1", 25, Some("n1")), |_| false) else { panic!("news") };
     assert!(matches!(*event, Event::Pod(_, ref facts) if facts.node_gone));
 }
-
-#[test]
-fn only_our_own_finalizer_is_taken_off() {
-    let mut flow = flow();
-    assert_eq!(flow.other_finalizers(), None);
-    let meta = json!({"resourceVersion": "6", "finalizers": ["x/y", "flowforge.dev/workflow"]});
-    flow.note(&serde_json::from_value(meta).unwrap());
-    assert_eq!(flow.other_finalizers(), Some(vec!["x/y".to_owned()]));
-    // An older version does not take it back.
-    flow.note(&serde_json::from_value(json!({"resourceVersion": "4"})).unwrap());
-    assert!(flow.other_finalizers().is_some());
-}

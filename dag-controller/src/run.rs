@@ -106,7 +106,6 @@ impl Runner<'_> {
                     flow.wake_at_ms = Some(at_ms);
                     left.alarms.push((at_ms, Alarm::Core));
                 }
-                Command::ReleaseWorkflow => self.release(flow),
                 Command::DeleteWorkflow => self.delete_workflow(flow),
             }
         }
@@ -381,15 +380,6 @@ impl Runner<'_> {
             if let Some(pod) = Self::pod_ref(flow, member).filter(|_| !seen.contains(&record.uid)) {
                 self.spawn(flow, |writer| async move { exec::look_for_pod(&writer, member, pod).await });
             }
-        }
-    }
-
-    /// Takes our finalizer off a workflow that the core has let go of.
-    pub fn release(&mut self, flow: &mut Flow) {
-        flow.released = true;
-        if let Some(finalizers) = flow.other_finalizers() {
-            let workflow = workflow_ref(flow);
-            self.spawn(flow, |writer| async move { exec::release_workflow(&writer, workflow, finalizers).await });
         }
     }
 }

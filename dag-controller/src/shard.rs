@@ -179,10 +179,7 @@ impl Shard {
             return;
         };
         flow.note(&workflow.metadata);
-        let (released, events) = (flow.released, flow.on_wishes(&workflow));
-        if released {
-            self.with_runner(&key, arrived, |runner, flow| runner.release(flow));
-        }
+        let events = flow.on_wishes(&workflow);
         self.set_expiry(&key);
         self.drive(&key, events, arrived);
     }

@@ -52,8 +52,6 @@ pub enum Command {
         /// Milliseconds since the epoch.
         at_ms: u64,
     },
-    /// Nothing holds the deleted workflow any more: take its finalizer off.
-    ReleaseWorkflow,
     /// `ttlSecondsAfterFinished` has passed: delete the workflow; precondition: its UID.
     DeleteWorkflow,
 }

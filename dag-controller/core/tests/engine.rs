@@ -253,7 +253,7 @@ fn a_cancel_before_any_release_ends_at_once() {
 }
 
 #[test]
-fn deletion_waits_for_pods_and_finalizers() {
+fn a_deletion_stops_everything_and_frees_what_is_recorded() {
     let (mut run, _) = Run::new(MemberLost::Fail);
     run.gang("preprocess");
     run.pod("preprocess.0", running());
@@ -262,7 +262,7 @@ fn deletion_waits_for_pods_and_finalizers() {
     assert_eq!(run.recorded("preprocess.0"), "free preprocess.0, finish preprocess Deleted");
     assert_eq!(run.finished("preprocess", false, Reason::Deleted), "", "its finalizer is still on");
     let key = run.key("preprocess.0");
-    assert_eq!(run.tell(Event::PodGone(key)), "release");
+    assert_eq!(run.tell(Event::PodGone(key)), "");
     assert_eq!(run.tell(Event::Delete), "", "once");
 }
 

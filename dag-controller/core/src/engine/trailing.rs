@@ -1,5 +1,5 @@
 //! Pods that are no gang's current member any more but are not gone: older incarnations, and late ones of ended gangs.
-//! They delay the end of the workflow while they may still run, and its deletion while they carry our finalizer.
+//! They delay the end of the workflow while they may still run.
 
 use crate::command::Command;
 use crate::event::PodFacts;
@@ -27,11 +27,6 @@ impl Trailing {
     /// Pods that may still run.
     pub(crate) const fn stopping(&self) -> usize {
         self.stopping
-    }
-
-    /// No pod is left.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pods.is_empty()
     }
 
     /// A stopped pod whose result needs no recording, or is recorded: its finalizer may go.

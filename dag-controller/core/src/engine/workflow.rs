@@ -23,10 +23,6 @@ impl State {
         }
         self.release(now_ms, out);
         self.end_workflow(now_ms, out);
-        if self.delete && self.phase.is_over() && self.trailing.is_empty() && !self.freed {
-            self.freed = true;
-            out.push(Command::ReleaseWorkflow);
-        }
         if self.dirty {
             out.push(Command::WriteStatus { urgent: self.urgent });
             (self.dirty, self.urgent) = (false, false);

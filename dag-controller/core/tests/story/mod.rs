@@ -60,7 +60,6 @@ impl Run {
                 Command::RecordResult(k, end) => format!("record {} {:?} {}", self.member(*k), end.outcome, end.reason),
                 Command::RemoveFinalizer(k) => format!("free {}", self.member(*k)),
                 Command::FinishGang(k, end) => format!("finish {} {}", self.id(k.node), end.cause.reason),
-                Command::ReleaseWorkflow => "release".to_owned(),
                 Command::DeleteWorkflow => "expire".to_owned(),
                 Command::WakeAt { at_ms } => {
                     self.wake_at_ms = Some(*at_ms);

@@ -125,7 +125,6 @@ pub(crate) struct World {
     written: Recorded,
     cancel: bool,
     delete: bool,
-    pub(crate) released: bool,
     inbox: BTreeMap<Thing, VecDeque<Event>>,
     history: Vec<Event>,
     todo: Vec<Command>,
@@ -163,7 +162,6 @@ impl World {
             written: Recorded::default(),
             cancel: false,
             delete: false,
-            released: false,
             inbox: BTreeMap::new(),
             history: Vec::new(),
             todo: Vec::new(),
@@ -210,10 +208,6 @@ impl World {
                 Command::CreatePod(key) => {
                     assert!(!self.is_over(key.node), "finished_never_reruns: {key:?} after the end of its gang");
                     self.replaced += usize::from(key.incarnation > 0);
-                }
-                Command::ReleaseWorkflow => {
-                    let held: Vec<&MemberKey> = self.pods.iter().filter(|(_, f)| f.finalizer).map(|(k, _)| k).collect();
-                    assert!(self.late.is_empty() && held.is_empty() || !self.late.is_empty(), "released, but {held:?}");
                 }
                 _ => {}
             }
@@ -362,7 +356,6 @@ impl World {
             }
             Command::WriteStatus { .. } => self.write_status(),
             Command::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),
-            Command::ReleaseWorkflow => self.released = true,
             Command::DeleteWorkflow | Command::Announce(_) => {}
         }
     }
