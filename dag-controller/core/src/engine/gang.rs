@@ -217,12 +217,13 @@ impl Gang {
         if key.incarnation > before.incarnation {
             self.supersede(key, cx);
         }
+        let known = self.member(key.rank).unwrap_or_default();
         self.edit(key.rank, |m| m.observe(facts));
         if !facts.finalizer {
             cx.trailing.forget(key);
         }
         self.advance(cx);
-        self.judge(key.rank, facts, cx);
+        self.judge(key.rank, facts, known, cx);
         self.progress(key.rank, cx);
         if before.stage == Stage::Creating {
             self.on_answered(cx);
@@ -245,13 +246,13 @@ impl Gang {
     }
 
     /// Turns facts into the member's outcome, once.
-    fn judge(&mut self, rank: u32, facts: &PodFacts, cx: &mut Cx<'_>) {
+    fn judge(&mut self, rank: u32, facts: &PodFacts, before: Member, cx: &mut Cx<'_>) {
         let Some(m) = self.member(rank) else { return };
         if m.outcome.is_some() || m.has(flag::UNDONE) {
             return;
         }
         let ours = m.has(flag::KILLED) || self.ending.is_some();
-        match fate(facts, ours, m.has(flag::RAN)) {
+        match fate(facts, ours, before) {
             Fate::Alive => {}
             Fate::Undone => self.edit(rank, |m| m.set(flag::UNDONE, true)),
             Fate::Succeeded => self.conclude(rank, MemberOutcome::Succeeded, None, facts, cx),

@@ -9,7 +9,7 @@
 //!
 //! | The pod | It is |
 //! |---|---|
-//! | main container ended with 0, before any deletion was asked for, and its kubelet did not evict or refuse it | Succeeded |
+//! | main container ended with 0, before any deletion was seen or asked for, and its kubelet did not evict or refuse it | Succeeded |
 //! | ended after our own stop | Collateral if it ever ran, else Undone |
 //! | carries DisruptionTarget reason GangRollback and is deleting or ended | Undone |
 //! | ended with a kubelet's reason (`Evicted`, `OutOf…`, …) | Lost |
@@ -143,13 +143,19 @@ fn has_run(facts: &PodFacts) -> bool {
     facts.main != MainContainer::Waiting || facts.phase == PodPhase::Succeeded
 }
 
-/// The verdict on a pod. `ours`: its deletion is our doing; `ran`: its main container was ever seen started.
-pub(crate) fn fate(facts: &PodFacts, ours: bool, ran: bool) -> Fate {
+/// The verdict on a pod. `ours`: its deletion is our doing; `before`: what was seen of it until now.
+///
+/// An exit that is first seen after the deletion was cut short, whatever the clocks say: the time of an exit is its
+/// kubelet's, that of a deletion the API server's, and both are whole seconds. Only where both are first seen together
+/// (after a restart) do the times decide.
+pub(crate) fn fate(facts: &PodFacts, ours: bool, before: Member) -> Fate {
+    let ran = before.has(flag::RAN);
     let ran = ran || has_run(facts);
     let (exit, cut_short) = match &facts.main {
         MainContainer::Ended { exit_code, finished_at_ms, .. } => (
             Some(*exit_code),
-            facts.deletion_requested_at_ms.is_some_and(|at| *finished_at_ms == 0 || *finished_at_ms >= at),
+            before.has(flag::DELETING)
+                || facts.deletion_requested_at_ms.is_some_and(|at| *finished_at_ms == 0 || *finished_at_ms >= at),
         ),
         _ => (None, false),
     };
@@ -245,7 +251,7 @@ mod tests {
     }
 
     fn check(name: &str, facts: &PodFacts, ours: bool, expected: Fate) {
-        assert_eq!(fate(facts, ours, false), expected, "{name}: {facts:?}");
+        assert_eq!(fate(facts, ours, Member::default()), expected, "{name}: {facts:?}");
     }
 
     #[test]
@@ -288,6 +294,19 @@ mod tests {
         check("preempted", &preempted, false, Fate::Lost(Reason::Preempted));
         check("node object gone", &PodFacts { node_gone: true, ..running() }, false, Fate::Lost(Reason::NodeLost));
         check("node object gone before it ran", &PodFacts { node_gone: true, ..waiting }, false, Fate::Undone);
+    }
+
+    #[test]
+    fn an_exit_that_is_seen_after_the_deletion_was_cut_short_whatever_the_clocks_say() {
+        let before = Member { flags: flag::BOUND | flag::RAN | flag::DELETING, ..Member::default() };
+        let deleting = |facts: PodFacts| PodFacts { deletion_requested_at_ms: Some(60_000), ..facts };
+        // The kubelet's clock is a minute late: a clean exit on SIGTERM looks as if it came before the deletion.
+        assert_eq!(fate(&deleting(exited(0, 1_000)), false, before), Fate::Lost(Reason::MemberDeleted));
+        assert_eq!(fate(&deleting(exited(143, 1_000)), false, before), Fate::Lost(Reason::MemberDeleted));
+        assert_eq!(fate(&deleting(exited(0, 1_000)), true, before), Fate::Collateral);
+        // Seen before it was deleted, it stands.
+        let before = Member { flags: flag::BOUND | flag::RAN, ..Member::default() };
+        assert_eq!(fate(&deleting(exited(0, 1_000)), false, before), Fate::Succeeded);
     }
 
     #[test]
