@@ -2,7 +2,7 @@
 
 use futures::TryStreamExt as _;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 use std::pin::pin;
 
@@ -45,7 +45,7 @@ async fn cancel(name: &str, cluster: &Cluster) -> Result<&'static str, Failure> 
 
 /// Waits until it has ended; how it ended.
 async fn ended(name: &str, cluster: &Cluster) -> Result<String, Failure> {
-    let mut updates = pin!(watcher::watch_object(cluster.workflows(), name));
+    let mut updates = pin!(watcher::watch_object(cluster.workflows(), name).default_backoff());
     loop {
         match updates.try_next().await {
             Ok(Some(Some(workflow))) => {
