@@ -205,9 +205,11 @@ fn finish_spec(spec: &mut PodSpec, workflow: &WorkflowSpec, node: &WorkflowNode)
     }
 }
 
+/// As the admission plugin DefaultTolerationSeconds asks: no key stands for every key.
 fn tolerates_no_execute(toleration: &Toleration, key: &str) -> bool {
     let effect = toleration.effect.as_deref().unwrap_or_default();
-    toleration.key.as_deref() == Some(key) && (effect.is_empty() || effect == "NoExecute")
+    let own = toleration.key.as_deref().unwrap_or_default();
+    (own == key || own.is_empty()) && (effect.is_empty() || effect == "NoExecute")
 }
 
 fn metadata(

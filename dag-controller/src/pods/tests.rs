@@ -261,6 +261,15 @@ fn members_leave_a_dead_node_after_the_given_seconds_unless_the_user_says_otherw
     node.overrides.tolerations =
         serde_json::from_value(json!([{"key": not_ready, "operator": "Exists", "effect": "NoExecute"}])).unwrap();
     assert_eq!(seconds(&node), [(not_ready.to_owned(), None), (unreachable.to_owned(), Some(5))]);
+    for everything in
+        [json!([{"operator": "Exists"}]), json!([{"key": "", "operator": "Exists", "effect": "NoExecute"}])]
+    {
+        node.overrides.tolerations = serde_json::from_value(everything).unwrap();
+        assert_eq!(seconds(&node), [(String::new(), None)], "who tolerates everything stays");
+    }
+    node.overrides.tolerations =
+        serde_json::from_value(json!([{"operator": "Exists", "effect": "NoSchedule"}])).unwrap();
+    assert_eq!(seconds(&node).len(), 3, "another effect says nothing of it");
 }
 
 #[test]
