@@ -221,13 +221,7 @@ fn orphans<'a>(pods: impl Iterator<Item = &'a WatchedPod>) -> Vec<PodRef> {
     let leaves = |p: &&WatchedPod| {
         p.metadata.deletion_timestamp.is_some() && has_finalizer(&p.metadata) && place(&p.metadata).is_some()
     };
-    pods.filter(leaves)
-        .map(|p| PodRef {
-            namespace: p.namespace().unwrap_or_default(),
-            name: p.name_any(),
-            uid: p.uid().unwrap_or_default(),
-        })
-        .collect()
+    pods.filter(leaves).map(PodRef::of).collect()
 }
 
 /// A refusal that a former term wrote down is final.

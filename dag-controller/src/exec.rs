@@ -180,6 +180,18 @@ pub struct PodRef {
     pub uid: String,
 }
 
+impl PodRef {
+    /// A pod that was seen.
+    #[must_use]
+    pub fn of(pod: &WatchedPod) -> Self {
+        Self {
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
 /// Deletes a pod with its own grace period.
 pub async fn delete_pod(writer: &Writer, key: MemberKey, pod: PodRef) -> Outcome {
     let url = Pod::url_path(&(), Some(&pod.namespace));

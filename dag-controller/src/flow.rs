@@ -375,6 +375,16 @@ impl Flow {
         events
     }
 
+    /// What a status write that met an ended or vanished Gang leaves: there is nothing it could still change.
+    pub fn superseded(&mut self, key: AttemptKey) -> Vec<Event> {
+        let Some(attempt) = self.attempts.get_mut(&key) else { return Vec::new() };
+        attempt.lane.ended = true;
+        let load = attempt.lane.in_flight.take().unwrap_or_default();
+        let mut keys = load.recording;
+        keys.append(&mut attempt.lane.recording);
+        if keys.is_empty() { Vec::new() } else { vec![Event::Recorded(keys)] }
+    }
+
     /// Name of an attempt's Gang and Service.
     #[must_use]
     pub fn gang_name(&self, key: AttemptKey) -> String {
@@ -419,11 +429,13 @@ impl Flow {
         Ok(Some(template))
     }
 
-    /// Drops what an ended workflow does not need any more. O(attempts).
-    pub fn compact(&mut self) {
+    /// Drops what an ended workflow does not need any more; true when that was the last of its attempts. O(attempts).
+    pub fn compact(&mut self) -> bool {
+        let before = self.attempts.len();
         if self.state().is_some_and(|s| s.phase().is_over()) {
             self.attempts.retain(|_, a| !a.lane.ended || a.pods.values().any(|p| p.facts.finalizer && !p.gone));
         }
+        before > 0 && self.attempts.is_empty()
     }
 }
 

@@ -246,14 +246,9 @@ impl Shard {
     fn forget(&mut self, key: &FlowKey) {
         let Some(flow) = self.flows.remove(key) else { return };
         for storage in &flow.spec.storage {
-            let claim = (Arc::clone(&key.namespace), storage.claim_ref.clone());
-            if let Some(flows) = self.by_claim.get_mut(&claim) {
-                flows.remove(key);
-                if flows.is_empty() {
-                    self.by_claim.remove(&claim);
-                }
-            }
+            drop_from(&mut self.by_claim, &(Arc::clone(&key.namespace), storage.claim_ref.clone()), key);
         }
+        self.leave_nodes(key);
         for (attempt_key, attempt) in &flow.attempts {
             let gang = flow.gang_name(*attempt_key);
             for (&(rank, incarnation), record) in &attempt.pods {
@@ -268,13 +263,21 @@ impl Shard {
         self.shared.metrics.workflows.dec();
     }
 
+    /// A workflow has no pods left. O(nodes), once or twice a workflow.
+    fn leave_nodes(&mut self, key: &FlowKey) {
+        self.by_node.retain(|_, flows| {
+            flows.remove(key);
+            !flows.is_empty()
+        });
+    }
+
     fn on_pod(&mut self, key: &FlowKey, pod: &WatchedPod, arrived: Instant) {
         let node = pod.spec.node_name.clone().filter(|n| !n.is_empty());
         let sight = self.sight(key, arrived, |flow| flow.on_pod(pod, |_| false));
         if matches!(sight, Some(Sight::Stranger) | None) {
             let leaves = pod.metadata.deletion_timestamp.is_some();
             if leaves && has_finalizer(&pod.metadata) {
-                self.strip_orphan(pod_ref(pod));
+                self.strip_orphan(PodRef::of(pod));
             }
             return;
         }
@@ -306,10 +309,8 @@ impl Shard {
         let Some(keys) = self.by_node.get(node).cloned() else { return };
         for key in keys {
             let events = self.flows.get_mut(&key).map(|f| f.on_node(node, gone)).unwrap_or_default();
-            if events.is_empty()
-                && let Some(flows) = self.by_node.get_mut(node)
-            {
-                flows.remove(&key);
+            if events.is_empty() {
+                drop_from(&mut self.by_node, node, &key);
             }
             self.drive(&key, events, arrived);
         }
@@ -436,7 +437,7 @@ impl Shard {
             let in_flight = flow.attempts.get(&attempt).is_some_and(|a| a.lane.in_flight.is_some());
             match version {
                 Some(version) => events = runner.gang_written(flow, attempt, Ok(version)).0,
-                None if in_flight => events = superseded(flow, attempt),
+                None if in_flight => events = flow.superseded(attempt),
                 None => {}
             }
         });
@@ -451,11 +452,14 @@ impl Shard {
     }
 
     fn status_done(&mut self, key: &FlowKey, version: Option<String>, arrived: Instant) -> Vec<Event> {
-        let mut alarm = None;
+        let (mut alarm, mut emptied) = (None, false);
         self.with_runner(key, arrived, |runner, flow| {
             alarm = runner.status_written(flow, version);
-            flow.compact();
+            emptied = flow.compact();
         });
+        if emptied {
+            self.leave_nodes(key);
+        }
         self.set(key, alarm);
         Vec::new()
     }
@@ -531,14 +535,18 @@ impl Shard {
     }
 }
 
-/// What a write that met an ended or vanished Gang leaves: there is nothing it could still change.
-fn superseded(flow: &mut Flow, key: AttemptKey) -> Vec<Event> {
-    let Some(attempt) = flow.attempts.get_mut(&key) else { return Vec::new() };
-    attempt.lane.ended = true;
-    let load = attempt.lane.in_flight.take().unwrap_or_default();
-    let mut keys = load.recording;
-    keys.append(&mut attempt.lane.recording);
-    if keys.is_empty() { Vec::new() } else { vec![Event::Recorded(keys)] }
+/// Takes a workflow from an index, and its last entry with it.
+fn drop_from<K: Ord + ?Sized, Q: Ord + std::borrow::Borrow<K>>(
+    index: &mut BTreeMap<Q, BTreeSet<FlowKey>>,
+    at: &K,
+    key: &FlowKey,
+) {
+    if let Some(flows) = index.get_mut(at) {
+        flows.remove(key);
+        if flows.is_empty() {
+            index.remove(at);
+        }
+    }
 }
 
 /// Why a workflow must not start, by its claims.
@@ -565,14 +573,6 @@ fn member_of(flow: &Flow, pod: &WatchedPod) -> Option<MemberKey> {
     let place = place(&pod.metadata)?;
     let AttemptKey { node, attempt } = flow.attempt_key(&place)?;
     Some(MemberKey { node, attempt, rank: place.rank?, incarnation: place.incarnation })
-}
-
-fn pod_ref(pod: &WatchedPod) -> PodRef {
-    PodRef {
-        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-        name: pod.metadata.name.clone().unwrap_or_default(),
-        uid: pod.metadata.uid.clone().unwrap_or_default(),
-    }
 }
 
 fn tag(kind: Kind) -> &'static str {

@@ -121,3 +121,17 @@ async fn creates_that_wait_for_their_turn_when_the_attempt_ends_are_not_sent() {
     let pod = |rank| Object::Pod(MemberKey { node: KEY.node, attempt: KEY.attempt, rank, incarnation: 0 });
     assert_eq!(dropped, [Object::Gang(KEY), Object::Service(KEY), pod(0), pod(1)]);
 }
+
+#[tokio::test]
+async fn a_workflow_that_is_gone_leaves_the_nodes_it_ran_on() {
+    let (mut shard, flow) = shard();
+    shard.end(&flow, Outcome::Gang(KEY, gang(10, "Pending")));
+    let pod = serde_json::from_value(json!({
+        "metadata": {"name": "wf-a-1-0", "namespace": "ns", "uid": "p0", "resourceVersion": "20", "labels": labels(Some(0)),
+            "ownerReferences": owner("g1")},
+        "spec": {"nodeName": "n1"}, "status": {"phase": "Running"}}));
+    shard.on_input(Input::Pod(flow.clone(), pod.unwrap()), Instant::now());
+    assert!(shard.by_node["n1"].contains(&flow));
+    shard.on_input(Input::WorkflowGone(flow, "wf-uid".to_owned()), Instant::now());
+    assert!(shard.by_node.is_empty(), "{:?}", shard.by_node);
+}
