@@ -265,13 +265,51 @@ pub struct WorkflowStatus {
     /// When the workflow ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
-    /// The nodes, in the order of the spec.
+    /// The nodes, in the order of the spec. Of a workflow that is too large for all of them, those that say most: what
+    /// failed, and what waits or runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeStatus>,
+    /// The phases of all nodes of a workflow that is too large for `nodes` to hold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<PackedNodes>,
     /// Conditions (`Accepted`, `Complete`, `Succeeded`, `Failed`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Nodes by phase: their places in `spec.nodes`, from 0, packed as `0-6,8`. A node that is in none is Pending.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+pub struct PackedNodes {
+    /// Released, and their Gangs exist.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub scheduling: String,
+    /// All members run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub running: String,
+    /// Ended well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub succeeded: String,
+    /// Ended badly.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failed: String,
+    /// Never ran and never will.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub skipped: String,
+}
+
+impl PackedNodes {
+    /// Each set with the phase of its nodes.
+    #[must_use]
+    pub fn sets(&self) -> [(NodePhase, &str); 5] {
+        [
+            (NodePhase::Scheduling, &self.scheduling),
+            (NodePhase::Running, &self.running),
+            (NodePhase::Succeeded, &self.succeeded),
+            (NodePhase::Failed, &self.failed),
+            (NodePhase::Skipped, &self.skipped),
+        ]
+    }
 }
 
 /// Phase of a workflow.

@@ -151,7 +151,7 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         Arc::clone(&dag),
         config.clone(),
         Observed::default(),
-        &status::recorded(&workflow, |_| None),
+        &status::recorded(&workflow, &|_| None),
         now_ms,
         &mut Vec::new(),
     );
@@ -168,7 +168,7 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
     observed.hold = hold.map(Box::new);
     observed.cancel = workflow.spec.cancel;
     observed.delete = workflow.metadata.deletion_timestamp.is_some();
-    let recorded = status::recorded(&workflow, |id| dag.find(id));
+    let recorded = status::recorded(&workflow, &|id| dag.find(id));
     let mut commands = Vec::new();
     let state = rebuild(Arc::clone(&dag), config, observed, &recorded, now_ms, &mut commands);
     flow.body = Body::State(Box::new(state));

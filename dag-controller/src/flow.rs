@@ -11,6 +11,7 @@
 use flowforge_api::gang::Gang;
 use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
 use flowforge_dag_controller_core::engine::State;
+use flowforge_dag_controller_core::frontend::json_len;
 use flowforge_dag_controller_core::{AttemptKey, Cause, Event, GangEnd, MemberKey, NodeIx, PodFacts, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::ResourceExt;
@@ -37,6 +38,10 @@ pub struct Flow {
     pub generation: Option<i64>,
     /// The spec of the first sight.
     pub spec: Arc<WorkflowSpec>,
+    /// Length of the spec as it is stored.
+    pub spec_bytes: usize,
+    /// Length of the metadata as last seen.
+    pub metadata_bytes: usize,
     /// `spec.ttlSecondsAfterFinished` as it is now, in milliseconds.
     pub ttl_ms: Option<u64>,
     /// What it is.
@@ -172,6 +177,8 @@ impl Flow {
             uid: workflow.uid().unwrap_or_default(),
             resource_version: String::new(),
             generation: None,
+            spec_bytes: json_len(&*spec),
+            metadata_bytes: 0,
             spec,
             ttl_ms: ttl_ms(&workflow.spec),
             body,
@@ -204,6 +211,7 @@ impl Flow {
         if version(meta) >= self.resource_version.parse().unwrap_or(0) {
             self.resource_version = meta.resource_version.clone().unwrap_or_default();
             self.generation = meta.generation;
+            self.metadata_bytes = json_len(meta);
         }
     }
 

@@ -305,10 +305,15 @@ impl Runner<'_> {
             return;
         }
         flow.lane.dirty = false;
-        let cx = status::Context { generation: flow.generation, conditions: &flow.conditions, now_ms: self.now_ms };
+        let cx = status::Context {
+            generation: flow.generation,
+            conditions: &flow.conditions,
+            now_ms: self.now_ms,
+            room: status::room(flow.spec_bytes + flow.metadata_bytes),
+        };
         let composed = match &flow.body {
             Body::State(state) => status::compose(state, &cx),
-            Body::Refused(refused) => status::refused(refused, flow.spec.nodes.len(), &cx),
+            Body::Refused(refused) => status::refused(refused, &flow.spec, &cx),
         };
         let patch = status::merge_patch(&composed);
         if flow.lane.sent.as_ref() == Some(&patch) {

@@ -1,7 +1,7 @@
 //! A Workflow's status: composed from the core's state, and read back at the start.
 
 use flowforge_api::names::condition;
-use flowforge_api::workflow::{NodePhase, NodeStatus, Workflow, WorkflowPhase, WorkflowStatus};
+use flowforge_api::workflow::{NodePhase, NodeStatus, Workflow, WorkflowPhase, WorkflowSpec, WorkflowStatus};
 use flowforge_dag_controller_core::engine::{Recorded, RecordedNode, State};
 use flowforge_dag_controller_core::ranks::pack;
 use flowforge_dag_controller_core::{
@@ -14,8 +14,14 @@ use crate::convert::{ms, time};
 use crate::flow::Refused;
 use crate::ledger::{core_phase, counts, gang_phase};
 
+mod packed;
+
+pub use packed::room;
+
 /// Fields that a merge patch must remove when they are absent.
-const OPTIONAL: [&str; 4] = ["reason", "message", "startedAt", "finishedAt"];
+const OPTIONAL: [&str; 6] = ["reason", "message", "startedAt", "finishedAt", "nodes", "packed"];
+/// The same inside `packed`.
+const PACKED: [&str; 5] = ["scheduling", "running", "succeeded", "failed", "skipped"];
 /// Longest message kept.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -27,6 +33,8 @@ pub struct Context<'a> {
     pub conditions: &'a [Condition],
     /// Now.
     pub now_ms: u64,
+    /// Bytes that the status may have, as [`room`] says.
+    pub room: usize,
 }
 
 /// The status of a workflow that runs or ran.
@@ -35,6 +43,7 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
     let phase = phase_of(state.phase());
     let cause = state.cause();
     let (ended, all) = state.progress();
+    let (nodes, packed) = packed::nodes(state, cx.room, |view| node_status(state, view));
     let mut status = WorkflowStatus {
         phase: Some(phase),
         reason: cause.map(|c| c.reason.as_str().to_owned()),
@@ -43,7 +52,8 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
         observed_generation: cx.generation,
         started_at: state.started_at_ms().and_then(time),
         finished_at: state.finished_at_ms().and_then(time),
-        nodes: state.nodes().map(|view| node_status(state, &view)).collect(),
+        nodes,
+        packed,
         conditions: Vec::new(),
     };
     let waits = cause.filter(|c| is_storage(c.reason) && !state.phase().is_over()).map(Why::of);
@@ -54,15 +64,18 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
 
 /// The status of a workflow that cannot run.
 #[must_use]
-pub fn refused(refused: &Refused, nodes: usize, cx: &Context<'_>) -> WorkflowStatus {
+pub fn refused(refused: &Refused, spec: &WorkflowSpec, cx: &Context<'_>) -> WorkflowStatus {
     let cause = &refused.cause;
+    let (nodes, packed) = packed::skipped(spec, cx.room);
     let mut status = WorkflowStatus {
         phase: Some(WorkflowPhase::Failed),
         reason: Some(cause.reason.as_str().to_owned()),
         message: message(&cause.message()),
-        progress: Some(format!("0/{nodes}")),
+        progress: Some(format!("0/{}", spec.nodes.len())),
         observed_generation: cx.generation,
         finished_at: time(refused.at_ms),
+        nodes,
+        packed,
         ..WorkflowStatus::default()
     };
     let why = Why::of(cause);
@@ -89,6 +102,11 @@ pub fn merge_patch(status: &WorkflowStatus) -> Value {
     if let Value::Object(fields) = &mut patch {
         for name in OPTIONAL {
             fields.entry(name).or_insert(Value::Null);
+        }
+        if let Some(Value::Object(sets)) = fields.get_mut("packed") {
+            for name in PACKED {
+                sets.entry(name).or_insert(Value::Null);
+            }
         }
     }
     patch
@@ -182,7 +200,7 @@ fn condition(kind: &str, holds: bool, why: &Why, cx: &Context<'_>) -> Option<Con
 
 /// What the core wants back of a Workflow's own status.
 #[must_use]
-pub fn recorded(workflow: &Workflow, find: impl Fn(&str) -> Option<NodeIx>) -> Recorded {
+pub fn recorded(workflow: &Workflow, find: &dyn Fn(&str) -> Option<NodeIx>) -> Recorded {
     let Some(status) = &workflow.status else { return Recorded::default() };
     let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
     let node = |n: &NodeStatus| {
@@ -208,7 +226,8 @@ pub fn recorded(workflow: &Workflow, find: impl Fn(&str) -> Option<NodeIx>) -> R
         phase: core_workflow(status.phase.unwrap_or_default()),
         started_at_ms: at(&status.started_at),
         finished_at_ms: at(&status.finished_at),
-        nodes: status.nodes.iter().filter_map(node).collect(),
+        // Those that say most come first: the restart takes the workflow's own cause from them.
+        nodes: status.nodes.iter().filter_map(node).chain(packed::recorded(workflow, find)).collect(),
     }
 }
 

@@ -1,6 +1,8 @@
 use super::*;
 use expect_test::{Expect, expect};
+use flowforge_api::workflow::PackedNodes;
 use flowforge_dag_controller_core::engine::{Observed, apply, rebuild};
+use flowforge_dag_controller_core::frontend::json_len;
 use flowforge_dag_controller_core::{Command, Config, Dag, Event, MemberLost, NodeIx, NodeSpec};
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ fn ended(succeeded: bool, cause: Cause) -> Event {
 }
 
 fn cx(conditions: &[Condition], now_ms: u64) -> Context<'_> {
-    Context { generation: Some(1), conditions, now_ms }
+    Context { generation: Some(1), conditions, now_ms, room: room(0) }
 }
 
 #[track_caller]
@@ -117,7 +119,8 @@ fn a_cancel_is_no_failure() {
 #[test]
 fn a_refused_workflow_is_not_accepted_and_has_failed() {
     let cause = Cause::of(Reason::InvalidSpec).with_detail("spec.nodes: is empty");
-    let status = refused(&Refused { cause, at_ms: NOW_MS }, 0, &cx(&[], NOW_MS + 5_000));
+    let spec: WorkflowSpec = serde_json::from_value(serde_json::json!({"nodes": [{"id": "a"}, {"id": "b"}]})).unwrap();
+    let status = refused(&Refused { cause, at_ms: NOW_MS }, &spec, &cx(&[], NOW_MS + 5_000));
     check(
         &status,
         &expect![[r#"
@@ -128,6 +131,8 @@ fn a_refused_workflow_is_not_accepted_and_has_failed() {
             Failed=True InvalidSpec "spec.nodes: is empty"
         "#]],
     );
+    let nodes: Vec<_> = status.nodes.iter().map(|n| (n.id.as_str(), n.phase)).collect();
+    assert_eq!(nodes, [("a", NodePhase::Skipped), ("b", NodePhase::Skipped)], "no node of it waits any more");
     assert_eq!(status.finished_at, time(NOW_MS), "when it was refused, not when that was written");
 }
 
@@ -138,4 +143,98 @@ fn a_condition_keeps_its_time_until_its_status_turns() {
     let times: Vec<_> = after.conditions.iter().map(|c| (c.type_.as_str(), ms(c.last_transition_time.0))).collect();
     let (old, new) = (NOW_MS, NOW_MS + 5_000);
     assert_eq!(times, [("Accepted", old), ("Complete", new), ("Succeeded", new), ("Failed", old)]);
+}
+
+/// As many nodes as there may be, one after the other, in a spec that fits beside a status.
+fn largest() -> (Workflow, Arc<Dag>) {
+    let count = flowforge_dag_controller_core::frontend::MAX_NODES;
+    let id = |at: usize| format!("n{at}");
+    let nodes: Vec<Value> = (0..count)
+        .map(|at| {
+            let upstream = at.checked_sub(1).map(id);
+            serde_json::json!({"id": id(at), "replicas": 1, "dependsOn": Vec::from_iter(upstream)})
+        })
+        .collect();
+    let defaults = serde_json::json!({"env": [{"name": "RUN", "value": "a && b"}]});
+    let workflow = serde_json::json!({"apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": "wf", "namespace": "ns", "uid": "u"}, "spec": {"defaults": defaults, "nodes": nodes}});
+    let spec = |at: usize| NodeSpec { id: id(at).into(), replicas: 1, member_lost: MemberLost::Fail };
+    let edges = (1..count).map(|at| (ix(at - 1), ix(at))).collect();
+    let dag = Dag::new((0..count).map(spec).collect(), edges).unwrap();
+    (serde_json::from_value(workflow).unwrap(), Arc::new(dag))
+}
+
+fn ix(at: usize) -> NodeIx {
+    NodeIx(u32::try_from(at).unwrap())
+}
+
+/// A restart of a workflow whose nodes ended as `phase` says.
+fn ended_as(dag: &Arc<Dag>, phase: impl Fn(usize) -> CoreNode) -> State {
+    let detail = "x".repeat(2 * LONGEST_MESSAGE);
+    let nodes = (0..dag.ids().len())
+        .map(|at| RecordedNode {
+            node: ix(at),
+            phase: phase(at),
+            attempt: 1,
+            gang: None,
+            cause: (phase(at) == CoreNode::Failed)
+                .then(|| Cause::of(Reason::MemberFailed).with_detail(detail.as_str())),
+            tally: (1, 0),
+            released_at_ms: Some(NOW_MS),
+            scheduled_at_ms: Some(NOW_MS),
+            started_at_ms: Some(NOW_MS),
+            finished_at_ms: Some(NOW_MS),
+        })
+        .collect();
+    let recorded = Recorded { nodes, ..Recorded::default() };
+    rebuild(Arc::clone(dag), Config::default(), Observed::default(), &recorded, NOW_MS, &mut Vec::new())
+}
+
+#[test]
+fn the_status_of_the_largest_workflow_fits_beside_its_spec_however_it_ended() {
+    let (mut workflow, dag) = largest();
+    let without = json_len(&workflow);
+    let endings: [(&str, &dyn Fn(usize) -> CoreNode); 3] = [
+        ("all well", &|_| CoreNode::Succeeded),
+        ("all badly, with long words", &|_| CoreNode::Failed),
+        // The sets are longest where no two neighbours are alike.
+        ("by turns", &|at| if at % 2 == 0 { CoreNode::Succeeded } else { CoreNode::Failed }),
+    ];
+    for (name, phase) in endings {
+        let state = ended_as(&dag, phase);
+        let cx = Context { room: room(without), ..cx(&[], NOW_MS) };
+        workflow.status = Some(compose(&state, &cx));
+        let bytes = json_len(&workflow);
+        assert!(bytes < 1536 * 1024, "{name}: {bytes} bytes");
+        // Nothing that a restart needs is left out.
+        let back = recorded(&workflow, &|id| dag.find(id));
+        let phases: std::collections::BTreeMap<NodeIx, CoreNode> =
+            back.nodes.iter().map(|n| (n.node, n.phase)).collect();
+        assert!(dag.ids().all(|at| phases.get(&at) == Some(&phase(at.at()))), "{name}");
+        let again = rebuild(Arc::clone(&dag), Config::default(), Observed::default(), &back, NOW_MS, &mut Vec::new());
+        let said = |state: &State| state.cause().and_then(|c| message(&c.message()));
+        assert_eq!((again.phase(), said(&again)), (state.phase(), said(&state)), "{name}");
+    }
+}
+
+#[test]
+fn a_workflow_that_fits_lists_every_node_and_needs_no_packed_sets() {
+    let status = compose(&state(vec![]), &cx(&[], NOW_MS));
+    assert_eq!((status.nodes.len(), &status.packed), (1, &None));
+    // A merge would keep what an earlier write said.
+    assert_eq!(merge_patch(&status)["packed"], Value::Null);
+    let packed = PackedNodes { running: "0".to_owned(), ..PackedNodes::default() };
+    let patch = merge_patch(&WorkflowStatus { packed: Some(packed), ..WorkflowStatus::default() });
+    assert_eq!((&patch["packed"]["running"], &patch["packed"]["scheduling"]), (&"0".into(), &Value::Null));
+    assert_eq!(patch["nodes"], Value::Null);
+}
+
+#[test]
+fn the_room_of_a_status_tells_the_form_and_not_how_far_the_workflow_is() {
+    let full = Context { room: room(1_400_000), ..cx(&[], NOW_MS) };
+    let none = Context { room: 0, ..cx(&[], NOW_MS) };
+    for events in [vec![], vec![ended(true, Cause::of(Reason::Completed))]] {
+        assert_eq!(compose(&state(events.clone()), &full).packed, None);
+        assert!(compose(&state(events), &none).packed.is_some());
+    }
 }

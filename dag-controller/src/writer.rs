@@ -171,9 +171,15 @@ fn classify<T>(status: Box<Status>) -> Result<Sent<T>, Box<Status>> {
         // Admission of a create that races for a quota answers Conflict as well; it names the quota.
         (409, _) if status.details.as_ref().is_some_and(|d| d.kind == "resourcequotas") => Err(status),
         (409, _) => Ok(Sent::Stale),
+        (500, _) if is_too_large(&status.message) => Ok(Sent::Refused(status)),
         (401 | 408 | 429, _) | (500..=599, _) => Err(status),
         _ => Ok(Sent::Refused(status)),
     }
+}
+
+/// etcd's limit on a request, and that of the API server's connection to it: both come as 500, and neither passes.
+fn is_too_large(message: &str) -> bool {
+    ["request is too large", "trying to send message larger than max"].iter().any(|text| message.contains(text))
 }
 
 fn unbuildable(error: &kube::core::request::Error) -> Box<Status> {
@@ -187,7 +193,11 @@ mod tests {
     use super::*;
 
     fn check(code: u16, reason: &str, kind: &str, expected: &str) {
-        let mut status = Status::failure("x", reason);
+        check_message(code, reason, kind, "x", expected);
+    }
+
+    fn check_message(code: u16, reason: &str, kind: &str, message: &str, expected: &str) {
+        let mut status = Status::failure(message, reason);
         status.code = code;
         let details = kube::core::response::StatusDetails {
             name: String::new(),
@@ -213,6 +223,12 @@ mod tests {
         check(409, "Conflict", "resourcequotas", "again");
         check(403, "Forbidden", "pods", "Refused");
         check(422, "Invalid", "pods", "Refused");
+        check(413, "RequestEntityTooLarge", "workflows", "Refused");
+        for message in
+            ["etcdserver: request is too large", "trying to send message larger than max (3145728 vs. 2097152)"]
+        {
+            check_message(500, "", "workflows", message, "Refused");
+        }
         for code in [401, 408, 429, 500, 503, 504] {
             check(code, "", "pods", "again");
         }

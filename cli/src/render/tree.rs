@@ -15,6 +15,7 @@ use flowforge_api::gang::{GangPhase, MemberCounts, MemberOutcome, PlacementSumma
 use flowforge_api::names::{condition, label};
 use flowforge_api::workflow::{NodePhase, NodeStatus, WorkflowNode, WorkflowPhase};
 use flowforge_api::{Gang, Workflow};
+use flowforge_dag_controller_core::ranks::unpack;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -72,17 +73,38 @@ impl Block {
     }
 }
 
+/// A node of which only the phase was written.
+fn of_phase(node: &WorkflowNode, phase: NodePhase) -> NodeStatus {
+    let all = |running, succeeded| {
+        let desired = node.replicas;
+        Some(MemberCounts { desired, created: desired, running, succeeded, failed: 0 })
+    };
+    let members = match phase {
+        NodePhase::Running => all(node.replicas, 0),
+        NodePhase::Succeeded => all(0, node.replicas),
+        _ => None,
+    };
+    NodeStatus { id: node.id.clone(), phase, members, ..NodeStatus::default() }
+}
+
 impl View {
-    /// The status of each node of the spec, Pending where none was written.
+    /// The status of each node of the spec: as written, else of its packed phase, else Pending.
     pub(crate) fn nodes(&self) -> Vec<(&WorkflowNode, NodeStatus)> {
         let written = self.workflow.status.iter().flat_map(|s| &s.nodes);
         let by_id: BTreeMap<&str, &NodeStatus> = written.map(|n| (n.id.as_str(), n)).collect();
-        let status = |node: &WorkflowNode| {
-            by_id
-                .get(node.id.as_str())
-                .map_or_else(|| NodeStatus { id: node.id.clone(), ..NodeStatus::default() }, |status| (*status).clone())
+        let nodes = &self.workflow.spec.nodes;
+        let mut phases = vec![NodePhase::Pending; nodes.len()];
+        let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        for (phase, places) in self.workflow.status.iter().filter_map(|s| s.packed.as_ref()).flat_map(|p| p.sets()) {
+            for place in unpack(places, count) {
+                phases[place as usize] = phase;
+            }
+        }
+        let status = |(node, phase): (&WorkflowNode, NodePhase)| match by_id.get(node.id.as_str()) {
+            Some(status) => (*status).clone(),
+            None => of_phase(node, phase),
         };
-        self.workflow.spec.nodes.iter().map(|node| (node, status(node))).collect()
+        nodes.iter().zip(phases).map(|(node, phase)| (node, status((node, phase)))).collect()
     }
 
     /// The gang of a node's last attempt.

@@ -1,7 +1,7 @@
 //! The front end: every row of bad input with its place, problem and cure; and no input at all does harm.
 
 use flowforge_dag_controller_core::frontend::{
-    DEFAULT_LEVELS, Levels, MAX_ERRORS, Options, compile, is_bare, to_manifest,
+    DEFAULT_LEVELS, Levels, MAX_ERRORS, MAX_SPEC_BYTES, Options, compile, is_bare, to_manifest,
 };
 use flowforge_dag_controller_core::{MemberLost, NodeIx};
 use proptest::prelude::*;
@@ -379,6 +379,22 @@ fn a_chain_of_twenty_thousand_is_good_and_one_more_is_not() {
     let compiled = compile(&workflow(chain(20_000)), STRICT).expect("deep is fine");
     assert_eq!(compiled.dag.layers().len(), 20_000);
     check(&workflow(chain(20_001)), "spec.nodes: has 20001 nodes, at most 20000 are possible; split the workflow");
+}
+
+#[test]
+fn a_spec_that_leaves_no_room_for_a_status_is_refused() {
+    let with = |letters: usize| {
+        let nodes = json!([{"id": "a", "image": "x", "args": ["y".repeat(letters)]}]);
+        workflow(nodes)
+    };
+    let spec_len = |document: &Value| serde_json::to_string(&document["spec"]).unwrap().len();
+    let largest = with(MAX_SPEC_BYTES - spec_len(&with(0)));
+    assert_eq!(spec_len(&largest), 1_310_720);
+    assert_eq!(compile(&largest, STRICT).err(), None);
+    check(
+        &with(MAX_SPEC_BYTES - spec_len(&with(0)) + 1),
+        "spec: has 1310721 bytes as JSON, at most 1310720 are possible; move what nodes share into defaults or a ConfigMap, or split the workflow",
+    );
 }
 
 #[test]

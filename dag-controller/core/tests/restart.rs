@@ -105,3 +105,26 @@ fn a_restart_that_waits_for_a_silent_machine_still_names_it() {
     assert_eq!((first.as_str(), run.still_stopping("preprocess").as_str()), ("", "0"));
     assert_eq!(run.state.cause().map(Cause::message).as_deref(), Some("member 0: NodeLost on n1"));
 }
+
+#[test]
+fn what_a_packed_status_leaves_out_of_a_failure_is_read_from_its_gang() {
+    let cause = Cause { rank: Some(1), exit_code: Some(3), ..Cause::of(Reason::MemberFailed) };
+    let (scheduled_at_ms, started_at_ms) = (Some(2), Some(3));
+    let end = GangEnd { succeeded: false, cause: cause.clone(), scheduled_at_ms, started_at_ms, finished_at_ms: 5 };
+    let nodes = vec![
+        recorded_node(0, NodePhase::Succeeded, Some(GangPhase::Succeeded)),
+        recorded_node(1, NodePhase::Failed, Some(GangPhase::Failed)),
+    ];
+    let recorded = Recorded { phase: WorkflowPhase::Running, nodes, ..Recorded::default() };
+    let observed = Observed { gangs: vec![observed_gang(1, Some(end))], ..Observed::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &recorded);
+    assert_eq!(first, "");
+    let train = run.state.node(NodeIx(1));
+    assert_eq!((train.cause, train.finished_at_ms, train.started_at_ms), (Some(&cause), Some(5), Some(3)));
+    assert_eq!((run.state.phase(), run.state.cause()), (WorkflowPhase::Failed, Some(&cause)));
+    assert_eq!(run.state.node(NodeIx(0)).members.succeeded, 1);
+    // Without its Gang it stays failed, and stops the workflow all the same.
+    let (run, _) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+    assert_eq!(run.state.cause().map(|c| c.reason), Some(Reason::Unrecorded));
+}

@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::{GangBuilder as _, at, gang, view, workflow};
 use expect_test::{Expect, expect};
+use flowforge_api::workflow::PackedNodes;
 
 const LIVE: Extent = Extent { columns: 100, lines: 40, ended_gangs: false };
 
@@ -36,6 +37,27 @@ fn a_running_diamond() {
             diamond  Running  ▰▱▱▱ 1/4 nodes  1m06s
             ├─ ✔ preprocess  Succeeded     1/1  12s
             ├─ ● train       Running       4/4  58s
+            │  └─ gang diamond-train-1: ▰▰▰▰ 4 of 4 running in rack/r1
+            ├─ ○ eval        Pending       0/1  -       after train
+            └─ ○ publish     Pending       0/1  -       after train, eval
+        "#]],
+    );
+}
+
+#[test]
+fn the_phases_of_a_large_workflow_are_read_from_its_packed_status() {
+    let packed = PackedNodes { running: "1".into(), succeeded: "0".into(), ..PackedNodes::default() };
+    let mut view = diamond();
+    let status = view.workflow.status.as_mut().unwrap();
+    status.nodes.clear();
+    status.packed = Some(packed);
+    check(
+        &view,
+        LIVE,
+        &expect![[r#"
+            diamond  Running  ▰▱▱▱ 1/4 nodes  1m06s
+            ├─ ✔ preprocess  Succeeded     1/1  -
+            ├─ ● train       Running       4/4  -
             │  └─ gang diamond-train-1: ▰▰▰▰ 4 of 4 running in rack/r1
             ├─ ○ eval        Pending       0/1  -       after train
             └─ ○ publish     Pending       0/1  -       after train, eval

@@ -122,6 +122,7 @@ pub fn rebuild(
     for node in &recorded.nodes {
         state.restore_node(node, now_ms, out);
     }
+    state.infer_stop();
     state.restore_gangs(&mut observed, now_ms, out);
     let seen = seen(&observed);
     state.restore_results(&observed.gangs, &seen, now_ms, out);
@@ -151,19 +152,25 @@ impl State {
     fn restore_node(&mut self, recorded: &RecordedNode, now_ms: u64, out: &mut Vec<Command>) {
         let Some(node) = self.nodes.get_mut(recorded.node.at()) else { return };
         node.released_at_ms = recorded.released_at_ms;
-        node.scheduled_at_ms = recorded.scheduled_at_ms;
-        node.started_at_ms = recorded.started_at_ms;
+        // A packed status tells the phase alone, and a phase is not taken back; the Gang may know the time better.
+        let ran_at_ms = (recorded.phase == NodePhase::Running).then_some(now_ms);
+        node.scheduled_at_ms = recorded.scheduled_at_ms.or(ran_at_ms);
+        node.started_at_ms = recorded.started_at_ms.or(ran_at_ms);
         node.finished_at_ms = recorded.finished_at_ms;
         if !recorded.phase.is_over() || node.phase.is_over() {
             return;
         }
         node.attempt = recorded.attempt;
-        node.tally = recorded.tally;
+        node.tally = match recorded.phase {
+            NodePhase::Succeeded => (self.dag.node(recorded.node).replicas, 0),
+            _ => recorded.tally,
+        };
         node.cause = recorded.cause.clone().map(Box::new);
         self.settle(recorded.node, recorded.phase);
-        if recorded.phase == NodePhase::Skipped && self.stop.is_none() {
-            // Somebody decided to stop; the decision stands, whatever became of its reason.
-            let cause = recorded.cause.clone().unwrap_or(Cause::of(Reason::NodeFailed));
+        if recorded.phase == NodePhase::Skipped
+            && self.stop.is_none()
+            && let Some(cause) = recorded.cause.clone()
+        {
             self.culprit = self.dag.find(&cause.detail).filter(|_| cause.reason == Reason::NodeFailed);
             self.stop = Some(Box::new(cause));
         }
@@ -174,17 +181,49 @@ impl State {
         }
     }
 
+    /// A node was skipped, so somebody decided to stop; the decision stands, whatever became of its reason.
+    fn infer_stop(&mut self) {
+        if self.stop.is_none() && self.nodes.iter().any(|n| n.phase == NodePhase::Skipped) {
+            self.stop = Some(Box::new(Cause::of(Reason::NodeFailed)));
+        }
+    }
+
     fn restore_gangs(&mut self, observed: &mut Observed, now_ms: u64, out: &mut Vec<Command>) {
         // The newest attempt of a node speaks for it; recorded ends first, so that a stop is known before it is applied.
         observed.gangs.sort_by_key(|g| (g.facts.ended.is_none(), g.key.node, u32::MAX - g.key.attempt));
         for gang in &observed.gangs {
+            self.recall_end(gang, now_ms, out);
             self.on_gang(gang.key, gang.facts.clone(), now_ms, out);
             self.with_gang(gang.key, now_ms, out, |open, cx| {
                 open.restore_phase(gang.phase, gang.scheduled_at_ms, gang.started_at_ms);
                 open.on_service(gang.service, cx);
             });
         }
+        for at in Arc::clone(&self.dag).ids() {
+            let node = &mut self.nodes[at.at()];
+            if node.phase == NodePhase::Failed && node.cause.is_none() {
+                let cause = Cause::of(Reason::Unrecorded);
+                node.cause = Some(Box::new(cause.clone()));
+                self.blame(at, &cause, now_ms, out);
+            }
+        }
         self.carry_out_stop(now_ms, out);
+    }
+
+    /// What a packed status leaves out of a node's end stands in its Gang.
+    fn recall_end(&mut self, gang: &ObservedGang, now_ms: u64, out: &mut Vec<Command>) {
+        let Some(node) = self.nodes.get_mut(gang.key.node.at()) else { return };
+        let Some(end) = gang.facts.ended.as_ref().filter(|_| node.phase.is_over() && node.finished_at_ms.is_none())
+        else {
+            return;
+        };
+        node.attempt = node.attempt.max(gang.key.attempt);
+        (node.scheduled_at_ms, node.started_at_ms) = (end.scheduled_at_ms, end.started_at_ms);
+        node.finished_at_ms = Some(end.finished_at_ms);
+        node.cause = Some(Box::new(end.cause.clone()));
+        if node.phase == NodePhase::Failed {
+            self.blame(gang.key.node, &end.cause, now_ms, out);
+        }
     }
 
     /// The recorded members. A pod that is there outweighs the record of an older incarnation.

@@ -13,17 +13,21 @@ mod errors;
 mod graph;
 mod pod_template;
 mod schema;
+mod size;
 mod storage;
 mod syntax;
 mod workflow;
 
 pub use errors::{FieldError, MAX_ERRORS};
+pub use size::json_len;
 pub use workflow::{Compiled, is_bare, to_manifest};
 
 use serde_json::Value;
 
 /// Most nodes of one workflow.
 pub const MAX_NODES: usize = 20_000;
+/// Largest `spec`, in bytes as JSON: etcd takes 1.5 MiB for an object, and metadata and status must fit beside it.
+pub const MAX_SPEC_BYTES: usize = 1280 * 1024;
 /// Most `dependsOn` entries of one workflow.
 pub const MAX_EDGES: usize = 200_000;
 /// Most members of one gang.

@@ -11,7 +11,7 @@ use super::errors::{Errors, FieldError, Path, echo};
 use super::graph::{self, Draft};
 use super::schema::{self, get};
 use super::storage::{self, Taken};
-use super::{Levels, MAX_NODES, MAX_REPLICAS, Options, pod_template, syntax};
+use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, pod_template, syntax};
 use crate::dag::{Dag, MemberLost, NodeSpec};
 use crate::names;
 use serde_json::{Map, Value, json};
@@ -170,6 +170,7 @@ fn check_spec(
             taken.clone().take_mounts(&path, defaults, errors);
         }
     }
+    let of_spec = path;
     let path = path.field("nodes");
     let Some(nodes) = get(spec, "nodes") else {
         errors.push(&path, "is missing", "add at least one node: {id: …, image: …}");
@@ -184,7 +185,13 @@ fn check_spec(
         errors.push(&path, problem, fix);
         return None;
     }
-    check_nodes(&path, nodes, name, &taken, options, errors)
+    let compiled = check_nodes(&path, nodes, name, &taken, options, errors);
+    let bytes = json_len(spec);
+    if errors.is_empty() && bytes > MAX_SPEC_BYTES {
+        let problem = format!("has {bytes} bytes as JSON, at most {MAX_SPEC_BYTES} are possible");
+        errors.push(of_spec, problem, "move what nodes share into defaults or a ConfigMap, or split the workflow");
+    }
+    compiled
 }
 
 fn check_nodes(

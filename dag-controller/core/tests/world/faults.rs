@@ -4,7 +4,8 @@ use super::{GangObject, Thing, World, may_step, recorded_member, runs};
 use crate::world::Faults;
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
 use flowforge_dag_controller_core::{
-    AttemptKey, Command, Event, GangFacts, MemberKey, Observed, ObservedGang, PodFacts, State, rebuild,
+    AttemptKey, Class, Command, Event, GangFacts, MemberKey, NodePhase, Observed, ObservedGang, PodFacts, RecordedNode,
+    State, rebuild,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -207,6 +208,11 @@ impl World {
         self.history.clear();
         self.todo.clear();
         self.wake_at_ms = None;
+        if self.rng.chance(30) {
+            let told = self.written.nodes.iter().position(|n| n.phase == NodePhase::Skipped && n.cause.is_some());
+            let packed = self.written.nodes.iter_mut().enumerate().filter(|(at, _)| Some(*at) != told);
+            packed.for_each(|(_, node)| pack(node));
+        }
         let mut out = Vec::new();
         self.state = self.rebuilt(&mut out);
         if self.trace {
@@ -296,4 +302,26 @@ impl World {
         }
         unreachable!("heals_when_faults_stop: still busy after two million steps");
     }
+}
+
+/// What the status of a workflow that is too large for every node keeps of most: the phase; of failures all.
+fn pack(node: &mut RecordedNode) {
+    let unclaimed = node.phase == NodePhase::Scheduling && node.gang.is_none();
+    if node.cause.as_ref().is_some_and(|c| node.phase == NodePhase::Failed && c.reason.class() != Class::Stopped) {
+        return;
+    }
+    let phase = if unclaimed { NodePhase::Pending } else { node.phase };
+    let claimed = !matches!(phase, NodePhase::Pending | NodePhase::Skipped);
+    *node = RecordedNode {
+        node: node.node,
+        phase,
+        attempt: u32::from(claimed),
+        gang: node.gang.filter(|_| claimed),
+        cause: None,
+        tally: (0, 0),
+        released_at_ms: None,
+        scheduled_at_ms: None,
+        started_at_ms: None,
+        finished_at_ms: None,
+    };
 }
