@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What a gang asks for.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -133,7 +134,10 @@ pub struct GangStatus {
     /// Ranks whose members were stopped by us after they had run, packed likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped_ranks: Option<String>,
-    /// How members ended that did not end well, the earliest first; the first 64 of them.
+    /// Ranks that were lost and made again, packed likewise, by the last incarnation that was lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost_ranks: BTreeMap<String, String>,
+    /// How members ended that did not end well, the earliest first; the first 64 of them, failures before the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub results: Vec<MemberResult>,

@@ -334,7 +334,7 @@ fn holds(gang: &Gang, ours: &GangStatus) -> bool {
     let Some(theirs) = &gang.status else { return false };
     let part = |s: &GangStatus| {
         let ranks = [s.succeeded_ranks.clone(), s.failed_ranks.clone(), s.stopped_ranks.clone()];
-        (s.phase, s.reason.clone(), s.members.clone(), ranks, s.results.clone())
+        (s.phase, s.reason.clone(), s.members.clone(), ranks, s.lost_ranks.clone(), s.results.clone())
     };
     part(theirs) == part(ours)
 }

@@ -10,7 +10,7 @@ use flowforge_dag_controller_core::engine::RecordedMember;
 use flowforge_dag_controller_core::ranks::{pack, unpack};
 use flowforge_dag_controller_core::{Counts, GangEnd, GangPhase as Phase, NodeView};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::convert::time;
 
@@ -23,6 +23,8 @@ pub struct Ledger {
     succeeded: BTreeSet<u32>,
     failed: BTreeSet<u32>,
     stopped: BTreeSet<u32>,
+    /// The last incarnation that was lost, by rank.
+    lost: BTreeMap<u32, u32>,
     results: Vec<MemberResult>,
 }
 
@@ -33,7 +35,17 @@ impl Ledger {
         let replicas = replicas(gang);
         let Some(status) = &gang.status else { return Self::default() };
         let ranks = |text: &Option<String>| text.as_deref().map(|t| unpack(t, replicas)).unwrap_or_default();
+        let mut lost = BTreeMap::new();
+        let mut enter = |rank: u32, incarnation: u32| note_lost(&mut lost, rank, incarnation);
+        for (incarnation, packed) in &status.lost_ranks {
+            let Ok(incarnation) = incarnation.parse() else { continue };
+            unpack(packed, replicas).into_iter().for_each(|rank| enter(rank, incarnation));
+        }
+        for result in status.results.iter().filter(|r| r.outcome == MemberOutcome::Lost) {
+            enter(u32::try_from(result.rank).unwrap_or(0), u32::try_from(result.incarnation).unwrap_or(0));
+        }
         Self {
+            lost,
             succeeded: ranks(&status.succeeded_ranks),
             failed: ranks(&status.failed_ranks),
             stopped: ranks(&status.stopped_ranks),
@@ -44,13 +56,13 @@ impl Ledger {
     /// Enters the end of a member.
     pub fn enter(&mut self, rank: u32, incarnation: u32, uid: &str, end: &MemberEnd) {
         match end.outcome {
-            Outcome::Succeeded => self.succeeded.insert(rank),
-            Outcome::Failed => self.failed.insert(rank),
-            Outcome::Stopped => self.stopped.insert(rank),
-            Outcome::Lost => true,
-        };
+            Outcome::Succeeded => drop(self.succeeded.insert(rank)),
+            Outcome::Failed => drop(self.failed.insert(rank)),
+            Outcome::Stopped => drop(self.stopped.insert(rank)),
+            Outcome::Lost => note_lost(&mut self.lost, rank, incarnation),
+        }
         let known = |r: &MemberResult| r.rank == to_i32(rank) && r.incarnation == to_i32(incarnation);
-        if end.outcome == Outcome::Succeeded || self.results.len() >= MAX_RESULTS || self.results.iter().any(known) {
+        if end.outcome == Outcome::Succeeded || self.results.iter().any(known) || !self.make_room(end.outcome) {
             return;
         }
         self.results.push(MemberResult {
@@ -67,6 +79,22 @@ impl Ledger {
             reason: end.reason.to_string(),
             node: (!end.node.is_empty()).then(|| end.node.to_string()),
         });
+    }
+
+    /// Whether there is room for details of one more member. A failure takes the place of what is no verdict on the gang:
+    /// its exit code and node are what a person looks for.
+    fn make_room(&mut self, outcome: Outcome) -> bool {
+        if self.results.len() < MAX_RESULTS {
+            return true;
+        }
+        let lesser = self.results.iter().rposition(|r| r.outcome != MemberOutcome::Failed);
+        match lesser.filter(|_| outcome == Outcome::Failed) {
+            Some(at) => {
+                self.results.remove(at);
+                true
+            }
+            None => false,
+        }
     }
 
     /// The members as the core wants them back.
@@ -96,7 +124,11 @@ impl Ledger {
                 ));
             }
         }
-        members.extend(self.results.iter().filter(|r| r.outcome == MemberOutcome::Lost).map(recorded));
+        members.extend(self.lost.iter().map(|(&rank, &incarnation)| {
+            let same = |r: &&MemberResult| r.rank == to_i32(rank) && r.incarnation == to_i32(incarnation);
+            let detail = self.results.iter().filter(|r| r.outcome == MemberOutcome::Lost).find(same);
+            detail.map_or_else(|| of_lost(rank, incarnation), recorded)
+        }));
         members
     }
 
@@ -104,6 +136,10 @@ impl Ledger {
     #[must_use]
     pub fn status(&self, view: &GangView, end: Option<&GangEnd>, generation: i64) -> GangStatus {
         let packed = |ranks: &BTreeSet<u32>| (!ranks.is_empty()).then(|| pack(ranks));
+        let mut lost: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for (&rank, &incarnation) in &self.lost {
+            lost.entry(incarnation).or_default().insert(rank);
+        }
         let mut status = GangStatus {
             phase: Some(view.phase),
             reason: view.reason.clone(),
@@ -112,6 +148,7 @@ impl Ledger {
             succeeded_ranks: packed(&self.succeeded),
             failed_ranks: packed(&self.failed),
             stopped_ranks: packed(&self.stopped),
+            lost_ranks: lost.into_iter().map(|(incarnation, ranks)| (incarnation.to_string(), pack(&ranks))).collect(),
             results: self.results.clone(),
             scheduled_at: view.scheduled_at_ms.and_then(time),
             started_at: view.started_at_ms.and_then(time),
@@ -201,6 +238,18 @@ fn conditions(end: &GangEnd, message: &str, generation: i64) -> Vec<Condition> {
         observed_generation: Some(generation),
     };
     vec![condition(condition::SUCCEEDED, end.succeeded), condition(condition::FAILED, !end.succeeded)]
+}
+
+fn note_lost(lost: &mut BTreeMap<u32, u32>, rank: u32, incarnation: u32) {
+    let last = lost.entry(rank).or_insert(incarnation);
+    *last = incarnation.max(*last);
+}
+
+/// A loss without details: there was no room for them.
+fn of_lost(rank: u32, incarnation: u32) -> RecordedMember {
+    let reason = flowforge_dag_controller_core::Reason::MemberLost.as_str().into();
+    let end = MemberEnd { outcome: Outcome::Lost, exit_code: None, reason, node: "".into() };
+    RecordedMember { rank, incarnation: Some(incarnation), end }
 }
 
 fn recorded(result: &MemberResult) -> RecordedMember {
@@ -301,11 +350,42 @@ mod tests {
     }
 
     #[test]
+    fn every_loss_is_remembered_and_no_failure_is_crowded_out() {
+        let mut ledger = Ledger::default();
+        for rank in 0..100 {
+            ledger.enter(rank, 0, "u", &end(Outcome::Lost, 1));
+        }
+        ledger.enter(7, 1, "u", &end(Outcome::Lost, 1));
+        ledger.enter(8, 1, "u", &end(Outcome::Failed, 3));
+        let status = ledger.status(&view(GangPhase::Running), None, 1);
+        assert_eq!(status.results.len(), MAX_RESULTS);
+        let lost: Vec<(&str, &str)> = status.lost_ranks.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(lost, [("0", "0-6,8-99"), ("1", "7")]);
+        let back = Ledger::read(&gang(100, status));
+        assert_eq!(back, ledger);
+        let find = |rank, outcome| {
+            back.recorded().into_iter().find(|m| m.rank == rank && m.end.outcome == outcome).map(|m| m.incarnation)
+        };
+        assert_eq!(find(99, Outcome::Lost), Some(Some(0)), "also where there was no room for its details");
+        assert_eq!(find(7, Outcome::Lost), Some(Some(1)), "the newest incarnation");
+        let failed = back.recorded().into_iter().find(|m| m.end.outcome == Outcome::Failed).unwrap();
+        assert_eq!((failed.rank, failed.end.exit_code, failed.end.node.as_str()), (8, Some(3), "n1"));
+        // More failures than there is room for: all of them count, the first have details.
+        for rank in 0..100 {
+            ledger.enter(rank, 2, "u", &end(Outcome::Failed, 3));
+        }
+        let status = ledger.status(&view(GangPhase::Running), None, 1);
+        assert_eq!((status.results.len(), status.failed_ranks.as_deref()), (MAX_RESULTS, Some("0-99")));
+        assert!(status.results.iter().all(|r| r.outcome == MemberOutcome::Failed));
+    }
+
+    #[test]
     fn the_status_of_the_largest_gang_stays_far_below_the_object_limit() {
         let mut ledger = Ledger::default();
         for rank in 0..8192 {
             let outcome = if rank % 2 == 0 { Outcome::Failed } else { Outcome::Stopped };
-            ledger.enter(rank, 0, "0123456789abcdef0123456789abcdef0123", &end(outcome, 1));
+            ledger.enter(rank, rank % 7, "0123456789abcdef0123456789abcdef0123", &end(Outcome::Lost, 1));
+            ledger.enter(rank, 8, "0123456789abcdef0123456789abcdef0123", &end(outcome, 1));
         }
         let bytes = serde_json::to_vec(&ledger.status(&view(GangPhase::Running), None, 1)).unwrap().len();
         assert!(bytes < 128 * 1024, "{bytes} bytes");
