@@ -28,11 +28,12 @@ pub fn check(document: &Value, options: Options<'_>) -> Vec<FieldError> {
     if errors.is_empty()
         && let Err(error) = WorkflowSpec::deserialize(spec)
     {
-        errors.push(FieldError {
+        let error = FieldError {
             path: root.to_owned(),
             problem: error.to_string(),
             fix: "see `kubectl explain workflow.spec`".to_owned(),
-        });
+        };
+        errors.push(error.bounded());
     }
     errors
 }
@@ -46,7 +47,7 @@ fn check_templates(root: &str, spec: &Value, errors: &mut Vec<FieldError>) {
         let Some(raw) = node.get("podTemplate").filter(|t| !t.is_null()) else { continue };
         for error in template::check(&format!("{root}.nodes[{at}].podTemplate"), raw) {
             if errors.iter().all(|known| known.path != error.path) {
-                errors.push(error);
+                errors.push(error.bounded());
             }
         }
     }
@@ -96,6 +97,29 @@ mod tests {
     fn a_value_that_only_kubernetes_types_refuse_is_found() {
         let nodes = json!([{"id": "a", "image": "x", "affinity": {"nodeAffinity": 3}}]);
         assert_eq!(paths(&manifest(&nodes), false), ["spec"]);
+    }
+
+    #[test]
+    fn a_text_repeats_only_so_much_of_the_users() {
+        let long = "x".repeat(100_000);
+        let node = |fields: Value| {
+            let mut node = json!({"id": "a", "image": "x"});
+            node.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            manifest(&json!([node]))
+        };
+        for document in [
+            node(json!({long.clone(): 1})),
+            node(json!({"affinity": long.clone()})),
+            node(json!({"podTemplate": {"spec": {long.clone(): 1}}})),
+            node(json!({"podTemplate": {"spec": {"containers": long.clone()}}})),
+            node(json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x", "lifecycle": long}]}}})),
+        ] {
+            let errors = check(&document, Options { strict: true, ..Options::default() });
+            assert!(!errors.is_empty());
+            for error in errors {
+                assert!(error.to_string().len() < 3 * 1100, "{} bytes", error.to_string().len());
+            }
+        }
     }
 
     #[test]

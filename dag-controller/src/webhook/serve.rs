@@ -1,10 +1,11 @@
 //! HTTPS for the webhook: axum behind rustls, with the certificate swapped while serving.
 //!
-//! Bounds: connections at once, time for a handshake and for a request's headers, and bytes of a body.
+//! Bounds: connections at once and streams of each, reviews at once, time for a handshake, for a request's headers and for
+//! its body, and bytes of a body.
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -32,6 +33,11 @@ const BODY_LIMIT_BYTES: usize = 8 * 1024 * 1024;
 const MAX_CONNECTIONS: usize = 512;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+// The API server gives a webhook 10 s for all of it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+// The API server sends a few at once; each may hold a body.
+const MAX_STREAMS: u32 = 128;
+const MAX_REVIEWS: usize = 64;
 
 /// The certificate being served; replaced while connections come in.
 #[derive(Debug, Default)]
@@ -57,6 +63,7 @@ impl ResolvesServerCert for ServingCert {
 }
 
 struct Shared {
+    reviews: Semaphore,
     admission: Admission,
     metrics: Arc<Metrics>,
 }
@@ -79,10 +86,11 @@ pub async fn serve(
         .with_cert_resolver(cert);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let app = Router::new()
-        .route(VALIDATE_PATH, post(validate))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT_BYTES))
-        .with_state(Arc::new(Shared { admission, metrics }));
+    let app = Router::new().route(VALIDATE_PATH, post(validate)).with_state(Arc::new(Shared {
+        reviews: Semaphore::new(MAX_REVIEWS),
+        admission,
+        metrics,
+    }));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
@@ -117,14 +125,38 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
     };
     let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    server.http2().timer(TokioTimer::new()).keep_alive_interval(Some(HEADER_TIMEOUT));
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(HEADER_TIMEOUT))
+        .max_concurrent_streams(MAX_STREAMS);
     let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
     if let Err(error) = served {
         tracing::debug!(%error, "webhook connection");
     }
 }
 
-async fn validate(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+/// The whole body, or the status that says why not.
+async fn read(body: Body, within: Duration) -> Result<Bytes, StatusCode> {
+    match tokio::time::timeout(within, to_bytes(body, BODY_LIMIT_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
+    }
+}
+
+async fn validate(State(shared): State<Arc<Shared>>, body: Body) -> Response {
+    // Its end is that of the process.
+    let Ok(_review) = shared.reviews.acquire().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let body = match read(body, BODY_TIMEOUT).await {
+        Ok(body) => body,
+        Err(status) => {
+            shared.metrics.admissions.with(AdmissionVerdict::Malformed).inc();
+            return status.into_response();
+        }
+    };
     // Large graphs take milliseconds: keep them off the threads that serve IO.
     let worker = Arc::clone(&shared);
     let answer = tokio::task::spawn_blocking(move || worker.admission.review(&body)).await;
@@ -138,4 +170,20 @@ async fn validate(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     };
     shared.metrics.admissions.with(verdict).inc();
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::stream;
+
+    #[tokio::test]
+    async fn a_body_has_bounds_in_time_and_bytes() {
+        let second = Duration::from_secs(1);
+        assert_eq!(read(Body::from("x"), second).await, Ok(Bytes::from("x")));
+        let never = Body::from_stream(stream::pending::<Result<Bytes, std::io::Error>>());
+        assert_eq!(read(never, Duration::from_millis(10)).await, Err(StatusCode::REQUEST_TIMEOUT));
+        let large = Body::from(vec![0; BODY_LIMIT_BYTES + 1]);
+        assert_eq!(read(large, second).await, Err(StatusCode::PAYLOAD_TOO_LARGE));
+    }
 }

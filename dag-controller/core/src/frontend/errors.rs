@@ -10,6 +10,9 @@ const MAX_SUGGESTIONS: usize = 20;
 /// Longest piece of the user's text that a message repeats, in bytes.
 const MAX_ECHO: usize = 64;
 
+/// Longest path, problem or fix, in bytes.
+const MAX_TEXT: usize = 1024;
+
 /// One mistake.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct FieldError {
@@ -19,6 +22,22 @@ pub struct FieldError {
     pub problem: String,
     /// What would cure it.
     pub fix: String,
+}
+
+impl FieldError {
+    /// The same with each text cut: keys and values of the user's stand in them, and may be of any length.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { path: cut(self.path), problem: cut(self.problem), fix: cut(self.fix) }
+    }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for FieldError {
@@ -40,7 +59,8 @@ impl Errors {
     /// Adds a mistake.
     pub(super) fn push(&mut self, path: impl fmt::Display, problem: impl Into<String>, fix: impl Into<String>) {
         if self.list.len() < MAX_ERRORS {
-            self.list.push(FieldError { path: path.to_string(), problem: problem.into(), fix: fix.into() });
+            let error = FieldError { path: path.to_string(), problem: problem.into(), fix: fix.into() };
+            self.list.push(error.bounded());
         } else {
             self.left_out += 1;
         }
