@@ -4,7 +4,7 @@ use flowforge_api::names::{annotation, finalizer, label};
 use flowforge_api::workflow::{NodeDefaults, Storage, WorkflowNode, WorkflowSpec};
 use k8s_openapi::api::core::v1::{Container, EnvVar, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{AttemptRef, MemberTemplate};
 
@@ -46,7 +46,7 @@ fn var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: Some(value.into()), value_from: None }
 }
 
-fn resources(json: serde_json::Value) -> NodeDefaults {
+fn resources(json: Value) -> NodeDefaults {
     NodeDefaults { resources: Some(serde_json::from_value(json).unwrap()), ..NodeDefaults::default() }
 }
 
@@ -189,6 +189,117 @@ fn layers_win_in_order_defaults_template_node() {
     assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("2", "1Gi"));
 }
 
+/// A default, the value of a node where it differs, the place in the pod, and what stands there with and without the node's.
+struct Row {
+    field: &'static str,
+    default: Value,
+    node: Value,
+    place: &'static str,
+    plain: Value,
+    laid: Value,
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "rows are written in place")]
+fn check_row(row: Row) {
+    let layer = |value: &Value| serde_json::from_value::<NodeDefaults>(json!({row.field: value})).unwrap();
+    let spec = WorkflowSpec { defaults: layer(&row.default), ..WorkflowSpec::default() };
+    let seen = |overrides| {
+        let pod = serde_json::to_value(pod(&spec, &WorkflowNode { overrides, ..node(1) }, 0)).unwrap();
+        pod.pointer(row.place).cloned().unwrap_or_default()
+    };
+    assert_eq!(seen(NodeDefaults::default()), row.plain, "{} of the workflow alone", row.field);
+    assert_eq!(seen(layer(&row.node)), row.laid, "{} of the node over it", row.field);
+}
+
+#[test]
+fn lists_of_the_workflow_are_the_nodes_too() {
+    let (secret, other) = (json!({"name": "registry"}), json!({"name": "mirror"}));
+    check_row(Row {
+        field: "imagePullSecrets",
+        default: json!([secret]),
+        node: json!([secret, other]),
+        place: "/spec/imagePullSecrets",
+        plain: json!([secret]),
+        laid: json!([secret, other]),
+    });
+    let (map, key) = (json!({"configMapRef": {"name": "settings"}}), json!({"secretRef": {"name": "token"}}));
+    check_row(Row {
+        field: "envFrom",
+        default: json!([map]),
+        node: json!([key, map]),
+        place: "/spec/containers/0/envFrom",
+        plain: json!([map]),
+        laid: json!([map, key]),
+    });
+    let scratch = |medium: &str| json!({"name": "scratch", "emptyDir": {"medium": medium}});
+    let logs = json!({"name": "logs", "emptyDir": {}});
+    check_row(Row {
+        field: "volumes",
+        default: json!([scratch("Memory"), logs]),
+        node: json!([scratch("")]),
+        place: "/spec/volumes",
+        plain: json!([scratch("Memory"), logs]),
+        laid: json!([scratch(""), logs]),
+    });
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
+    check_row(Row {
+        field: "volumeMounts",
+        default: json!([mount("scratch", "/scratch"), mount("logs", "/logs")]),
+        node: json!([mount("other", "/scratch"), mount("more", "/more")]),
+        place: "/spec/containers/0/volumeMounts",
+        plain: json!([mount("scratch", "/scratch"), mount("logs", "/logs")]),
+        laid: json!([mount("other", "/scratch"), mount("logs", "/logs"), mount("more", "/more")]),
+    });
+    let own = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoSchedule"});
+    let dead = |name: &str| {
+        let key = format!("node.kubernetes.io/{name}");
+        json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30})
+    };
+    check_row(Row {
+        field: "tolerations",
+        default: json!([own("gpu")]),
+        node: json!([own("spot"), own("gpu")]),
+        place: "/spec/tolerations",
+        plain: json!([own("gpu"), dead("not-ready"), dead("unreachable")]),
+        laid: json!([own("gpu"), own("spot"), dead("not-ready"), dead("unreachable")]),
+    });
+}
+
+#[test]
+fn single_values_of_a_node_replace_those_of_the_workflow_as_a_whole() {
+    let affinity = |zone: &str| {
+        json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]}]}}})
+    };
+    let contexts = (json!({"runAsUser": 1000, "fsGroup": 7}), json!({"runAsUser": 2000}));
+    let main = (json!({"runAsNonRoot": true, "privileged": false}), json!({"privileged": true}));
+    for (field, place, (default, node)) in [
+        ("affinity", "/spec/affinity", (affinity("a"), affinity("b"))),
+        ("podSecurityContext", "/spec/securityContext", contexts),
+        ("securityContext", "/spec/containers/0/securityContext", main),
+        ("imagePullPolicy", "/spec/containers/0/imagePullPolicy", (json!("Always"), json!("Never"))),
+        ("terminationGracePeriodSeconds", "/spec/terminationGracePeriodSeconds", (json!(300), json!(5))),
+    ] {
+        check_row(Row { field, place, plain: default.clone(), laid: node.clone(), default, node });
+    }
+}
+
+#[test]
+fn annotations_are_merged_by_key_and_ours_give_way_but_for_our_identity() {
+    let evict = "cluster-autoscaler.kubernetes.io/safe-to-evict";
+    let annotations = |pairs: &[(&str, &str)]| NodeDefaults {
+        annotations: pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ..NodeDefaults::default()
+    };
+    let defaults = annotations(&[("team", "vision"), ("tier", "gold"), (evict, "true"), (annotation::GANG_UID, "x")]);
+    let spec = WorkflowSpec { defaults, ..WorkflowSpec::default() };
+    let pod = pod(&spec, &WorkflowNode { overrides: annotations(&[("tier", "iron")]), ..node(1) }, 0);
+    let seen = pod.metadata.annotations.as_ref().unwrap();
+    let of = |key: &str| seen.get(key).map(String::as_str);
+    assert_eq!((of("team"), of("tier"), of(evict)), (Some("vision"), Some("iron"), Some("true")));
+    assert_eq!(of(annotation::GANG_UID), Some("gang-uid"));
+}
+
 #[test]
 fn every_claim_is_mounted_into_every_container() {
     let spec = WorkflowSpec {
@@ -221,6 +332,12 @@ fn every_claim_is_mounted_into_every_container() {
     let all = ["flowforge-storage-0:/mnt", "flowforge-storage-0:/out", "flowforge-storage-2:/data"];
     assert_eq!(mounts(main_of(&pod)), all);
     assert_eq!(mounts(&out.init_containers.as_ref().unwrap()[0]), all);
+    let how = |path: &str| {
+        let mount = main_of(&pod).volume_mounts.iter().flatten().find(|m| m.mount_path == path).unwrap();
+        (mount.sub_path.as_deref(), mount.read_only.unwrap_or(false))
+    };
+    assert_eq!(how("/mnt"), (None, false), "the same claim, whole and to be written");
+    assert_eq!(how("/out"), (Some("o"), true));
     // What a container mounts itself stays.
     assert_eq!(mounts(&out.containers[1]), ["v:/data/", all[0], all[1]]);
 }
