@@ -158,6 +158,9 @@ pub(crate) struct CancelArgs {
     /// Return only when they have ended.
     #[arg(long)]
     pub(crate) wait: bool,
+    /// Form of the answer: what was done, or the workflows as they then are.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Format,
 }
 
 #[derive(Args, Debug)]

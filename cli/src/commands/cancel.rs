@@ -1,7 +1,7 @@
 //! `flowforge cancel NAME…`: asks the controller to stop workflows with grace.
 
 use futures::TryStreamExt as _;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use serde_json::json;
 use std::pin::pin;
@@ -10,24 +10,47 @@ use flowforge_api::Workflow;
 use flowforge_api::names::field_manager;
 use flowforge_api::workflow::WorkflowPhase;
 
-use crate::args::CancelArgs;
+use super::get::list;
+use crate::args::{CancelArgs, Format};
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::Output;
 
 pub(crate) async fn run(args: &CancelArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
+    let table = args.output == Format::Table;
+    let mut tell = |name: &str, text: &str| {
+        if table {
+            out.line(&format!("workflow {}: {text}", cluster.path(name)))?;
+            out.flush()?;
+        }
+        Ok::<(), Failure>(())
+    };
     for name in &args.names {
-        let text = cancel(name, cluster).await?;
-        out.line(&format!("workflow {}: {text}", cluster.path(name)))?;
-        out.flush()?;
+        tell(name, cancel(name, cluster).await?)?;
     }
     if args.wait {
         for name in &args.names {
-            let phase = ended(name, cluster).await?;
-            out.line(&format!("workflow {}: {phase}", cluster.path(name)))?;
+            tell(name, &ended(name, cluster).await?)?;
         }
     }
+    if !table {
+        match read(&args.names, cluster).await?.as_slice() {
+            [one] => out.data(args.output, one)?,
+            many => out.data(args.output, &list(many))?,
+        };
+    }
     Ok(Exit::Success)
+}
+
+/// The workflows as they are now; one that was deleted meanwhile is left out.
+async fn read(names: &[String], cluster: &Cluster) -> Result<Vec<DynamicObject>, Failure> {
+    let mut objects = Vec::new();
+    for name in names {
+        let found = cluster.raw_workflows(Some(&cluster.namespace)).get_opt(name).await;
+        let doing = format!("read workflow {}", cluster.path(name));
+        objects.extend(found.map_err(|error| Failure::of_request(&doing, &error))?);
+    }
+    Ok(objects)
 }
 
 async fn cancel(name: &str, cluster: &Cluster) -> Result<&'static str, Failure> {
