@@ -109,9 +109,9 @@ mod tests {
         };
         for document in [
             node(json!({long.clone(): 1})),
-            node(json!({"affinity": long.clone()})),
+            node(json!({"affinity": long})),
             node(json!({"podTemplate": {"spec": {long.clone(): 1}}})),
-            node(json!({"podTemplate": {"spec": {"containers": long.clone()}}})),
+            node(json!({"podTemplate": {"spec": {"containers": long}}})),
             node(json!({"podTemplate": {"spec": {"containers": [{"name": "main", "image": "x", "lifecycle": long}]}}})),
         ] {
             let errors = check(&document, Options { strict: true, ..Options::default() });
