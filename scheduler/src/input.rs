@@ -2,7 +2,7 @@
 
 use crate::convert::types;
 use crate::dispatch::{PodFacts, Report};
-use flowforge_scheduler_core::event::JournalSlotRead;
+use flowforge_scheduler_core::event::{Event, JournalSlotRead};
 use flowforge_scheduler_core::model::{GangInfo, NodeInfo, PodInfo, PodKey};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
@@ -49,6 +49,8 @@ pub(crate) enum Fact {
     },
     /// Namespaces and names of all claims that a list found.
     ClaimsListed(Vec<(SmolStr, SmolStr)>),
+    /// Anything that the engine takes as it is.
+    Plain(Box<Event>),
 }
 
 /// A pod with what only the shell needs of it.

@@ -14,6 +14,7 @@ pub mod convert;
 mod dispatch;
 mod input;
 pub mod metrics;
+mod selecting;
 mod term;
 mod thread;
 mod watch;

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
 use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
+use crate::selecting;
 use crate::thread::{EnginePanicked, EngineThread};
 use crate::watch::{Claims, Gangs, Nodes, Ours, Pods, Watched, Watcher};
 use crate::writer::{Pulse, Writer};
@@ -194,6 +195,11 @@ impl Scheduler {
         ours: Ours,
     ) -> Vec<(&'static str, watch::Receiver<bool>)> {
         vec![
+            self.start_watch(tasks, selecting::Namespaces, input),
+            self.start_watch(tasks, selecting::Service, input),
+            self.start_watch(tasks, selecting::ReplicationController, input),
+            self.start_watch(tasks, selecting::ReplicaSet, input),
+            self.start_watch(tasks, selecting::StatefulSet, input),
             self.start_watch(tasks, Claims, input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),

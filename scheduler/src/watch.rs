@@ -62,8 +62,8 @@ pub(crate) trait Watched: Send + Sync + 'static {
 
 /// Identity of a listed object.
 pub(crate) struct Listed {
-    namespace: SmolStr,
-    name: SmolStr,
+    pub(crate) namespace: SmolStr,
+    pub(crate) name: SmolStr,
     uid: SmolStr,
 }
 

@@ -303,6 +303,7 @@ impl Writer {
                 return;
             }
             Fact::ClaimsListed(names) => return self.claims_listed(&names, at_ms),
+            Fact::Plain(event) => *event,
         };
         self.apply(event, at_ms);
     }

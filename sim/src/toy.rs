@@ -91,7 +91,13 @@ impl Toy {
                     self.protocol.on_node_gone(&name, now, &mut fx);
                 }
             }
-            Event::Relisted(RelistedKind::Gangs(_)) | Event::Synced => {}
+            // Its pods matter to nobody.
+            Event::Relisted(RelistedKind::Gangs(_) | RelistedKind::Namespaces(_) | RelistedKind::Selectors(..))
+            | Event::NamespaceUpsert { .. }
+            | Event::NamespaceDelete { .. }
+            | Event::SelectorUpsert(_)
+            | Event::SelectorDelete { .. }
+            | Event::Synced => {}
             Event::Lead { epoch, slots } => {
                 self.assumed.clear();
                 self.protocol.lead(epoch, slots, now, &mut fx);

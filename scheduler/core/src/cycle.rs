@@ -1,16 +1,35 @@
 //! One pod on its own: the best feasible node, or why there is none.
 
 use crate::explain::{Reason, Refusal, Seen};
+use crate::related;
+use crate::relations::Relation;
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Verdict, best_of, verdict};
-use crate::snapshot::{Cluster, NodeId, Snapshot};
+use crate::snapshot::{Cluster, NodeId, PodId, Snapshot};
 use std::collections::BTreeMap;
 
-/// Finds a place for a pod of this shape. `O(changes since the shape was last looked at + buckets)`; a pod that names its
-/// nodes costs `O(named nodes)` and keeps no cache.
+/// Finds a place for a pod: see [`find_for`].
 ///
 /// # Errors
 /// The refusal, when no node takes it.
-pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Box<Refusal>> {
+pub fn find(snapshot: &mut Snapshot, pod: PodId) -> Result<NodeId, Box<Refusal>> {
+    let shape = snapshot.cluster().pod(pod).and_then(|p| p.shape);
+    let relation = snapshot.relate(pod);
+    shape.map_or_else(
+        || Err(Box::new(Refusal::Nodes(Seen::default()))),
+        |shape| find_for(snapshot, shape, relation.as_ref()),
+    )
+}
+
+/// Finds a place for a pod of this shape. `O(changes since the shape was last looked at + buckets)`; a pod that names its
+/// nodes costs `O(named nodes)` and keeps no cache; one that other pods matter to costs `O(nodes)`.
+///
+/// # Errors
+/// The refusal, when no node takes it.
+pub(crate) fn find_for(
+    snapshot: &mut Snapshot,
+    shape: ShapeId,
+    relation: Option<&Relation>,
+) -> Result<NodeId, Box<Refusal>> {
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else {
         return Err(Box::new(Refusal::Nodes(Seen::default())));
     };
@@ -21,10 +40,14 @@ pub fn find(snapshot: &mut Snapshot, shape: ShapeId) -> Result<NodeId, Box<Refus
     if spec.unbound_claims {
         return Err(Box::new(Refusal::PreFilter { total, reason: Reason::UnboundClaims }));
     }
-    if let Some(named) = spec.pinned() {
-        if named.is_empty() {
-            return Err(Box::new(Refusal::PreFilter { total, reason: Reason::AffinityConflict }));
-        }
+    let named = spec.pinned();
+    if named.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
+        return Err(Box::new(Refusal::PreFilter { total, reason: Reason::AffinityConflict }));
+    }
+    if let Some(relation) = relation {
+        return related::find(snapshot, shape, &spec, relation);
+    }
+    if named.is_some() {
         let nodes = named_nodes(&spec, snapshot.cluster());
         return best_of(&nodes, &spec, snapshot.cluster())
             .ok_or_else(|| Box::new(refuse_named(&nodes, &spec, snapshot.cluster())));

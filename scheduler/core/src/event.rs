@@ -1,7 +1,9 @@
 //! What the engine is told: facts from watches, and the outcome of every command it gave.
 
 use crate::command::OpId;
+use crate::labels::Labels;
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey};
+use crate::relations::{SelectorInfo, SelectorKind};
 use smol_str::SmolStr;
 
 /// One thing that happened.
@@ -29,6 +31,29 @@ pub enum Event {
         /// Its UID.
         uid: SmolStr,
     },
+    /// A namespace was added or changed.
+    NamespaceUpsert {
+        /// Its name.
+        name: SmolStr,
+        /// Its labels.
+        labels: Labels,
+    },
+    /// A namespace went away.
+    NamespaceDelete {
+        /// Its name.
+        name: SmolStr,
+    },
+    /// A Service or controller was added or changed.
+    SelectorUpsert(Box<SelectorInfo>),
+    /// A Service or controller went away.
+    SelectorDelete {
+        /// What it is.
+        kind: SelectorKind,
+        /// Its namespace.
+        namespace: SmolStr,
+        /// Its name.
+        name: SmolStr,
+    },
     /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
     Relisted(RelistedKind),
     /// All first lists are in.
@@ -55,6 +80,10 @@ pub enum RelistedKind {
     Pods(Vec<SmolStr>),
     /// UIDs of all gangs.
     Gangs(Vec<SmolStr>),
+    /// Names of all namespaces.
+    Namespaces(Vec<SmolStr>),
+    /// Namespaces and names of all Services, or of all controllers of a kind.
+    Selectors(SelectorKind, Vec<(SmolStr, SmolStr)>),
 }
 
 /// A journal slot as it was read.

@@ -17,10 +17,13 @@ pub mod explain;
 #[cfg(test)]
 mod fixture;
 pub mod gang;
+pub mod labels;
 pub mod model;
 pub mod opinion;
 pub mod plugins;
 pub mod protocol;
 pub mod queue;
+mod related;
+pub mod relations;
 pub mod shape;
 pub mod snapshot;

@@ -3,6 +3,7 @@
 //! These hold only the fields that scheduling uses. Quantities are already integers: CPU in millicores (rounded up),
 //! everything else in base units (bytes, counts; rounded up), as kube-scheduler's `framework.Resource` holds them.
 
+use crate::relations::{PodAffinity, SpreadConstraint};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -94,6 +95,10 @@ pub struct PodInfo {
     pub required_node_affinity: Option<Vec<NodeSelectorTerm>>,
     /// Preferred node affinity: weight 1..=100 and term.
     pub preferred_node_affinity: Vec<(i32, NodeSelectorTerm)>,
+    /// Affinity and anti-affinity to pods.
+    pub affinity: PodAffinity,
+    /// Topology spread constraints.
+    pub spread: Vec<SpreadConstraint>,
     /// Tolerations.
     pub tolerations: Vec<Toleration>,
     /// Features that a node must declare.

@@ -1,10 +1,12 @@
 //! What the rules say about every node for one pod, as the cycle sees it: refusals with their reasons, and scores per
 //! rule. `O(nodes)`; for people who ask and for the comparison with kube-scheduler, not for the hot path.
 
-use crate::cycle::named_nodes;
 use crate::explain::Reason;
-use crate::shape::{Extremes, NodeEval, ShapeId, ShapeSpec, evaluation, scores};
-use crate::snapshot::{Cluster, NodeId, Snapshot};
+use crate::plugins::{inter_pod_affinity, pod_topology_spread};
+use crate::related::{Considered, consider};
+use crate::relations::Ranking;
+use crate::shape::{Extremes, scores};
+use crate::snapshot::{PodId, Snapshot};
 use smol_str::SmolStr;
 
 /// What the rules say about one node.
@@ -19,9 +21,10 @@ pub struct Opinion {
     pub scores: Vec<(&'static str, i64)>,
 }
 
-/// The opinion on every node, in no particular order. Empty when the shape ended.
+/// The opinion on every node, in no particular order. Empty when the pod does not wait for a place.
 #[must_use]
-pub fn opinions(snapshot: &mut Snapshot, shape: ShapeId) -> Vec<Opinion> {
+pub fn opinions(snapshot: &mut Snapshot, pod: PodId) -> Vec<Opinion> {
+    let Some(shape) = snapshot.cluster().pod(pod).and_then(|p| p.shape) else { return Vec::new() };
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else { return Vec::new() };
     let before_nodes = if spec.unbound_claims {
         Some(Reason::UnboundClaims)
@@ -30,35 +33,35 @@ pub fn opinions(snapshot: &mut Snapshot, shape: ShapeId) -> Vec<Opinion> {
     } else {
         None
     };
-    let evaluated = if before_nodes.is_some() { Vec::new() } else { evaluate(snapshot, shape, &spec) };
+    let relation = snapshot.relate(pod);
+    let (considered, ranking) = match before_nodes {
+        Some(_) => (Vec::new(), Ranking::default()),
+        None => consider(snapshot, shape, &spec, relation.as_ref()),
+    };
     let cluster = snapshot.cluster();
-    let extremes =
-        Extremes::of(evaluated.iter().map(|(_, eval)| eval).filter(|e| e.verdict.is_feasible()).map(|e| &e.raw));
-    let of = |id: NodeId, name: &SmolStr| {
-        let eval = evaluated.binary_search_by_key(&id, |(node, _)| *node).ok().map(|at| evaluated[at].1);
-        let (reasons, scores) = match (eval, &before_nodes) {
+    let feasible: Vec<&Considered> = considered.iter().filter(|c| c.is_feasible()).collect();
+    let extremes = Extremes::of(feasible.iter().map(|c| &c.eval.raw));
+    let of = |id, name: &SmolStr| {
+        let found = considered.binary_search_by_key(&id, |c| c.node).ok().map(|at| &considered[at]);
+        let (reasons, scores) = match (found, &before_nodes) {
             (_, Some(reason)) => (vec![reason.clone()], Vec::new()),
             (None, None) => (vec![Reason::NotNamed], Vec::new()),
-            (Some(eval), None) if eval.verdict.is_feasible() => {
-                (Vec::new(), scores(id, eval.raw, extremes, &spec, cluster))
-            }
-            (Some(eval), None) => (eval.verdict.reasons(&spec), Vec::new()),
+            (Some(found), None) => match feasible.binary_search_by_key(&id, |c| c.node) {
+                Ok(at) => {
+                    let mut all = scores(id, found.eval.raw, extremes, &spec, cluster);
+                    all.extend(relational(&ranking, at));
+                    (Vec::new(), all)
+                }
+                Err(_) => (found.reasons(&spec), Vec::new()),
+            },
         };
         Opinion { node: name.clone(), reasons, scores }
     };
     cluster.nodes.iter().filter(|(_, n)| !n.placeholder).map(|(id, n)| of(id, &n.info.name)).collect()
 }
 
-/// The nodes that are looked at, sorted by id: as the cycle does, from the cache or, for a pod that names nodes, anew.
-fn evaluate(snapshot: &mut Snapshot, shape: ShapeId, spec: &ShapeSpec) -> Vec<(NodeId, NodeEval)> {
-    let mut evaluated: Vec<(NodeId, NodeEval)> = if spec.pinned().is_some() {
-        let cluster: &Cluster = snapshot.cluster();
-        named_nodes(spec, cluster).into_iter().map(|id| (id, evaluation(id, spec, cluster))).collect()
-    } else {
-        let Some((cache, _, cluster)) = snapshot.view_with_cluster(shape) else { return Vec::new() };
-        let known = cluster.nodes.iter().filter(|(_, n)| !n.placeholder);
-        known.map(|(id, _)| (id, cache.node(id.dense()))).collect()
-    };
-    evaluated.sort_unstable_by_key(|(id, _)| *id);
-    evaluated
+fn relational(ranking: &Ranking, at: usize) -> impl Iterator<Item = (&'static str, i64)> {
+    let spread = ranking.spread.as_ref().map(|s| (pod_topology_spread::NAME, pod_topology_spread::WEIGHT * s[at]));
+    let affinity = ranking.affinity.as_ref().map(|s| (inter_pod_affinity::NAME, inter_pod_affinity::WEIGHT * s[at]));
+    spread.into_iter().chain(affinity)
 }

@@ -2,8 +2,11 @@
 
 mod features;
 pub mod quantity;
+mod relations;
 pub mod requests;
 pub mod types;
+
+pub use relations::{selecting_labels, selecting_pods};
 
 use flowforge_api::gang::GangPhase;
 use flowforge_api::names::{annotation, label};
@@ -58,6 +61,8 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
             .iter()
             .map(|preferred| (preferred.weight, term(&preferred.preference)))
             .collect(),
+        affinity: relations::affinity(pod),
+        spread: spec.topology_spread_constraints.iter().map(|c| relations::spread(c, &pod.metadata.labels)).collect(),
         tolerations: spec.tolerations.iter().map(toleration).collect(),
         required_features: features::required(spec),
         host_ports: host_ports(spec),

@@ -1,4 +1,4 @@
-//! Pods, nodes, gangs and claims as the API server sends them, trimmed to the fields that scheduling uses.
+//! Pods, nodes, gangs, claims, and what selects pods, as the API server sends them, trimmed to the fields that scheduling uses.
 //!
 //! Decoding is the largest cost of a big cluster's watch: whatever is not named here is skipped by the parser without
 //! being stored (managed fields above all). Annotations keep only our own.
@@ -101,6 +101,8 @@ pub struct PodSpec {
     pub node_selector: BTreeMap<SmolStr, SmolStr>,
     /// Affinity.
     pub affinity: Affinity,
+    /// Topology spread constraints.
+    pub topology_spread_constraints: Vec<SpreadConstraint>,
     /// Tolerations.
     pub tolerations: Vec<Toleration>,
     /// Volumes.
@@ -163,12 +165,84 @@ pub struct ContainerPort {
     pub protocol: SmolStr,
 }
 
-/// Affinity; only that to nodes.
+/// Affinity.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Affinity {
     /// Affinity to nodes.
     pub node_affinity: NodeAffinity,
+    /// Affinity to pods.
+    pub pod_affinity: PodAffinity,
+    /// Anti-affinity to pods.
+    pub pod_anti_affinity: PodAffinity,
+}
+
+/// Affinity or anti-affinity to pods.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct PodAffinity {
+    /// Required terms.
+    #[serde(rename = "requiredDuringSchedulingIgnoredDuringExecution")]
+    pub required: Vec<PodAffinityTerm>,
+    /// Preferred terms.
+    #[serde(rename = "preferredDuringSchedulingIgnoredDuringExecution")]
+    pub preferred: Vec<WeightedPodAffinityTerm>,
+}
+
+/// A weighted term.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WeightedPodAffinityTerm {
+    /// Weight.
+    pub weight: i32,
+    /// Term.
+    pub pod_affinity_term: PodAffinityTerm,
+}
+
+/// A term. The API server has resolved `matchLabelKeys` and `mismatchLabelKeys` into the selector.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodAffinityTerm {
+    /// Pods; None selects none.
+    pub label_selector: Option<LabelSelector>,
+    /// Namespaces by name.
+    pub namespaces: Vec<SmolStr>,
+    /// Namespaces by label; None adds none.
+    pub namespace_selector: Option<LabelSelector>,
+    /// Label of nodes.
+    pub topology_key: SmolStr,
+}
+
+/// A label selector.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LabelSelector {
+    /// Labels with one value.
+    pub match_labels: BTreeMap<SmolStr, SmolStr>,
+    /// Requirements.
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// A topology spread constraint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpreadConstraint {
+    /// Skew.
+    pub max_skew: u32,
+    /// Label of nodes.
+    pub topology_key: SmolStr,
+    /// `DoNotSchedule` or `ScheduleAnyway`.
+    pub when_unsatisfiable: SmolStr,
+    /// Pods; None selects none.
+    pub label_selector: Option<LabelSelector>,
+    /// Labels whose values the pods share with this one.
+    pub match_label_keys: Vec<SmolStr>,
+    /// Fewest places.
+    pub min_domains: Option<u32>,
+    /// `Honor` or `Ignore`.
+    pub node_affinity_policy: Option<SmolStr>,
+    /// `Honor` or `Ignore`.
+    pub node_taints_policy: Option<SmolStr>,
 }
 
 /// Affinity to nodes.
@@ -382,6 +456,50 @@ pub struct Claim {
 pub struct ClaimStatus {
     /// `Bound` or not.
     pub phase: SmolStr,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Namespace {
+    /// Metadata.
+    pub metadata: Meta,
+}
+
+/// A Service or ReplicationController, which select by plain labels.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LabelOwner {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: LabelOwnerSpec,
+}
+
+/// Spec of a Service or ReplicationController.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LabelOwnerSpec {
+    /// Labels; None selects nothing.
+    pub selector: Option<BTreeMap<SmolStr, SmolStr>>,
+}
+
+/// A ReplicaSet or StatefulSet, which select by a label selector.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SelectorOwner {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: SelectorOwnerSpec,
+}
+
+/// Spec of a ReplicaSet or StatefulSet.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SelectorOwnerSpec {
+    /// Selector.
+    pub selector: Option<LabelSelector>,
 }
 
 /// True when the field is there and not null; its value is skipped.

@@ -12,7 +12,14 @@ pub(crate) struct Difference {
 }
 
 /// Rules whose scores FlowForge has.
-const SCORED: [&str; 4] = ["TaintToleration", "NodeAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation"];
+const SCORED: [&str; 6] = [
+    "TaintToleration",
+    "NodeAffinity",
+    "PodTopologySpread",
+    "InterPodAffinity",
+    "NodeResourcesFit",
+    "NodeResourcesBalancedAllocation",
+];
 
 /// All differences.
 pub(crate) fn differences(upstream: &upstream::Answer, ours: &ours::Answer) -> Vec<Difference> {

@@ -6,8 +6,8 @@ use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
 use flowforge_scheduler_core::model::PodInfo;
 use flowforge_scheduler_core::opinion::opinions;
-use flowforge_scheduler_core::shape::ShapeId;
-use flowforge_scheduler_core::snapshot::Snapshot;
+use flowforge_scheduler_core::relations::SelectorKind;
+use flowforge_scheduler_core::snapshot::{PodId, Snapshot};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -20,6 +20,11 @@ struct Case {
     pod: types::Pod,
     nodes: Vec<types::Node>,
     pods: Vec<types::Pod>,
+    namespaces: Vec<types::Namespace>,
+    services: Vec<types::LabelOwner>,
+    replication_controllers: Vec<types::LabelOwner>,
+    replica_sets: Vec<types::SelectorOwner>,
+    stateful_sets: Vec<types::SelectorOwner>,
 }
 
 /// What FlowForge says about a case.
@@ -50,12 +55,13 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
     let case = Case::deserialize(case).context("FlowForge cannot read the case")?;
     let mut snapshot = Snapshot::new(&Config::default());
     let id = snapshot.upsert_pod(pod(&case.pod)).context("the pod is nobody's concern")?.id;
-    let shape = snapshot.cluster().pod(id).and_then(|pod| pod.shape).context("the pod has no shape")?;
+    snapshot.cluster().pod(id).and_then(|pod| pod.shape).context("the pod has no shape")?;
+    selectors(&case, &mut snapshot);
     let (early, late) = case.nodes.split_at(case.nodes.len() / 2);
     for (node, other) in early.iter().zip(case.nodes.iter().rev()) {
         snapshot.upsert_node(convert::node(&posing_as(node, other)));
     }
-    let _ = snapshot.view(shape);
+    look(&mut snapshot, id);
     for placed in &case.pods {
         snapshot.upsert_pod(pod(placed));
         let mut twin = placed.clone();
@@ -66,26 +72,46 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
         snapshot.upsert_pod(pod(&twin));
         // Seen or not, the twin leaves.
         if placed.metadata.name.ends_with('0') {
-            let _ = snapshot.view(shape);
+            look(&mut snapshot, id);
         }
         if let Some(id) = snapshot.cluster().find_pod(&twin.metadata.uid) {
             snapshot.delete_pod(id);
         }
     }
-    let _ = snapshot.view(shape);
+    look(&mut snapshot, id);
     for node in late.iter().chain(early) {
         let mut passing = node.clone();
         passing.metadata.name = format!("passing {}", node.metadata.name).into();
         snapshot.upsert_node(convert::node(&passing));
         snapshot.upsert_node(convert::node(node));
-        let _ = snapshot.view(shape);
+        look(&mut snapshot, id);
         snapshot.delete_node(&passing.metadata.name);
     }
-    Ok(answer(&mut snapshot, shape))
+    // Namespaces come last: whom they select is counted again.
+    for namespace in &case.namespaces {
+        snapshot.set_namespace(&namespace.metadata.name, Some(namespace.metadata.labels.clone()));
+    }
+    Ok(answer(&mut snapshot, id))
+}
+
+/// Services and controllers.
+fn selectors(case: &Case, snapshot: &mut Snapshot) {
+    let labels = |kind| move |owner| convert::selecting_labels(kind, owner);
+    let pods = |kind| move |owner| convert::selecting_pods(kind, owner);
+    let services = case.services.iter().map(labels(SelectorKind::Service));
+    let replicas = case.replication_controllers.iter().map(labels(SelectorKind::ReplicationController));
+    let sets = case.replica_sets.iter().map(pods(SelectorKind::ReplicaSet));
+    let stateful = case.stateful_sets.iter().map(pods(SelectorKind::StatefulSet));
+    services.chain(replicas).chain(sets).chain(stateful).for_each(|info| snapshot.set_selector(info));
 }
 
 fn pod(pod: &types::Pod) -> PodInfo {
     convert::pod(pod, |name| name == OURS)
+}
+
+/// The pod is looked at, so that everything about it is known and has to be kept up to date.
+fn look(snapshot: &mut Snapshot, id: PodId) {
+    let _ = cycle::find(snapshot, id);
 }
 
 /// A node with another one's facts.
@@ -96,15 +122,15 @@ fn posing_as(node: &types::Node, other: &types::Node) -> types::Node {
     posing
 }
 
-fn answer(snapshot: &mut Snapshot, shape: ShapeId) -> Answer {
+fn answer(snapshot: &mut Snapshot, id: PodId) -> Answer {
     let mut answer = Answer::default();
-    for opinion in opinions(snapshot, shape) {
+    for opinion in opinions(snapshot, id) {
         let plugin = opinion.reasons.first().map_or("", |reason| reason.plugin());
         let reasons = opinion.reasons.iter().map(ToString::to_string).collect();
         let scores = opinion.scores.into_iter().collect();
         answer.nodes.insert(opinion.node.to_string(), Node { plugin, reasons, scores });
     }
-    match cycle::find(snapshot, shape) {
+    match cycle::find(snapshot, id) {
         Ok(node) => answer.picked = Some(snapshot.cluster().node_name(node).to_string()),
         Err(refusal) => answer.message = refusal.message(),
     }

@@ -21,6 +21,8 @@ fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
         "NodeAffinity",
         "NodePorts",
         "NodeResourcesFit",
+        "PodTopologySpread",
+        "InterPodAffinity",
         "NodeDeclaredFeatures",
     ] {
         assert!(outcome.refusing_percent(plugin) >= 1, "{plugin} hardly ever refuses:\n{outcome}");

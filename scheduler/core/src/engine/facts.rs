@@ -4,6 +4,7 @@ use super::Engine;
 use super::binding::ENDED;
 use crate::event::RelistedKind;
 use crate::gang::GangId;
+use crate::labels::Labels;
 use crate::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, scheduling_gates};
 use crate::queue::Entity;
@@ -18,7 +19,12 @@ impl Engine {
 
     pub(super) fn on_node_gone(&mut self, name: &SmolStr, now: Millis) {
         self.snapshot.delete_node(name);
+        self.cures = self.cures.and(Cures::NODE_GONE);
         self.protocol.on_node_gone(name, now, &mut self.fx);
+    }
+
+    pub(super) fn on_namespace(&mut self, name: &SmolStr, labels: Option<Labels>) {
+        self.cures = self.cures.and(self.snapshot.set_namespace(name, labels));
     }
 
     pub(super) fn on_pod(&mut self, pod: PodInfo, now: Millis) {
@@ -159,8 +165,13 @@ impl Engine {
             RelistedKind::Nodes(names) => {
                 let names: BTreeSet<SmolStr> = names.into_iter().collect();
                 for name in self.snapshot.retain_nodes(&names) {
+                    self.cures = self.cures.and(Cures::NODE_GONE);
                     self.protocol.on_node_gone(&name, now, &mut self.fx);
                 }
+            }
+            RelistedKind::Namespaces(names) => self.snapshot.retain_namespaces(&names.into_iter().collect()),
+            RelistedKind::Selectors(kind, names) => {
+                self.snapshot.retain_selectors(kind, &names.into_iter().collect());
             }
             RelistedKind::Pods(uids) => {
                 let uids: BTreeSet<SmolStr> = uids.into_iter().collect();

@@ -166,6 +166,10 @@ impl Engine {
             Event::PodDelete(key) => self.on_pod_gone(&key, now),
             Event::GangUpsert(gang) => self.on_gang(*gang, now),
             Event::GangDelete { namespace, name, uid } => self.on_gang_gone(&namespace, &name, &uid, now),
+            Event::NamespaceUpsert { name, labels } => self.on_namespace(&name, Some(labels)),
+            Event::NamespaceDelete { name } => self.on_namespace(&name, None),
+            Event::SelectorUpsert(info) => self.snapshot.set_selector(*info),
+            Event::SelectorDelete { kind, namespace, name } => self.snapshot.remove_selector(kind, &namespace, &name),
             Event::Relisted(kind) => self.on_relisted(kind, now),
             Event::Synced => {
                 self.synced = true;

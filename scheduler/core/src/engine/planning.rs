@@ -10,6 +10,8 @@ use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
 use crate::queue::Entity;
+use crate::relations::Relation;
+use crate::shape::ShapeId;
 use crate::snapshot::{NodeId, PodId};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +22,8 @@ const WOKEN_AT_LEAST: usize = 256;
 
 impl Engine {
     /// Refused entities that something since the last run may have cured are active again: the first pods of each shape
-    /// that fits somewhere now (more in the next run, while it does), and gangs for which the counters leave a place
-    /// possible. `O(shapes that wait · changed nodes)`. What the counters had not proved needs a search, and backs off;
+    /// that fits somewhere now (more in the next run, while it does), pods that other pods may refuse after a backoff, and
+    /// gangs for which the counters leave a place possible. `O(shapes that wait · changed nodes + such pods)`. What the counters had not proved needs a search, and backs off;
     /// only a node, for which people wait and which comes seldom, is worth a search at once.
     pub(super) fn wake_cured(&mut self, now: Millis) {
         let cures = std::mem::take(&mut self.cures);
@@ -35,6 +37,9 @@ impl Engine {
                     self.cures = self.cures.and(Cures::POD_GONE);
                 }
             }
+        }
+        for pod in self.queue.parked_alone(cures) {
+            self.queue.activate(Entity::Pod(pod), true, now);
         }
         for gang in self.queue.refused_gangs(cures) {
             let Some(note) = self.notes.get(&gang) else { continue };
@@ -52,18 +57,23 @@ impl Engine {
             return self.queue.remove(entity);
         };
         let seq = self.snapshot.cluster().changes.seq();
-        if let Some((at, refusal)) = self.refused.get(&shape)
+        let relation = self.snapshot.relate(id);
+        // Pods of one shape share an answer, unless other pods may refuse one of them.
+        let shared = (!relation.as_ref().is_some_and(Relation::refuses)).then_some(shape);
+        if let Some((at, refusal)) = shared.and_then(|shape| self.refused.get(&shape))
             && *at == seq
         {
             let refusal = Arc::clone(refusal);
-            return self.refuse_pod(id, shape, refusal, now, out);
+            return self.refuse_pod(id, shared, refusal, now, out);
         }
-        match cycle::find(&mut self.snapshot, shape) {
+        match cycle::find_for(&mut self.snapshot, shape, relation.as_ref()) {
             Ok(node) => self.bind_pod(id, node, now, out),
             Err(refusal) => {
                 let refusal: Arc<Refusal> = Arc::from(refusal);
-                self.refused.insert(shape, (seq, Arc::clone(&refusal)));
-                self.refuse_pod(id, shape, refusal, now, out);
+                if let Some(shape) = shared {
+                    self.refused.insert(shape, (seq, Arc::clone(&refusal)));
+                }
+                self.refuse_pod(id, shared, refusal, now, out);
             }
         }
     }
@@ -71,18 +81,19 @@ impl Engine {
     fn refuse_pod(
         &mut self,
         id: PodId,
-        shape: crate::shape::ShapeId,
+        shape: Option<ShapeId>,
         refusal: Arc<Refusal>,
         now: Millis,
         out: &mut Vec<Command>,
     ) {
         self.observe_attempt(id, AttemptResult::Unschedulable, out);
         self.report(&[id], &refusal, out);
-        self.queue.park(Entity::Pod(id), Some(shape), refusal, true, now);
+        self.queue.park(Entity::Pod(id), shape, refusal, shape.is_some(), now);
     }
 
     fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {
         self.snapshot.assume(id, node);
+        self.cures = self.cures.and(Cures::POD_ADDED);
         let Some(info) = self.snapshot.cluster().info(id) else { return };
         let key = GangKey::Pod(info.key.clone());
         let plan = Plan {
@@ -296,6 +307,7 @@ impl Engine {
         out: &mut Vec<Command>,
     ) {
         let Some(key) = self.key_of(id) else { return };
+        self.cures = self.cures.and(Cures::POD_ADDED);
         let placement = |(pod, node): &(PodId, NodeId)| {
             Some(Placement::new(self.snapshot.cluster().info(*pod)?, self.snapshot.cluster().node_name(*node)))
         };

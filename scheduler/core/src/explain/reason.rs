@@ -1,8 +1,8 @@
 //! The closed list of reasons.
 
 use crate::plugins::{
-    Cures, node_affinity, node_declared_features, node_name, node_ports, node_resources_fit, node_unschedulable,
-    scheduling_gates, taint_toleration, volume_binding,
+    Cures, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports, node_resources_fit,
+    node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration, volume_binding,
 };
 use smol_str::SmolStr;
 use std::fmt;
@@ -31,6 +31,16 @@ pub enum Reason {
     TooManyPods,
     /// The node has too little left of a resource.
     Insufficient(SmolStr),
+    /// The place has too many matching pods already.
+    Spread,
+    /// The node is in no place of a spread constraint.
+    SpreadLabel,
+    /// No pod that a required term asks for is there.
+    PodAffinity,
+    /// A pod that an anti-term forbids is there.
+    PodAntiAffinity,
+    /// A pod that is there forbids this one.
+    ExistingAntiAffinity,
     /// The node does not declare a feature that the pod needs.
     DeclaredFeatures,
     /// The pod has unbound claims.
@@ -84,6 +94,8 @@ impl Reason {
             Self::NodeAffinity | Self::AffinityConflict | Self::NotNamed => node_affinity::NAME,
             Self::NodePorts => node_ports::NAME,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::NAME,
+            Self::Spread | Self::SpreadLabel => pod_topology_spread::NAME,
+            Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::NAME,
             Self::DeclaredFeatures => node_declared_features::NAME,
             Self::UnboundClaims => volume_binding::NAME,
             Self::NoNodes => "NoNodes",
@@ -106,6 +118,8 @@ impl Reason {
             Self::NodeAffinity | Self::AffinityConflict => node_affinity::CURED_BY,
             Self::NodePorts => node_ports::CURED_BY,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::CURED_BY,
+            Self::Spread | Self::SpreadLabel => pod_topology_spread::CURED_BY,
+            Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::CURED_BY,
             Self::DeclaredFeatures => node_declared_features::CURED_BY,
             Self::UnboundClaims => volume_binding::CURED_BY,
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
@@ -140,6 +154,11 @@ impl fmt::Display for Reason {
             Self::NodePorts => f.write_str(node_ports::REASON),
             Self::TooManyPods => f.write_str(node_resources_fit::TOO_MANY_PODS),
             Self::Insufficient(name) => f.write_str(&node_resources_fit::reason(name)),
+            Self::Spread => f.write_str(pod_topology_spread::REASON),
+            Self::SpreadLabel => f.write_str(pod_topology_spread::REASON_NO_LABEL),
+            Self::PodAffinity => f.write_str(inter_pod_affinity::REASON),
+            Self::PodAntiAffinity => f.write_str(inter_pod_affinity::REASON_ANTI),
+            Self::ExistingAntiAffinity => f.write_str(inter_pod_affinity::REASON_EXISTING),
             Self::DeclaredFeatures => f.write_str(node_declared_features::REASON),
             Self::UnboundClaims => f.write_str(volume_binding::REASON),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),

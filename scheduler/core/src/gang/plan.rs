@@ -4,7 +4,8 @@
 //! levels, best first, or all levels from narrow to wide; within a level the domains that can hold everyone, the one with the
 //! least left over first (best fit). The domain counters prove "nowhere" without looking at a node, `O(domains)`; for a gang
 //! of one shape they are exact, so the first candidate holds. Inside a domain the members fill parts as
-//! [`gang_packing`] says, and ranks follow the order of the tree. Mixed gangs: the scarcest shape first, then a bounded
+//! [`gang_packing`] says, and ranks follow the order of the tree. Where pods matter to each other (affinity, spread), members
+//! are searched a place one by one. Mixed gangs: the scarcest shape first, then a bounded
 //! search that tries every assignment ([`super::search`]); giving up is `SearchLimit`, never "nowhere".
 
 use super::search::{self, Found};
@@ -178,7 +179,7 @@ fn possible(txn: &mut Txn<'_>, groups: &[Group], domains: Vec<DomainId>) -> Vec<
 }
 
 /// Places all groups below one domain of a stage, or nothing: first by packing alone, the best fit first, then by searching
-/// the domains where that failed.
+/// the domains where that failed. Where pods matter to each other there is only the search.
 fn place_in_stage(
     txn: &mut Txn<'_>,
     groups: &[Group],
@@ -188,19 +189,25 @@ fn place_in_stage(
 ) -> Found {
     let mut candidates = BinaryHeap::from(possible(txn, groups, stage));
     let mut searched = Vec::new();
+    let related = search::are_related(txn, groups);
     while let Some(Reverse((_, domain))) = candidates.pop() {
         if !tried.insert(domain) {
             continue;
         }
         let order = scarcest_first(txn, groups, domain);
-        match pack_all(txn, &order, domain, steps) {
-            Found::Nowhere if order.len() > 1 => searched.push((order, domain)),
+        let packed = if related {
+            search::exhaust(txn, &order, domain, steps, true)
+        } else {
+            pack_all(txn, &order, domain, steps)
+        };
+        match packed {
+            Found::Nowhere if !related && order.len() > 1 => searched.push((order, domain)),
             Found::Nowhere => {}
             ended => return ended,
         }
     }
     for (order, domain) in searched {
-        match search::exhaust(txn, &order, domain, steps) {
+        match search::exhaust(txn, &order, domain, steps, false) {
             Found::Nowhere => {}
             ended => return ended,
         }
@@ -305,6 +312,16 @@ fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId])
         let seen = seen_of(txn, first.shape, DomainId::ROOT)?;
         return Some(Nowhere { fit: 0, domain: None, member: *first.members.first()?, seen, proven: true });
     };
+    let name = |txn: &Txn<'_>, fit| {
+        (ask.required.is_some() && fit > 0).then(|| txn.snapshot().cluster().tree().describe(domain))
+    };
+    if search::are_related(txn, groups) {
+        let order = scarcest_first(txn, groups, domain);
+        let (fit, member, seen) = search::until_stuck(txn, &order, domain)?;
+        let domain = name(txn, u64::from(fit));
+        txn.roll_back_to(start);
+        return Some(Nowhere { fit, domain, member, seen, proven: false });
+    }
     let (mut fit, mut missing) = (0, None);
     for group in scarcest_first(txn, groups, domain) {
         let placed = place_group(txn, &group, domain, group.need());
@@ -316,7 +333,7 @@ fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId])
     // A mixed gang whose greedy placement succeeds here failed elsewhere in the search; that cannot be explained by counts.
     let (shape, member) = missing?;
     let seen = seen_of(txn, shape, domain)?;
-    let name = (ask.required.is_some() && fit > 0).then(|| txn.snapshot().cluster().tree().describe(domain));
+    let name = name(txn, fit);
     txn.roll_back_to(start);
     Some(Nowhere { fit: u32::try_from(fit).unwrap_or(u32::MAX), domain: name, member, seen, proven: false })
 }

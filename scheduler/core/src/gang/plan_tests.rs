@@ -181,7 +181,7 @@ fn every_look_at_a_node_is_a_step_of_the_search() {
     };
     let groups = [group(&s, workers), group(&s, vec![driver])];
     let mut search = |mut steps: u32| {
-        let found = s.transact(|txn| End::RollBack(exhaust(txn, &groups, DomainId::ROOT, &mut steps)));
+        let found = s.transact(|txn| End::RollBack(exhaust(txn, &groups, DomainId::ROOT, &mut steps, false)));
         (found, steps)
     };
     // The workers look at n0, then at n0 and n1; the driver at n0, n1 and n2.

@@ -4,8 +4,14 @@
 //! swapping two of them one is tried. Only nodes that take a member of the shape before anyone is placed are looked at, for
 //! placing frees nothing. It ends with a place, the proof that there is none, or the limit: every look at a node is a step,
 //! so that the time of a search does not depend on how many nodes there are.
+//!
+//! Where pods matter to each other (affinity, spread) the order decides what each of them finds: members go back and forth
+//! over the nodes, and each asks for its relations as they are at that moment, `O(nodes · rules)`. The first way down is free;
+//! every further question is charged by the size of the cluster.
 
 use super::plan::Group;
+use crate::explain::{Reason, Seen};
+use crate::relations::View;
 use crate::shape::{ShapeCache, ShapeId, verdict};
 use crate::snapshot::{Cluster, NodeId, PodId, Txn};
 use flowforge_topology_core::DomainId;
@@ -27,7 +33,14 @@ struct Search<'t, 's> {
     members: Vec<(PodId, usize)>,
     /// Shape of each group, and the nodes that may take a member of it.
     groups: Vec<(ShapeId, Vec<NodeId>)>,
+    /// Pods matter to each other.
+    related: bool,
+    /// A member had to be moved: from now on questions about relations are steps.
+    turned: bool,
 }
+
+/// So many nodes in the cluster make a question about relations one step dearer.
+const NODES_PER_STEP: usize = 512;
 
 /// What came of looking for a member's next node.
 enum Next {
@@ -41,7 +54,46 @@ enum Next {
 
 /// Tries to place all groups below a domain; counts every look at a node as a step. `O(nodes of the domain · groups)`, and
 /// the steps.
-pub(super) fn exhaust(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, steps: &mut u32) -> Found {
+pub(super) fn exhaust(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, steps: &mut u32, related: bool) -> Found {
+    search(txn, groups, domain, related).run(steps)
+}
+
+/// Whether other pods may refuse any of the members a node.
+pub(super) fn are_related(txn: &Txn<'_>, groups: &[Group]) -> bool {
+    let cluster = txn.snapshot().cluster();
+    let refused = |pod: &PodId| cluster.info(*pod).is_some_and(|info| cluster.relations.may_refuse(info));
+    groups.iter().flat_map(|group| &group.members).any(refused)
+}
+
+/// Places related members one after the other until one finds no node: how many found one, that member, and what the nodes
+/// have against it.
+pub(super) fn until_stuck(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Option<(u32, PodId, Seen)> {
+    let mut search = search(txn, groups, domain, true);
+    for at in 0..search.members.len() {
+        let (pod, group) = search.members[at];
+        match search.next_related(at, 0) {
+            Some(node) => search.txn.place(pod, search.groups[group].1[node]),
+            None => return Some((u32::try_from(at).unwrap_or(u32::MAX), pod, seen(search.txn, pod, domain))),
+        }
+    }
+    None
+}
+
+fn seen(txn: &mut Txn<'_>, pod: PodId, domain: DomainId) -> Seen {
+    let considered = txn.consider(pod);
+    let cluster = txn.snapshot().cluster();
+    let mut seen = Seen { total: cluster.node_count(), ..Seen::default() };
+    let spec = cluster.pod(pod).and_then(|p| p.shape).and_then(|shape| txn.snapshot().shape(shape)).map(|s| &s.spec);
+    for node in &considered {
+        if node.is_feasible() {
+            seen.add(Reason::OutsideDomain(cluster.tree().describe(domain)), 1);
+        }
+        spec.into_iter().flat_map(|spec| node.reasons(spec)).for_each(|reason| seen.add(reason, 1));
+    }
+    seen
+}
+
+fn search<'t, 's>(txn: &'t mut Txn<'s>, groups: &[Group], domain: DomainId, related: bool) -> Search<'t, 's> {
     let members = (0..).zip(groups).flat_map(|(at, g)| g.members.iter().map(move |m| (*m, at))).collect();
     let mut candidates = Vec::with_capacity(groups.len());
     for group in groups {
@@ -51,7 +103,7 @@ pub(super) fn exhaust(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, ste
         }
         candidates.push((group.shape, nodes));
     }
-    Search { txn, members, groups: candidates }.run(steps)
+    Search { txn, members, groups: candidates, related, turned: false }
 }
 
 /// The nodes below a domain that take a member now.
@@ -82,6 +134,7 @@ impl Search<'_, '_> {
                     from = self.first_node(member + 1, node);
                 }
                 Next::End => {
+                    self.turned = true;
                     let (Some(node), Some(mark)) = (at.pop(), marks.pop()) else { return Found::Nowhere };
                     self.txn.roll_back_to(mark);
                     from = node + 1;
@@ -98,10 +151,17 @@ impl Search<'_, '_> {
     /// Where the search for a member begins: at its predecessor's node when both are of one group.
     fn first_node(&self, member: usize, before: usize) -> usize {
         let same = self.members.get(member).is_some_and(|m| m.1 == self.members[member - 1].1);
-        if same { before } else { 0 }
+        if same && !self.related { before } else { 0 }
     }
 
-    fn next_node(&self, member: usize, from: usize, steps: &mut u32) -> Next {
+    fn next_node(&mut self, member: usize, from: usize, steps: &mut u32) -> Next {
+        if self.related {
+            let nodes = self.txn.snapshot().cluster().node_count();
+            let price = if self.turned { 1 + nodes / NODES_PER_STEP } else { 0 };
+            let Some(rest) = steps.checked_sub(u32::try_from(price).unwrap_or(u32::MAX)) else { return Next::Limit };
+            *steps = rest;
+            return self.next_related(member, from).map_or(Next::End, Next::Node);
+        }
         let snapshot = self.txn.snapshot();
         let (shape, nodes) = &self.groups[self.members[member].1];
         let Some(shape) = snapshot.shape(*shape) else { return Next::End };
@@ -113,5 +173,20 @@ impl Search<'_, '_> {
             }
         }
         Next::End
+    }
+
+    fn next_related(&mut self, member: usize, from: usize) -> Option<usize> {
+        let Self { txn, members, groups, .. } = self;
+        let (pod, group) = members[member];
+        let (shape, nodes) = &groups[group];
+        let relation = txn.relate(pod);
+        let (cache, _, cluster) = txn.view(*shape)?;
+        let inclusion = |node| cache.node(node).inclusion;
+        let view = relation.as_ref().map(|r| View::new(r, &cluster.relations, &cluster.nodes, inclusion));
+        let takes = |at: &usize| {
+            let node = nodes[*at].dense();
+            cache.node(node).verdict.is_feasible() && view.as_ref().is_none_or(|view| view.refuse(node).is_none())
+        };
+        (from..nodes.len()).find(takes)
     }
 }

@@ -4,12 +4,15 @@
 //! ```text
 //!   slow facts (labels, taints, unschedulable): once per (shape, class)   node_unschedulable, taint_toleration, node_affinity
 //!   fast facts (ports, free lanes): per changed node                      node_ports, node_resources_fit
+//!   other pods (counts per place): for pods that are related to any       pod_topology_spread, inter_pod_affinity
 //!   after all of them, for the few pods that need features                node_declared_features
-//!   scores: raw values per node, normalised over the feasible set         taint 3, affinity 2, least allocated 1, balanced 1
+//!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread and pod affinity 2 each,
+//!                                                                         least allocated 1, balanced 1
 //! ```
 //! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
 
 pub mod gang_packing;
+pub mod inter_pod_affinity;
 pub mod node_affinity;
 pub mod node_declared_features;
 pub mod node_name;
@@ -17,18 +20,21 @@ pub mod node_ports;
 pub mod node_resources_balanced_allocation;
 pub mod node_resources_fit;
 pub mod node_unschedulable;
+pub mod pod_topology_spread;
 pub mod scheduling_gates;
 pub mod taint_toleration;
 pub mod volume_binding;
 
 /// Filters in profile order, by kube-scheduler's names.
-pub const FILTERS: [&str; 7] = [
+pub const FILTERS: [&str; 9] = [
     node_name::NAME,
     node_unschedulable::NAME,
     taint_toleration::NAME,
     node_affinity::NAME,
     node_ports::NAME,
     node_resources_fit::NAME,
+    pod_topology_spread::NAME,
+    inter_pod_affinity::NAME,
     node_declared_features::NAME,
 ];
 
@@ -58,6 +64,12 @@ impl Cures {
     pub const GANG_CHANGED: Self = Self(1 << 6);
     /// A node declares other features.
     pub const NODE_FEATURES: Self = Self(1 << 7);
+    /// A node went away.
+    pub const NODE_GONE: Self = Self(1 << 8);
+    /// A pod came to a node.
+    pub const POD_ADDED: Self = Self(1 << 9);
+    /// The labels of a pod on a node, or of a namespace, changed.
+    pub const PEER_LABELS: Self = Self(1 << 10);
     /// A node event of any kind.
     pub const NODE: Self = Self(
         Self::NODE_ADDED.0
@@ -94,7 +106,10 @@ impl Cures {
             (Self::NODE_TAINTS, "a node is uncordoned or loses a taint"),
             (Self::NODE_ALLOCATABLE, "a node gets more allocatable"),
             (Self::NODE_FEATURES, "a node declares more features"),
+            (Self::NODE_GONE, "a node goes away"),
             (Self::POD_GONE, "a pod on a node ends or is deleted"),
+            (Self::POD_ADDED, "a pod comes to a node"),
+            (Self::PEER_LABELS, "the labels of a pod on a node or of a namespace change"),
             (Self::POD_CHANGED, "the pod itself changes"),
             (Self::GANG_CHANGED, "the gang or its members change"),
         ];

@@ -108,6 +108,8 @@ pub struct Queue {
     parked: BTreeSet<(Millis, Entity)>,
     by_shape: BTreeMap<ShapeId, BTreeSet<Turn>>,
     parked_gangs: BTreeSet<GangId>,
+    /// Parked pods that no other pod's answer holds for.
+    alone: BTreeSet<PodId>,
     counts: Counts,
     by_plugin: BTreeMap<&'static str, usize>,
 }
@@ -124,6 +126,7 @@ impl Queue {
             parked: BTreeSet::new(),
             by_shape: BTreeMap::new(),
             parked_gangs: BTreeSet::new(),
+            alone: BTreeSet::new(),
             counts: Counts::default(),
             by_plugin: BTreeMap::new(),
         }
@@ -169,8 +172,8 @@ impl Queue {
         Some(entity)
     }
 
-    /// An entity in hand was refused: it waits for what can cure that. `shape`: pods of one shape are cured together. A
-    /// refusal that is not `proven` counts as a failure, whose backoff a patient activation waits for.
+    /// An entity in hand was refused: it waits for what can cure that. `shape`: pods of one shape are cured together; a pod
+    /// without one is tried anew after each event that may cure it. A refusal that is not `proven` counts as a failure, whose backoff a patient activation waits for.
     pub fn park(&mut self, entity: Entity, shape: Option<ShapeId>, refusal: Arc<Refusal>, proven: bool, now: Millis) {
         let Some(mut entry) = self.take(entity) else { return };
         if !proven {
@@ -238,6 +241,13 @@ impl Queue {
             Entity::Pod(_) => None,
         });
         self.parked_gangs.iter().copied().chain(backing_off).filter(curable).collect()
+    }
+
+    /// Parked pods that wait on their own and that one of the events can cure.
+    #[must_use]
+    pub fn parked_alone(&self, events: Cures) -> Vec<PodId> {
+        let curable = |id: &&PodId| self.entries.get(&Entity::Pod(**id)).is_some_and(|e| e.cures.meets(events));
+        self.alone.iter().filter(curable).copied().collect()
     }
 
     /// The first parked pods of a shape may be tried again. Returns whether more of it are parked.
@@ -347,7 +357,9 @@ impl Queue {
             (Entity::Pod(_), Some(shape)) => {
                 self.by_shape.entry(shape).or_default().insert((Reverse(entry.priority), entry.since_ms, entity));
             }
-            (Entity::Pod(_), None) => {}
+            (Entity::Pod(id), None) => {
+                self.alone.insert(id);
+            }
         }
         for plugin in entry.refusal.iter().flat_map(|r| r.plugins()) {
             *self.by_plugin.entry(plugin).or_default() += entry.pods;
@@ -355,9 +367,10 @@ impl Queue {
     }
 
     fn unlist(&mut self, entity: Entity, entry: &Entry) {
-        if let Entity::Gang(id) = entity {
-            self.parked_gangs.remove(&id);
-        }
+        match entity {
+            Entity::Gang(id) => self.parked_gangs.remove(&id),
+            Entity::Pod(id) => self.alone.remove(&id),
+        };
         if let Some(shape) = entry.shape
             && let Some(entities) = self.by_shape.get_mut(&shape)
         {

@@ -10,6 +10,7 @@ use crate::plugins::{
     node_affinity, node_declared_features, node_ports, node_resources_balanced_allocation, node_resources_fit,
     node_unschedulable, normalize, taint_toleration,
 };
+use crate::relations::Inclusion;
 use crate::snapshot::{Cluster, Id, NodeId, NodeRecord};
 use flowforge_topology_core::DomainId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,17 +35,20 @@ pub struct NodeEval {
     pub raw: RawScore,
     /// How many pods of the shape fit; kept only with counters.
     pub slots: u32,
+    /// Whether the node counts for the spread of the shape's pods.
+    pub(crate) inclusion: Inclusion,
 }
 
 impl Default for NodeEval {
     fn default() -> Self {
-        Self { verdict: Verdict::ABSENT, raw: RawScore::default(), slots: 0 }
+        Self { verdict: Verdict::ABSENT, raw: RawScore::default(), slots: 0, inclusion: Inclusion::default() }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct SlowFacts {
     verdict: Verdict,
+    inclusion: Inclusion,
     taints: u32,
     affinity: i64,
 }
@@ -134,17 +138,18 @@ impl ShapeCache {
 
     fn evaluate(&mut self, id: NodeId, node: &NodeRecord, spec: &ShapeSpec, cluster: &Cluster) -> NodeEval {
         let slow = self.slow(node, spec);
+        let inclusion = slow.inclusion;
         if !slow.verdict.is_feasible() {
-            return NodeEval { verdict: slow.verdict, ..NodeEval::default() };
+            return NodeEval { verdict: slow.verdict, inclusion, ..NodeEval::default() };
         }
         let verdict = fast(id, node, spec, cluster);
         if !verdict.is_feasible() {
-            return NodeEval { verdict, ..NodeEval::default() };
+            return NodeEval { verdict, inclusion, ..NodeEval::default() };
         }
         let raw =
             RawScore { taints: slow.taints, affinity: slow.affinity, resources: resource_score(id, spec, cluster) };
         let slots = if self.counters.is_some() { copies(id, spec, cluster) } else { 0 };
-        NodeEval { verdict, raw, slots }
+        NodeEval { verdict, raw, slots, inclusion }
     }
 
     fn slow(&mut self, node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
@@ -240,7 +245,7 @@ fn affinity_score(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> Option
 }
 
 /// Weighted sum of the normalised scores.
-fn total(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> i64 {
+pub(crate) fn total(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> i64 {
     taint_score(raw, extremes) + affinity_score(raw, extremes, spec).unwrap_or(0) + raw.resources
 }
 
@@ -265,17 +270,22 @@ pub(crate) fn scores(
 /// The filters on slow facts, in profile order.
 fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
     let info = &node.info;
+    let inclusion = Inclusion {
+        taints: taint_toleration::fits(&spec.tolerations, &info.taints),
+        affinity: node_affinity::fits(&spec.node_selector, spec.required.as_deref(), &info.name, &info.labels),
+    };
     let verdict = if !node_unschedulable::fits(&spec.tolerations, info.unschedulable) {
         Verdict::UNSCHEDULABLE
-    } else if !taint_toleration::fits(&spec.tolerations, &info.taints) {
+    } else if !inclusion.taints {
         Verdict::TAINT
-    } else if !node_affinity::fits(&spec.node_selector, spec.required.as_deref(), &info.name, &info.labels) {
+    } else if !inclusion.affinity {
         Verdict::AFFINITY
     } else {
         Verdict::FEASIBLE
     };
     SlowFacts {
         verdict,
+        inclusion,
         taints: taint_toleration::score(&spec.tolerations, &info.taints),
         affinity: node_affinity::score(&spec.preferred, &info.name, &info.labels),
     }
@@ -330,16 +340,14 @@ pub(crate) fn verdict(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> Verdic
 
 /// Everything about one node, evaluated from scratch.
 pub(crate) fn evaluation(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> NodeEval {
-    let verdict = verdict(id, spec, cluster);
+    let Some(node) = cluster.node(id).filter(|node| !node.placeholder) else { return NodeEval::default() };
+    let SlowFacts { verdict, inclusion, taints, affinity } = slow(node, spec);
+    let verdict = if verdict.is_feasible() { fast(id, node, spec, cluster) } else { verdict };
     if !verdict.is_feasible() {
-        return NodeEval { verdict, ..NodeEval::default() };
+        return NodeEval { verdict, inclusion, ..NodeEval::default() };
     }
-    let (taints, affinity) = cluster.node(id).map_or((0, 0), |node| {
-        let facts = slow(node, spec);
-        (facts.taints, facts.affinity)
-    });
     let raw = RawScore { taints, affinity, resources: resource_score(id, spec, cluster) };
-    NodeEval { verdict, raw, slots: copies(id, spec, cluster) }
+    NodeEval { verdict, raw, slots: copies(id, spec, cluster), inclusion }
 }
 
 /// The best of a few nodes, evaluated from scratch.

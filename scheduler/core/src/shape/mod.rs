@@ -8,7 +8,7 @@ mod counters;
 mod spec;
 mod verdict;
 
-pub(crate) use cache::{Extremes, best_of, evaluation, scores, verdict};
+pub(crate) use cache::{Extremes, best_of, evaluation, scores, total, verdict};
 pub use cache::{NodeEval, RawScore, ShapeCache};
 pub use spec::ShapeSpec;
 pub use verdict::Verdict;

@@ -11,6 +11,7 @@ use super::pod::{Place, PodId, PodRecord};
 use super::slab::Slab;
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::Cures;
+use crate::relations::{Peer, Relations};
 use flowforge_topology_core::{DomainId, Levels, NodeHardware, Tree};
 use hashbrown::HashMap;
 use smol_str::SmolStr;
@@ -29,6 +30,7 @@ pub struct Cluster {
     pub(crate) footprints: Footprints,
     pub(crate) classes: Classes,
     pub(crate) changes: Changes,
+    pub(crate) relations: Relations,
     pub(crate) tree: Tree,
     /// Changes when a node enters, leaves or moves in the tree.
     pub(crate) tree_epoch: u64,
@@ -49,6 +51,7 @@ impl Cluster {
             footprints: Footprints::default(),
             classes: Classes::default(),
             changes: Changes::default(),
+            relations: Relations::default(),
             tree: Tree::new(levels),
             tree_epoch: 0,
             device_resources,
@@ -204,6 +207,7 @@ impl Cluster {
         let left = node.class.replace(class);
         let same_devices = node.devices.len() == tables.len()
             && node.devices.iter().zip(&tables).all(|(a, b)| (&a.resource, &a.hardware) == (&b.resource, &b.hardware));
+        self.relations.columns.set_node(id.dense(), Some(&info.labels));
         node.info = info;
         node.placeholder = false;
         if let Some(left) = left {
@@ -293,6 +297,7 @@ impl Cluster {
             node.placeholder = true;
             node.class = None;
         }
+        self.relations.columns.set_node(id.dense(), None);
         self.replace_devices(id, Vec::new());
         self.touch(id);
         if empty {
@@ -315,6 +320,7 @@ impl Cluster {
                 self.classes.leave(class);
             }
         }
+        self.relations.columns.set_node(id.dense(), None);
         self.touch(id);
         self.nodes.remove(id);
     }
@@ -339,8 +345,9 @@ impl Cluster {
     }
 
     /// Stores a pod that is on no node yet.
-    pub(crate) fn insert_pod(&mut self, key: PodKey, footprint: Footprint) -> PodId {
+    pub(crate) fn insert_pod(&mut self, key: PodKey, footprint: Footprint, peer: Peer) -> PodId {
         let footprint = self.footprints.intern(footprint);
+        let peer = self.relations.counts.enter(peer);
         let uid = key.uid.clone();
         let id = self.pods.insert(PodRecord {
             key,
@@ -349,6 +356,7 @@ impl Cluster {
             place: Place::Pending,
             vacant: false,
             footprint,
+            peer,
             slot: 0,
             takes: Vec::new(),
         });
@@ -364,6 +372,7 @@ impl Cluster {
             self.pod_uids.remove(&pod.key.uid);
         }
         self.footprints.release(pod.footprint);
+        self.relations.counts.leave(pod.peer);
         Some(pod)
     }
 
@@ -419,6 +428,7 @@ impl Cluster {
 
     fn put_on(&mut self, id: PodId, node: NodeId) {
         self.account(id, node, 1);
+        self.meet(id, node, true);
         self.take_devices(id, node);
         let (Some(pod), Some(record)) = (self.pods.get_mut(id), self.nodes.get_mut(node)) else { return };
         pod.slot = record.pods.len();
@@ -431,6 +441,7 @@ impl Cluster {
 
     fn take_off(&mut self, id: PodId, node: NodeId) {
         self.account(id, node, -1);
+        self.meet(id, node, false);
         let (Some(pod), Some(record)) = (self.pods.get_mut(id), self.nodes.get_mut(node)) else { return };
         for (table, take) in record.devices.iter_mut().zip(&pod.takes) {
             table.give_back(take);
@@ -467,7 +478,7 @@ impl Cluster {
         self.drop_node(id);
     }
 
-    fn touch(&mut self, id: NodeId) {
+    pub(super) fn touch(&mut self, id: NodeId) {
         let generation = self.changes.seq();
         self.changes.note(id.dense(), self.nodes.bound());
         if let Some(node) = self.nodes.get_mut(id) {

@@ -15,6 +15,7 @@ mod footprint;
 mod lanes;
 mod node;
 mod pod;
+mod related;
 mod slab;
 #[cfg(test)]
 mod tests;
@@ -29,8 +30,10 @@ pub use slab::{Id, Slab};
 pub use txn::{End, Mark, Txn};
 
 use crate::config::Config;
+use crate::labels::Labels;
 use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::Cures;
+use crate::relations::{Peer, Relation, SelectorInfo, SelectorKind};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
 use flowforge_topology_core::Levels;
 use smol_str::SmolStr;
@@ -112,18 +115,21 @@ impl Snapshot {
             return None;
         }
         let fresh = known.is_none();
-        let id = known.unwrap_or_else(|| self.cluster.insert_pod(info.key.clone(), Footprint::of(&info)));
+        let id =
+            known.unwrap_or_else(|| self.cluster.insert_pod(info.key.clone(), Footprint::of(&info), Peer::of(&info)));
         let before = self.cluster.pod(id).map(|p| p.place)?;
         let mut cures = Cures::NONE;
         if !fresh && self.cluster.set_footprint(id, Footprint::of(&info)) && before.node().is_some() {
             cures = Cures::POD_GONE;
         }
+        if !fresh && self.cluster.set_peer(id, Peer::of(&info)) && before.node().is_some() {
+            cures = cures.and(Cures::PEER_LABELS);
+        }
         let after = self.place_after(before, &info);
         if after != before {
             self.cluster.set_place(id, after);
-            if before.node().is_some() {
-                cures = Cures::POD_GONE;
-            }
+            let came = if before.node().is_some() { Cures::POD_GONE } else { Cures::NONE };
+            cures = cures.and(came).and(if after.node().is_some() { Cures::POD_ADDED } else { Cures::NONE });
         }
         if info.phase.is_terminal() && !concern {
             self.delete_pod(id);
@@ -169,6 +175,38 @@ impl Snapshot {
             self.cluster.project_again();
         }
         id
+    }
+
+    /// The rules that other pods give a pod of ours; None where it is related to nobody. See [`crate::relations`] for the cost.
+    pub(crate) fn relate(&mut self, id: PodId) -> Option<Relation> {
+        self.cluster.relate(id)
+    }
+
+    /// A namespace has these labels; None: it is gone. Returns what that can cure.
+    pub fn set_namespace(&mut self, name: &SmolStr, labels: Option<Labels>) -> Cures {
+        if self.cluster.set_namespace(name, labels) { Cures::PEER_LABELS } else { Cures::NONE }
+    }
+
+    /// A list of all namespaces came: what it does not name is gone.
+    pub fn retain_namespaces(&mut self, listed: &BTreeSet<SmolStr>) {
+        for name in self.cluster.namespaces_absent_from(listed) {
+            self.cluster.set_namespace(&name, None);
+        }
+    }
+
+    /// A Service or controller was added or changed.
+    pub fn set_selector(&mut self, info: SelectorInfo) {
+        self.cluster.set_selector(info);
+    }
+
+    /// A Service or controller went away.
+    pub fn remove_selector(&mut self, kind: SelectorKind, namespace: &SmolStr, name: &SmolStr) {
+        self.cluster.remove_selector(kind, namespace, name);
+    }
+
+    /// A list of Services or controllers came: what it does not name is gone.
+    pub fn retain_selectors(&mut self, kind: SelectorKind, listed: &BTreeSet<(SmolStr, SmolStr)>) {
+        self.cluster.retain_selectors(kind, listed);
     }
 
     /// A pod object is gone: what it held is free.
@@ -255,6 +293,7 @@ impl Snapshot {
 
     /// Drops what the budget does not allow for; label keys of ended shapes leave the projection.
     pub fn trim(&mut self) {
+        self.cluster.relations.trim();
         for shape in self.shapes.trim() {
             self.cluster.classes.unreference(shape.label_keys());
         }

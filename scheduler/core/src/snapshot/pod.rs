@@ -20,6 +20,7 @@ use super::footprint::FootprintId;
 use super::node::NodeId;
 use super::slab::Id;
 use crate::model::{PodInfo, PodKey};
+use crate::relations::PeerId;
 use crate::shape::ShapeId;
 use flowforge_topology_core::DeviceTake;
 
@@ -64,6 +65,8 @@ pub struct PodRecord {
     /// The object is gone, but its resources stay reserved for a replacement.
     pub vacant: bool,
     pub(crate) footprint: FootprintId,
+    /// What other pods see of it.
+    pub(crate) peer: PeerId,
     /// Position in the node's list of pods.
     pub(crate) slot: usize,
     /// Devices taken, by device table of the node.

@@ -10,6 +10,8 @@
 use super::Snapshot;
 use super::node::NodeId;
 use super::pod::{Place, PodId};
+use crate::related::{self, Considered};
+use crate::relations::Relation;
 use crate::shape::{Shape, ShapeCache, ShapeId};
 
 /// How a transaction ends.
@@ -84,6 +86,21 @@ impl Txn<'_> {
                 self.snapshot.cluster.set_place(pod, Place::Pending);
             }
         }
+    }
+
+    /// Every node as it looks to a pod that other pods matter to.
+    pub(crate) fn consider(&mut self, pod: PodId) -> Vec<Considered> {
+        let known = self.snapshot.cluster.pod(pod).and_then(|p| p.shape);
+        let Some((shape, spec)) = known.and_then(|id| Some((id, self.snapshot.shape(id)?.spec.clone()))) else {
+            return Vec::new();
+        };
+        let relation = self.snapshot.relate(pod);
+        related::consider(self.snapshot, shape, &spec, relation.as_ref()).0
+    }
+
+    /// The rules that other pods give a pod, those of the transaction included.
+    pub(crate) fn relate(&mut self, pod: PodId) -> Option<Relation> {
+        self.snapshot.relate(pod)
     }
 
     /// The cache of a shape as of now, with domain counters, and the cluster.

@@ -5,6 +5,7 @@
 
 mod affinity;
 mod node;
+mod peers;
 mod pod;
 mod resources;
 
@@ -36,7 +37,10 @@ pub(crate) fn case(seed: u64) -> Value {
         placed.push(pod::placed(&random.fork("stray"), "stray", "no-such-node"));
     }
     let namespaces: Vec<Value> = NAMESPACES.iter().map(|name| namespace(name)).collect();
-    json!({"pod": pod::incoming(&random.fork("incoming"), &names), "nodes": all, "pods": placed, "namespaces": namespaces})
+    let pod = pod::incoming(&random.fork("incoming"), &names);
+    let mut case = json!({"pod": pod, "nodes": all, "pods": placed, "namespaces": namespaces});
+    peers::owners(&mut random.fork("owners"), &mut case);
+    case
 }
 
 fn namespace(name: &str) -> Value {

@@ -1,6 +1,6 @@
 //! Pods: containers, init containers, sidecars, overhead, pod-level resources, host ports, resizes under way.
 
-use super::{NAMESPACES, affinity, node, resources};
+use super::{NAMESPACES, affinity, node, peers, resources};
 use crate::random::Random;
 use serde_json::{Map, Value, json};
 
@@ -20,6 +20,11 @@ pub(super) fn incoming(random: &Random, nodes: &[String]) -> Value {
         spec["affinity"] = json!({"nodeAffinity": node_affinity});
     }
     features(&mut random.fork("features"), &mut pod["spec"]);
+    peers::affinity(&mut random.fork("peers"), &mut pod["spec"], 15);
+    let spread = peers::spread(&mut random.fork("spread"));
+    if !spread.is_empty() {
+        pod["spec"]["topologySpreadConstraints"] = json!(spread);
+    }
     pod
 }
 
@@ -61,6 +66,7 @@ pub(super) fn placed(random: &Random, name: &str, node: &str) -> Value {
     if state.percent(10) {
         resize(&mut state, &mut pod);
     }
+    peers::affinity(&mut random.fork("peers"), &mut pod["spec"], 4);
     pod
 }
 

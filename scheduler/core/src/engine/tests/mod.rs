@@ -1,6 +1,7 @@
 //! The engine from events to commands, against a script that answers every command as a server without faults would.
 
 mod properties;
+mod related;
 mod retries;
 mod stories;
 

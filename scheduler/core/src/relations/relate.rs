@@ -1,0 +1,213 @@
+//! What the relations of one pod come to: its rules, by id. Made when the pod asks, and used at once.
+
+use super::Relations;
+use super::columns::KeyId;
+use super::counts::{Effect, HeldId, PeerId, Selection, SelectionId};
+use super::terms::{PodAffinityTerm, Scope, SpreadConstraint};
+use crate::labels::Labels;
+use crate::model::PodInfo;
+use crate::plugins::pod_topology_spread;
+use crate::snapshot::{NodeRecord, PodRecord, Slab};
+use flowforge_topology_core::HOSTNAME;
+use smol_str::SmolStr;
+
+/// A spread constraint, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Spread {
+    pub(super) key: KeyId,
+    pub(super) by_host: bool,
+    pub(super) max_skew: u32,
+    pub(super) min_domains: u32,
+    pub(super) honor_affinity: bool,
+    pub(super) honor_taints: bool,
+    /// None: an empty selector, which counts nobody.
+    pub(super) selection: Option<SelectionId>,
+    pub(super) matches_itself: bool,
+}
+
+/// Required affinity, resolved: one selection of the pods that match all terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Affinity {
+    pub(super) selection: SelectionId,
+    pub(super) keys: Vec<KeyId>,
+    pub(super) matches_itself: bool,
+}
+
+/// Whose pods are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Selected(SelectionId),
+    Holders(HeldId),
+}
+
+/// The rules of one pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Relation {
+    pub(super) hard: Vec<Spread>,
+    pub(super) soft: Vec<Spread>,
+    /// Whether a node must have the keys of all soft constraints to be scored by them.
+    pub(super) all_keys: bool,
+    pub(super) affinity: Option<Affinity>,
+    /// Places of these must be empty, by the pod's own anti-terms.
+    pub(super) anti: Vec<(SelectionId, KeyId)>,
+    /// The same, by the anti-terms of pods that are there.
+    pub(super) against: Vec<(HeldId, KeyId)>,
+    /// What pods in the same place add to the score.
+    pub(super) scored: Vec<(Source, KeyId, i64)>,
+}
+
+impl Relation {
+    /// Whether it can refuse a node.
+    pub(crate) fn refuses(&self) -> bool {
+        !self.hard.is_empty() || self.affinity.is_some() || !self.anti.is_empty() || !self.against.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.refuses() && self.soft.is_empty() && self.scored.is_empty()
+    }
+}
+
+/// Resolves rules against what is known of the cluster.
+struct Resolver<'a> {
+    relations: &'a mut Relations,
+    nodes: &'a Slab<NodeRecord>,
+    pods: &'a Slab<PodRecord>,
+    pod: &'a PodInfo,
+}
+
+impl Relations {
+    /// The rules of a pod; None where it is related to nobody. `O(its rules + terms of pods that are there)`; a selection or
+    /// key that nobody asked for lately costs `O(pods)` or `O(nodes)`.
+    pub(crate) fn relate(
+        &mut self,
+        pod: &PodInfo,
+        nodes: &Slab<NodeRecord>,
+        pods: &Slab<PodRecord>,
+    ) -> Option<Relation> {
+        self.asked += 1;
+        let mut resolver = Resolver { relations: self, nodes, pods, pod };
+        let mut relation = resolver.spread();
+        resolver.affinity(&mut relation);
+        resolver.held(&mut relation);
+        (!relation.is_empty()).then_some(relation)
+    }
+}
+
+impl Relations {
+    /// Whether other pods may refuse a pod a node: by its own rules, or by anti-terms of pods that are there. `O(such terms)`.
+    pub(crate) fn may_refuse(&self, pod: &PodInfo) -> bool {
+        let PodInfo { key, labels, affinity, spread, .. } = pod;
+        !affinity.required.is_empty()
+            || !affinity.required_anti.is_empty()
+            || spread.iter().any(|constraint| constraint.hard)
+            || self.counts.held().any(|(_, held)| {
+                held.effect == Effect::Forbid && held.term.scope.is_met_by(&key.namespace, labels, &self.namespaces)
+            })
+    }
+}
+
+impl Resolver<'_> {
+    fn spread(&mut self) -> Relation {
+        let own = &self.pod.spread;
+        let all: Vec<SpreadConstraint> = if own.is_empty() {
+            let PodInfo { key, labels, owner, .. } = self.pod;
+            let selector = self.relations.owners.selector(&key.namespace, labels, owner.as_ref());
+            selector.map(|selector| pod_topology_spread::system_defaults(&selector).to_vec()).unwrap_or_default()
+        } else {
+            own.clone()
+        };
+        let mut relation = Relation { all_keys: !own.is_empty(), ..Relation::default() };
+        for constraint in all {
+            let hard = constraint.hard;
+            let resolved = self.constraint(constraint);
+            if hard { relation.hard.push(resolved) } else { relation.soft.push(resolved) }
+        }
+        relation
+    }
+
+    fn constraint(&mut self, constraint: SpreadConstraint) -> Spread {
+        let matches_itself = constraint.selector.as_ref().is_some_and(|s| s.matches(&self.pod.labels));
+        let counted = constraint.selector.as_ref().is_some_and(|selector| !selector.is_empty());
+        let scope = Scope {
+            namespaces: [self.pod.key.namespace.clone()].into(),
+            namespace_selector: None,
+            selector: constraint.selector,
+        };
+        Spread {
+            key: self.key(&constraint.topology_key),
+            by_host: constraint.topology_key == HOSTNAME,
+            max_skew: constraint.max_skew,
+            min_domains: constraint.min_domains,
+            honor_affinity: constraint.honor_affinity,
+            honor_taints: constraint.honor_taints,
+            selection: counted.then(|| self.select(vec![scope], false)),
+            matches_itself,
+        }
+    }
+
+    fn affinity(&mut self, relation: &mut Relation) {
+        let own = &self.pod.affinity;
+        if !own.required.is_empty() {
+            let takes = |term: &PodAffinityTerm| {
+                term.scope.takes(&self.pod.key.namespace, &self.pod.labels, &self.relations.namespaces)
+            };
+            let matches_itself = own.required.iter().all(takes);
+            relation.affinity = Some(Affinity {
+                matches_itself,
+                selection: self.select(own.required.iter().map(|term| term.scope.clone()).collect(), true),
+                keys: own.required.iter().map(|term| self.key(&term.topology_key)).collect(),
+            });
+        }
+        for term in &own.required_anti {
+            let rule = self.term(term);
+            relation.anti.push(rule);
+        }
+        let malus = own.preferred_anti.iter().map(|(weight, term)| (-i64::from(*weight), term));
+        let bonus = own.preferred.iter().map(|(weight, term)| (i64::from(*weight), term));
+        for (weight, term) in bonus.chain(malus) {
+            let (selection, key) = self.term(term);
+            relation.scored.push((Source::Selected(selection), key, weight));
+        }
+    }
+
+    /// Terms of pods that are there and that are about this pod.
+    fn held(&mut self, relation: &mut Relation) {
+        let PodInfo { key, labels, .. } = self.pod;
+        let namespaces = &self.relations.namespaces;
+        let about = self
+            .relations
+            .counts
+            .held()
+            .filter(|(_, held)| held.term.scope.is_met_by(&key.namespace, labels, namespaces));
+        let about: Vec<(HeldId, SmolStr, Effect)> =
+            about.map(|(id, held)| (id, held.term.topology_key.clone(), held.effect)).collect();
+        for (id, key, effect) in about {
+            let key = self.key(&key);
+            match effect {
+                Effect::Forbid => relation.against.push((id, key)),
+                Effect::Score(weight) => relation.scored.push((Source::Holders(id), key, weight)),
+            }
+        }
+    }
+
+    fn term(&mut self, term: &PodAffinityTerm) -> (SelectionId, KeyId) {
+        (self.select(vec![term.scope.clone()], true), self.key(&term.topology_key))
+    }
+
+    fn select(&mut self, scopes: Vec<Scope>, deleting: bool) -> SelectionId {
+        let Relations { counts, namespaces, asked, .. } = &mut *self.relations;
+        counts.select(Selection { scopes, deleting }, *asked, namespaces, placed(self.pods))
+    }
+
+    fn key(&mut self, key: &SmolStr) -> KeyId {
+        let known = self.nodes.iter().filter(|(_, node)| !node.placeholder);
+        let labels: Box<dyn Iterator<Item = (u32, &Labels)>> =
+            Box::new(known.map(|(id, node)| (id.dense(), &node.info.labels)));
+        self.relations.columns.key(key, self.relations.asked, labels)
+    }
+}
+
+/// Every pod that stands on a node.
+pub(crate) fn placed(pods: &Slab<PodRecord>) -> impl Iterator<Item = (PeerId, u32)> + '_ {
+    pods.iter().filter_map(|(_, pod)| Some((pod.peer, pod.place.node()?.dense())))
+}
