@@ -99,6 +99,8 @@ pub struct PodInfo {
     pub affinity: PodAffinity,
     /// Topology spread constraints.
     pub spread: Vec<SpreadConstraint>,
+    /// Images of all containers and of image volumes, as nodes would list them; an image that is used twice counts twice.
+    pub images: Vec<SmolStr>,
     /// Tolerations.
     pub tolerations: Vec<Toleration>,
     /// Features that a node must declare.
@@ -249,6 +251,8 @@ pub struct NodeInfo {
     pub unschedulable: bool,
     /// Allocatable.
     pub allocatable: Resources,
+    /// Images that it has, each under every name, and their sizes in bytes.
+    pub images: Vec<(SmolStr, i64)>,
     /// Features that its kubelet declares.
     pub declared_features: BTreeSet<SmolStr>,
 }

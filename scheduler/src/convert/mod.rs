@@ -14,6 +14,7 @@ use flowforge_scheduler_core::model::{
     GangInfo, GangMembership, GangRoleInfo, HostPort, NodeInfo, NodeOperator, NodeRequirement, NodeSelectorTerm, Owner,
     PodInfo, PodKey, PodPhase, Taint, TaintEffect, Toleration,
 };
+use flowforge_scheduler_core::plugins::image_locality;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
@@ -63,6 +64,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
             .collect(),
         affinity: relations::affinity(pod),
         spread: spec.topology_spread_constraints.iter().map(|c| relations::spread(c, &pod.metadata.labels)).collect(),
+        images: images(spec),
         tolerations: spec.tolerations.iter().map(toleration).collect(),
         required_features: features::required(spec),
         host_ports: host_ports(spec),
@@ -96,6 +98,7 @@ pub fn node(node: &types::Node) -> NodeInfo {
         taints: node.spec.taints.iter().filter_map(taint).collect(),
         unschedulable: node.spec.unschedulable,
         allocatable: requests::to_resources(&node.status.allocatable),
+        images: node_images(&node.status),
         declared_features: node.status.declared_features.clone(),
     }
 }
@@ -127,6 +130,20 @@ pub fn gang(gang: &types::Gang) -> Option<GangInfo> {
         replaces: spec.replaces.as_deref().map(SmolStr::from),
         hold_ms: u64::from(count(spec.hold_seconds.unwrap_or_default())) * 1_000,
     })
+}
+
+fn images(spec: &types::PodSpec) -> Vec<SmolStr> {
+    let containers = spec.init_containers.iter().chain(&spec.containers).map(|container| &container.image);
+    let volumes = spec.volumes.iter().filter_map(|volume| volume.image.as_ref()).map(|image| &image.reference);
+    containers.chain(volumes).map(image_locality::normalized).collect()
+}
+
+fn node_images(status: &types::NodeStatus) -> Vec<(SmolStr, i64)> {
+    let named = |image: &types::NodeImage| {
+        let bytes = image.size_bytes;
+        image.names.iter().map(move |name| (name.clone(), bytes)).collect::<Vec<_>>()
+    };
+    status.images.iter().flat_map(named).collect()
 }
 
 fn some(text: &SmolStr) -> Option<SmolStr> {

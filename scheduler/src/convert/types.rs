@@ -115,6 +115,8 @@ pub struct PodSpec {
 pub struct Container {
     /// Name.
     pub name: SmolStr,
+    /// Image.
+    pub image: SmolStr,
     /// Requests.
     pub resources: ResourceRequirements,
     /// Ports.
@@ -311,7 +313,7 @@ pub struct Toleration {
     pub effect: SmolStr,
 }
 
-/// A volume; only what names a claim.
+/// A volume; only what names a claim or an image.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Volume {
@@ -321,6 +323,16 @@ pub struct Volume {
     pub persistent_volume_claim: Option<ClaimSource>,
     /// A claim made for the pod, named `POD-VOLUME`.
     pub ephemeral: Option<IgnoredAny>,
+    /// An image.
+    pub image: Option<ImageSource>,
+}
+
+/// An image by reference.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ImageSource {
+    /// Its reference.
+    pub reference: SmolStr,
 }
 
 /// A claim by name.
@@ -418,6 +430,18 @@ pub struct NodeStatus {
     pub allocatable: QuantityMap,
     /// Features that the kubelet declares.
     pub declared_features: BTreeSet<SmolStr>,
+    /// Images.
+    pub images: Vec<NodeImage>,
+}
+
+/// An image of a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeImage {
+    /// Its names.
+    pub names: Vec<SmolStr>,
+    /// Its size.
+    pub size_bytes: i64,
 }
 
 /// A gang.

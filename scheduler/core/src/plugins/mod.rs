@@ -7,11 +7,12 @@
 //!   other pods (counts per place): for pods that are related to any       pod_topology_spread, inter_pod_affinity
 //!   after all of them, for the few pods that need features                node_declared_features
 //!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread and pod affinity 2 each,
-//!                                                                         least allocated 1, balanced 1
+//!                                                                         least allocated, balanced and images 1 each
 //! ```
 //! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
 
 pub mod gang_packing;
+pub mod image_locality;
 pub mod inter_pod_affinity;
 pub mod node_affinity;
 pub mod node_declared_features;

@@ -2,13 +2,14 @@
 //!
 //! Slow facts are evaluated once per class, fast ones per changed node. Feasible nodes are bucketed by their raw scores:
 //! normalisation depends on the largest raw score of the feasible nodes, so a pick computes the total of each bucket,
-//! `O(buckets + log nodes)`, instead of that of each node. A sync costs `O(changed nodes · log nodes)`.
+//! `O(buckets + log nodes)`, instead of that of each node. A sync costs `O(changed nodes · log nodes)`; where it changed how
+//! many nodes have an image of the shape, or how many nodes there are, `O(nodes · log nodes)`.
 
 use super::counters::DomainCounters;
 use super::{ShapeSpec, Verdict};
 use crate::plugins::{
-    node_affinity, node_declared_features, node_ports, node_resources_balanced_allocation, node_resources_fit,
-    node_unschedulable, normalize, taint_toleration,
+    image_locality, node_affinity, node_declared_features, node_ports, node_resources_balanced_allocation,
+    node_resources_fit, node_unschedulable, normalize, taint_toleration,
 };
 use crate::relations::Inclusion;
 use crate::snapshot::{Cluster, Id, NodeId, NodeRecord};
@@ -22,7 +23,7 @@ pub struct RawScore {
     pub taints: u32,
     /// Weights of preferred terms that match.
     pub affinity: i64,
-    /// Scores that need no normalisation: least allocated and balanced allocation.
+    /// Scores that need no normalisation: least allocated, balanced allocation, images.
     pub resources: i64,
 }
 
@@ -57,6 +58,8 @@ struct SlowFacts {
 #[derive(Clone, Debug, Default)]
 pub struct ShapeCache {
     synced: Option<u64>,
+    /// What the scores of images were computed from.
+    images: Option<(u64, usize)>,
     classes: Vec<Option<(Id<crate::snapshot::NodeClass>, SlowFacts)>>,
     nodes: Vec<NodeEval>,
     histogram: BTreeMap<Verdict, u32>,
@@ -73,6 +76,10 @@ impl ShapeCache {
             self.synced = None;
         }
         self.nodes.resize(cluster.nodes.bound(), NodeEval::default());
+        let images = cluster.images_state(&spec.images);
+        if std::mem::replace(&mut self.images, images) != images {
+            self.synced = None;
+        }
         let since = self.synced.and_then(|seq| cluster.changes.since(seq));
         let recount = since.is_none() || self.counters.as_ref().is_some_and(|c| c.epoch() != Some(cluster.tree_epoch));
         match since {
@@ -263,6 +270,7 @@ pub(crate) fn scores(
         (node_affinity::NAME, affinity_score(raw, extremes, spec)),
         (node_resources_fit::NAME, Some(fit)),
         (node_resources_balanced_allocation::NAME, balanced),
+        (image_locality::NAME, Some(image_score(id, spec, cluster))),
     ];
     all.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
 }
@@ -315,7 +323,12 @@ fn copies(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> u32 {
 
 fn resource_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
     let (fit, balanced) = resource_scores(id, spec, cluster);
-    fit + balanced.unwrap_or(0)
+    fit + balanced.unwrap_or(0) + image_score(id, spec, cluster)
+}
+
+fn image_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
+    let worth = cluster.node(id).map_or(0, |node| cluster.images_worth(node, &spec.images));
+    image_locality::WEIGHT * image_locality::score(worth, spec.images.len())
 }
 
 /// NodeResourcesFit's score, and NodeResourcesBalancedAllocation's for pods that ask for CPU or memory.

@@ -25,6 +25,8 @@ pub struct ShapeSpec {
     pub preferred: Vec<(i32, NodeSelectorTerm)>,
     /// Features that a node must declare.
     pub required_features: BTreeSet<SmolStr>,
+    /// Images, sorted.
+    pub images: Vec<SmolStr>,
     /// Whether the pod has unbound claims, which no node cures.
     pub unbound_claims: bool,
 }
@@ -36,6 +38,8 @@ impl ShapeSpec {
         let mut tolerations = pod.tolerations.clone();
         tolerations.sort();
         tolerations.dedup();
+        let mut images = pod.images.clone();
+        images.sort();
         let (cpu, memory) = pod.asking_requests.unwrap_or(pod.scoring_requests);
         Self {
             footprint: Footprint::of(pod),
@@ -45,6 +49,7 @@ impl ShapeSpec {
             required: pod.required_node_affinity.clone(),
             preferred: pod.preferred_node_affinity.clone(),
             required_features: pod.required_features.clone(),
+            images,
             unbound_claims: !pod.unbound_claims.is_empty(),
         }
     }
@@ -73,6 +78,8 @@ impl ShapeSpec {
     #[must_use]
     pub fn weight(&self) -> usize {
         let terms = self.required.as_ref().map_or(0, Vec::len) + self.preferred.len();
-        512 + 64 * (self.footprint.requests.len() + self.tolerations.len() + self.node_selector.len()) + 256 * terms
+        512 + 48 * self.images.len()
+            + 64 * (self.footprint.requests.len() + self.tolerations.len() + self.node_selector.len())
+            + 256 * terms
     }
 }

@@ -5,12 +5,13 @@
 use super::changes::Changes;
 use super::class::Classes;
 use super::footprint::{Footprint, Footprints};
+use super::images::{Images, size_of};
 use super::lanes::{CPU_LANE, Lanes, MEMORY_LANE, PODS_LANE};
 use super::node::{DeviceTable, NodeId, NodeRecord};
 use super::pod::{Place, PodId, PodRecord};
 use super::slab::Slab;
 use crate::model::{NodeInfo, PodInfo, PodKey};
-use crate::plugins::Cures;
+use crate::plugins::{Cures, image_locality};
 use crate::relations::{Peer, Relations};
 use flowforge_topology_core::{DomainId, Levels, NodeHardware, Tree};
 use hashbrown::HashMap;
@@ -31,6 +32,7 @@ pub struct Cluster {
     pub(crate) classes: Classes,
     pub(crate) changes: Changes,
     pub(crate) relations: Relations,
+    images: Images,
     pub(crate) tree: Tree,
     /// Changes when a node enters, leaves or moves in the tree.
     pub(crate) tree_epoch: u64,
@@ -52,6 +54,7 @@ impl Cluster {
             classes: Classes::default(),
             changes: Changes::default(),
             relations: Relations::default(),
+            images: Images::default(),
             tree: Tree::new(levels),
             tree_epoch: 0,
             device_resources,
@@ -189,11 +192,15 @@ impl Cluster {
     }
 
     /// Lays new facts over a node's record.
-    fn set_node(&mut self, id: NodeId, info: NodeInfo) {
+    fn set_node(&mut self, id: NodeId, mut info: NodeInfo) {
+        let images_changed = self.set_images(id, &std::mem::take(&mut info.images));
         let Some(node) = self.nodes.get(id) else { return };
         let old = node.info.allocatable.clone();
         let unchanged = !node.placeholder && node.info == info;
         if unchanged {
+            if images_changed {
+                self.touch(id);
+            }
             return;
         }
         self.known_nodes += usize::from(node.placeholder);
@@ -217,6 +224,28 @@ impl Cluster {
             self.replace_devices(id, tables);
         }
         self.touch(id);
+    }
+
+    /// Returns whether the node has other images than before.
+    fn set_images(&mut self, id: NodeId, images: &[(SmolStr, i64)]) -> bool {
+        let Some(node) = self.nodes.get_mut(id) else { return false };
+        let former = std::mem::take(&mut node.images);
+        node.images = self.images.replace(&former, images);
+        node.images != former
+    }
+
+    /// What the pod's images that a node has are worth there; see [`image_locality`].
+    pub(crate) fn images_worth(&self, node: &NodeRecord, images: &[SmolStr]) -> i64 {
+        let worth = |name: &SmolStr| {
+            let id = self.images.find(name)?;
+            Some(image_locality::worth(size_of(&node.images, id)?, self.images.nodes(id), self.known_nodes))
+        };
+        images.iter().filter_map(worth).sum()
+    }
+
+    /// What image scores depend on beside the nodes themselves; None where they are all 0.
+    pub(crate) fn images_state(&self, images: &[SmolStr]) -> Option<(u64, usize)> {
+        Some((self.images.state(images.iter())?, self.known_nodes))
     }
 
     fn set_allocatable(&mut self, id: NodeId, old: &crate::model::Resources, new: &NodeInfo) {
@@ -298,6 +327,7 @@ impl Cluster {
             node.class = None;
         }
         self.relations.columns.set_node(id.dense(), None);
+        self.set_images(id, &[]);
         self.replace_devices(id, Vec::new());
         self.touch(id);
         if empty {
@@ -321,6 +351,7 @@ impl Cluster {
             }
         }
         self.relations.columns.set_node(id.dense(), None);
+        self.set_images(id, &[]);
         self.touch(id);
         self.nodes.remove(id);
     }

@@ -12,6 +12,7 @@ mod changes;
 mod class;
 mod cluster;
 mod footprint;
+mod images;
 mod lanes;
 mod node;
 mod pod;

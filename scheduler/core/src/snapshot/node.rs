@@ -1,6 +1,7 @@
 //! The record of a node: its facts, its class, the pods on it, ports and devices.
 
 use super::class::ClassId;
+use super::images::NodeImages;
 use super::pod::PodId;
 use super::slab::Id;
 use crate::model::NodeInfo;
@@ -22,6 +23,7 @@ pub struct NodeRecord {
     pub(crate) pods: Vec<PodId>,
     pub(crate) ports: PortsInUse,
     pub(crate) devices: Vec<DeviceTable>,
+    pub(crate) images: NodeImages,
     /// Sequence number of its last change.
     pub(crate) generation: u64,
 }
@@ -35,6 +37,7 @@ impl NodeRecord {
             pods: Vec::new(),
             ports: PortsInUse::default(),
             devices: Vec::new(),
+            images: NodeImages::new(),
             generation: 0,
         }
     }
