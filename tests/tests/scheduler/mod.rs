@@ -1,18 +1,25 @@
 //! What the scheduler's control-plane tests share: pods and gangs, and what becomes of them.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test binary uses a part of this")]
 
+use flowforge_api::PlacementJournal;
 use flowforge_testbed::{Profile, Testbed};
-use flowforge_tests::install::{Installation, Options};
-use futures::{StreamExt, TryStreamExt, stream};
+use flowforge_tests::install::{Installation, NAMESPACE, Options};
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Requests of a test in flight at once.
 const PARALLEL: usize = 24;
+/// How long a request is repeated while the API server is away or has too much to do.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A testbed with nothing of FlowForge but the scheduler, which runs under its own ServiceAccount.
 pub(crate) async fn testbed(profile: Profile, nodes: usize) -> Testbed {
@@ -47,10 +54,14 @@ pub(crate) async fn install_with_short_lease<'t>(testbed: &'t Testbed, config: &
 pub(crate) async fn namespace(testbed: &Testbed, name: &str) {
     let namespaces: Api<Namespace> = Api::all(testbed.client().clone());
     let object = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-    namespaces.create(&PostParams::default(), &object).await.unwrap();
+    make(&namespaces, &object).await;
     let accounts: Api<ServiceAccount> = Api::namespaced(testbed.client().clone(), name);
-    until("the namespace has its ServiceAccount", Duration::from_secs(20), || async {
-        accounts.get_opt("default").await.unwrap().is_some().then_some(()).ok_or("none yet".to_owned())
+    until("the namespace has its ServiceAccount", PATIENCE, || async {
+        patiently("get a ServiceAccount", || accounts.get_opt("default"))
+            .await
+            .is_some()
+            .then_some(())
+            .ok_or("none yet".to_owned())
     })
     .await;
 }
@@ -62,6 +73,51 @@ where
     Fut: Future<Output = Result<T, String>>,
 {
     flowforge_tests::wait::eventually(what, limit, probe).await.unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Repeats a request for as long as the failure may be the moment's: the server is away, or has too much to do.
+pub(crate) async fn patiently<T, F, Fut>(what: &str, mut request: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = kube::Result<T>>,
+{
+    let start = Instant::now();
+    loop {
+        match request().await {
+            Ok(answer) => return answer,
+            Err(error) if is_of_the_moment(&error) && start.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => panic!("{what}: {error}"),
+        }
+    }
+}
+
+fn is_of_the_moment(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
+    }
+}
+
+/// Creates an object. That it exists is a failure, unless an earlier try of this call may have made it.
+async fn make<K>(api: &Api<K>, object: &K)
+where
+    K: kube::Resource + Clone + Debug + DeserializeOwned + Serialize,
+{
+    let again = AtomicBool::new(false);
+    let parameters = PostParams::default();
+    patiently("create an object", || async {
+        match api.create(&parameters, object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && again.load(Ordering::Relaxed) => Ok(()),
+            answer => {
+                again.store(true, Ordering::Relaxed);
+                answer.map(drop)
+            }
+        }
+    })
+    .await;
 }
 
 /// A pod of ours that asks for so many GPUs and runs until it is deleted.
@@ -91,18 +147,26 @@ pub(crate) fn gang(name: &str, size: usize, gpus: &str) -> Vec<Value> {
 /// Creates pods, several at once.
 pub(crate) async fn create(testbed: &Testbed, namespace: &str, pods: Vec<Value>) {
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), namespace);
-    let parameters = PostParams::default();
     let made = stream::iter(pods).map(|pod| {
-        let (api, parameters) = (api.clone(), &parameters);
-        async move { api.create(parameters, &serde_json::from_value(pod).unwrap()).await }
+        let api = &api;
+        async move { make(api, &serde_json::from_value(pod).unwrap()).await }
     });
-    made.buffer_unordered(PARALLEL).try_collect::<Vec<_>>().await.unwrap();
+    made.buffer_unordered(PARALLEL).collect::<Vec<_>>().await;
 }
 
 /// The pods of a namespace with this label selector (empty for all), by a consistent read.
 pub(crate) async fn pods(testbed: &Testbed, namespace: &str, selector: &str) -> Vec<Pod> {
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), namespace);
-    api.list(&ListParams::default().labels(selector)).await.unwrap().items
+    let parameters = ListParams::default().labels(selector);
+    patiently("list pods", || api.list(&parameters)).await.items
+}
+
+/// Intents that the placement journal holds open.
+pub(crate) async fn open_intents(testbed: &Testbed) -> i32 {
+    let slots: Api<PlacementJournal> = Api::namespaced(testbed.client().clone(), NAMESPACE);
+    let parameters = ListParams::default();
+    let slots = patiently("list the journal's slots", || slots.list(&parameters)).await;
+    slots.items.iter().map(|slot| slot.spec.open).sum()
 }
 
 /// The pods of a plain gang.
@@ -114,8 +178,9 @@ pub(crate) async fn members(testbed: &Testbed, namespace: &str, gang: &str) -> V
 pub(crate) async fn delete(testbed: &Testbed, namespace: &str, selector: &str) {
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), namespace);
     let parameters = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    api.delete_collection(&parameters, &ListParams::default().labels(selector)).await.unwrap();
-    until("the pods are gone", Duration::from_secs(60), || async {
+    let selected = ListParams::default().labels(selector);
+    patiently("delete pods", || api.delete_collection(&parameters, &selected)).await;
+    until("the pods are gone", PATIENCE, || async {
         let left = pods(testbed, namespace, selector).await.len();
         if left == 0 { Ok(()) } else { Err(format!("{left} pods are left")) }
     })
