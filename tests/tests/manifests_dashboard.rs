@@ -1,11 +1,11 @@
 //! A real Prometheus scrapes both binaries, and every query of the Grafana dashboard returns data. promtool finds nothing
-//! wrong with what they serve. Both come with Debian's package `prometheus`; without it the test says so and ends.
+//! wrong with what they serve. Both come with Debian's package `prometheus`; without it the test is skipped.
 
 use anyhow::{Context as _, Result, ensure};
 use flowforge_api::Workflow;
 use flowforge_testbed::{ProcessSpec, Profile, Testbed};
 use flowforge_tests::install::{Installation, Options, repository};
-use flowforge_tests::{eventually, metrics};
+use flowforge_tests::{eventually, metrics, skip};
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -18,9 +18,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_query_of_the_dashboard_returns_data() {
-    if Command::new("prometheus").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no prometheus here (Debian: apt-get install prometheus)");
-        return;
+    for program in ["prometheus", "promtool"] {
+        if Command::new(program).arg("--version").output().is_err() {
+            return skip("prometheus", &format!("there is no {program} here (Debian: apt-get install prometheus)"));
+        }
     }
     let testbed = Testbed::builder().nodes(Profile::DgxH100, 4).start().await.expect("a testbed");
     let installed = Installation::install(&testbed, Options::default()).await.expect("FlowForge");
