@@ -38,7 +38,9 @@ build: deps ## The shipped binaries, release profile
 
 .PHONY: deps
 deps: ## What real nodes need and the system lacks (Debian, as root; fake nodes need none of it)
-	@tests/testbed/node/install-deps.sh || echo "going on with fake nodes only"
+	@tests/testbed/node/install-deps.sh || { \
+		case ",$${FLOWFORGE_REQUIRE:-}," in *,real,*) echo "FLOWFORGE_REQUIRE: real nodes are wanted here" >&2; exit 1;; esac; \
+		echo "going on with fake nodes only"; }
 
 .PHONY: testbed
 testbed: binaries ## Build etcd, Kubernetes, kwok and containerd for the testbed (cached by module hash)

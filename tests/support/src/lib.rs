@@ -35,6 +35,7 @@ pub mod profile;
 pub mod real;
 pub mod running;
 mod shared;
+mod skip;
 mod supervisor;
 mod testbed;
 
@@ -43,5 +44,6 @@ pub use control_plane::component;
 pub use process::{LogFile, ProcessSpec};
 pub use profile::Profile;
 pub use shared::Shared;
+pub use skip::skip;
 pub use supervisor::Exit;
 pub use testbed::Testbed;

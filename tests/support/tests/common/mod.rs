@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 /// How long anything may take on a machine that also compiles.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-/// Whether real nodes are possible here; says why not.
+/// Whether the test has to be left out, because real nodes are not possible here; notes why not.
 pub(crate) fn skipped() -> bool {
     match flowforge_testbed::real::available() {
         Ok(()) => false,
         Err(missing) => {
-            eprintln!("skipped: {missing}");
+            flowforge_testbed::skip("real", &missing.to_string());
             true
         }
     }
