@@ -7,8 +7,10 @@ CACHE ?= $(or $(FLOWFORGE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flowforg
 export FLOWFORGE_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export CARGO_TERM_COLOR ?= auto
-TOOLS := $(CACHE)/tools
+# CI says --locked.
+CARGO_FLAGS ?=
 CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
 TESTBED := $(CARGO_TARGET_DIR)/debug/flowforge-testbed
 GO_MODULES := $(sort $(patsubst %/go.mod,%,$(wildcard tests/testbed/*/go.mod tests/testbed/go.mod)))
 
@@ -29,11 +31,11 @@ oracle: ## Compare verdicts and scores with kube-scheduler's own plugins: SEED=n
 ## -- build ----------------------------------------------------------------------------------------------------------
 .PHONY: binaries
 binaries: deps ## Every binary, development profile (what tests and the demo run)
-	cargo build --workspace --bins
+	cargo build $(CARGO_FLAGS) --workspace --bins
 
 .PHONY: build
 build: deps ## The shipped binaries, release profile
-	cargo build --release -p flowforge-scheduler -p flowforge-dag-controller -p flowforge-cli
+	cargo build $(CARGO_FLAGS) --release -p flowforge-scheduler -p flowforge-dag-controller -p flowforge-cli
 	@echo "in $(CARGO_TARGET_DIR)/release: flowforge-scheduler flowforge-dag-controller flowforge"
 
 .PHONY: deps
@@ -65,12 +67,16 @@ smoke-1.33: binaries ## Pods, a gang and a workflow on Kubernetes 1.33, the olde
 
 ## -- quality --------------------------------------------------------------------------------------------------------
 .PHONY: verify
-verify: $(TOOLS)/bin/cargo-deny ## Read-only: format, lints, generated files fresh, licences
+verify: $(CARGO_DENY) ## Read-only: format, lints, generated files fresh, licences
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	@for m in $(GO_MODULES); do ( cd $$m; bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt: $$m: $$bad"; exit 1; } ); done
 	$(MAKE) --no-print-directory manifests-fresh
-	$(TOOLS)/bin/cargo-deny --all-features --log-level error check bans licenses sources
+	$(CARGO_DENY) --all-features --log-level error check bans licenses sources
+
+.PHONY: advisories
+advisories: $(CARGO_DENY) ## Known vulnerabilities of what is linked (fetches the RustSec database)
+	$(CARGO_DENY) --all-features --log-level error check advisories
 
 .PHONY: fix
 fix: ## Write what verify asks for
@@ -79,8 +85,9 @@ fix: ## Write what verify asks for
 	@for m in $(GO_MODULES); do gofmt -w $$m; done
 	$(MAKE) --no-print-directory manifests
 
-$(TOOLS)/bin/cargo-deny:
-	CARGO_TARGET_DIR=$(CACHE)/target-tools cargo install --locked cargo-deny@$(CARGO_DENY_VERSION) --root $(TOOLS)
+# The version is part of the path, so that another one is another file.
+$(CARGO_DENY):
+	CARGO_TARGET_DIR=$(CACHE)/target-tools cargo install --locked cargo-deny@$(CARGO_DENY_VERSION) --root $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)
 
 -include manifests/manifests.mk
 
