@@ -11,6 +11,9 @@ export CARGO_TERM_COLOR ?= auto
 CARGO_FLAGS ?=
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
+CORES := flowforge-topology-core flowforge-scheduler-core flowforge-dag-controller-core
+# What would bring a clock, a network, a runtime or randomness into a core.
+IMPURE := axum fastrand getrandom hyper jiff k8s-openapi kube kube-client kube-core kube-runtime mio rand rand_core reqwest tokio
 TESTBED := $(CARGO_TARGET_DIR)/debug/flowforge-testbed
 GO_MODULES := $(sort $(patsubst %/go.mod,%,$(wildcard tests/testbed/*/go.mod tests/testbed/go.mod)))
 
@@ -67,12 +70,21 @@ smoke-1.33: binaries ## Pods, a gang and a workflow on Kubernetes 1.33, the olde
 
 ## -- quality --------------------------------------------------------------------------------------------------------
 .PHONY: verify
-verify: $(CARGO_DENY) ## Read-only: format, lints, generated files fresh, licences
+verify: pure $(CARGO_DENY) ## Read-only: format, lints, pure cores, generated files fresh, licences
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	@for m in $(GO_MODULES); do ( cd $$m; bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "gofmt: $$m: $$bad"; exit 1; } ); done
 	$(MAKE) --no-print-directory manifests-fresh
 	$(CARGO_DENY) --all-features --log-level error check bans licenses sources
+
+.PHONY: pure
+pure: ## Read-only: the pure cores link nothing with a clock, a network, a runtime or randomness
+	@for core in $(CORES); do \
+		tree=$$(cargo tree $(CARGO_FLAGS) -p $$core -e normal,build --prefix none --format '{p}'); \
+		for crate in $(IMPURE); do \
+			! grep -q "^$$crate v" <<<"$$tree" || { echo "$$core must not depend on $$crate: cargo tree -p $$core -e normal,build -i $$crate"; exit 1; }; \
+		done; \
+	done
 
 .PHONY: advisories
 advisories: $(CARGO_DENY) ## Known vulnerabilities of what is linked (fetches the RustSec database)

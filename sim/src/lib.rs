@@ -1,4 +1,4 @@
-//! A virtual world with faults that drives the pure cores.
+//! A virtual world with faults that drives the pure core of the scheduler.
 //!
 //! [`world::World`] holds an API server ([`api`]), scheduler processes ([`process`]) that run either the real engine or the
 //! protocol with the smallest engine around it ([`toy`]), owners that make pods ([`owners`]), and faults ([`faults`]): lost,
