@@ -5,6 +5,7 @@ mod common;
 
 use std::{
     fs,
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -18,6 +19,9 @@ use flowforge_testbed::{
     real::{RealNodeOptions, TopologyPolicy},
 };
 use serde_json::json;
+
+/// Who listens on it at 127.77.SLOT.1 has the slot (`tests/testbed/supervise/home.go`).
+const GUARD_PORT: u16 = 65000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubelet_a_machine_and_a_device_fail_and_recover() {
@@ -71,23 +75,28 @@ async fn a_kubelet_a_machine_and_a_device_fail_and_recover() {
 
     // A machine loses power: its containers are gone, and it knows when it is back.
     testbed.stop_node(&names[1]).await.unwrap();
-    assert_eq!(processes_of(&format!("/{}", names[1])), Vec::<String>::new());
+    let of_node = |name: &str| {
+        let (dir, slot) = (testbed.dir().display(), slot_of(&testbed));
+        [processes_of(&format!("{dir}/nodes/{name}/")), processes_of(&format!("/flowforge/{slot}/{name}"))].concat()
+    };
+    assert_eq!(of_node(&names[1]), Vec::<String>::new());
     eventually("the machine is lost", async || (readiness(client, &names[1]).await.0 == "Unknown").then_some(())).await;
     testbed.start_node(&names[1]).unwrap();
     testbed.await_node(&names[1], LIMIT).await.unwrap();
     await_phase(&pods, "victim", "Failed").await;
 
     // A machine is killed behind its runner's back.
+    assert!(!of_node(&names[1]).is_empty());
     testbed.kill(&names[1]).unwrap();
-    eventually("no process is left", async || processes_of(&format!("/{}", names[1])).is_empty().then_some(())).await;
+    eventually("no process is left", async || of_node(&names[1]).is_empty().then_some(())).await;
 
     // The testbed goes while containers run.
-    let [dir, slot] = [testbed.dir().to_owned(), slot_of(&testbed).into()];
+    let (dir, slot) = (testbed.dir().to_owned(), slot_of(&testbed));
     let begin = Instant::now();
     testbed.stop().unwrap();
     println!("gone after {:.1} s", begin.elapsed().as_secs_f64());
     assert!(!dir.exists());
-    nothing_is_left(&dir, slot.to_str().unwrap()).await;
+    nothing_is_left(&dir, slot).await;
 }
 
 async fn restarts(pods: &kube::Api<k8s_openapi::api::core::v1::Pod>, name: &str) -> i32 {
@@ -112,7 +121,7 @@ async fn nothing_is_left_when_the_supervisor_itself_is_killed() {
     let supervisor = fs::read_to_string(dir.join("supervisor.lock")).unwrap();
     let killed = Command::new("kill").args(["-KILL", supervisor.trim()]).status().unwrap();
     assert!(killed.success());
-    nothing_is_left(&dir, &slot).await;
+    nothing_is_left(&dir, slot).await;
     // The directory itself waits for the next testbed, which sweeps it.
     drop(testbed);
     Testbed::builder().start().await.unwrap().stop().unwrap();
@@ -144,8 +153,8 @@ async fn a_topology_manager_refuses_what_does_not_fit_one_numa_node() {
 }
 
 /// The testbed's slot is the third byte of its addresses.
-fn slot_of(testbed: &Testbed) -> String {
-    testbed.host_address().unwrap().octets()[2].to_string()
+fn slot_of(testbed: &Testbed) -> u8 {
+    testbed.host_address().unwrap().octets()[2]
 }
 
 /// Command lines and cgroups of all processes that mention `pattern`.
@@ -164,25 +173,54 @@ fn processes_of(pattern: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until no process, mount, interface or cgroup of a testbed is left.
-async fn nothing_is_left(dir: &Path, slot: &str) {
+/// Waits until no process, mount, interface or cgroup of a testbed is left whose
+/// supervisor is gone, or about to go. What bears the number of its slot counts
+/// while we hold the slot ourselves; otherwise it is another testbed's, which
+/// has taken the slot since.
+async fn nothing_is_left(dir: &Path, slot: u8) {
     let begin = Instant::now();
-    let link = format!("flowforge{slot}");
+    let held = take_slot(slot).await;
     loop {
         let mut left = processes_of(dir.to_str().unwrap());
-        left.extend(processes_of(&format!("/flowforge/{slot}/")));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         left.extend(mounts.lines().filter(|line| line.contains(dir.to_str().unwrap())).map(str::to_owned));
-        let links = Command::new("ip").args(["-oneline", "link"]).output().unwrap();
-        let links = String::from_utf8(links.stdout).unwrap();
-        left.extend(links.lines().filter(|line| line.contains(&format!(" {link}@"))).map(str::to_owned));
-        let groups =
-            fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path().join("flowforge").join(slot));
-        left.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
+        if held.is_some() {
+            left.extend(left_in_slot(slot));
+        }
         if left.is_empty() {
             return;
         }
-        assert!(begin.elapsed() < Duration::from_secs(20), "left: {left:#?}");
+        assert!(begin.elapsed() < LIMIT, "left: {left:#?}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// Takes a slot as a supervisor does; nothing if it stays another's.
+async fn take_slot(slot: u8) -> Option<TcpListener> {
+    let begin = Instant::now();
+    loop {
+        match TcpListener::bind((Ipv4Addr::new(127, 77, slot, 1), GUARD_PORT)) {
+            Ok(listener) => return Some(listener),
+            Err(error) if begin.elapsed() > Duration::from_secs(2) => {
+                println!("another testbed has taken slot {slot}: {error}");
+                return None;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Processes, interfaces and cgroups that bear a slot's number.
+fn left_in_slot(slot: u8) -> Vec<String> {
+    let mut left = processes_of(&format!("/flowforge/{slot}/"));
+    let links = Command::new("ip").args(["-oneline", "link"]).output().unwrap();
+    let links = String::from_utf8(links.stdout).unwrap();
+    left.extend(links.lines().filter(|line| line.contains(&format!(" flowforge{slot}@"))).map(str::to_owned));
+    // With cgroup v2 the root is the only hierarchy, with v1 each controller has one below it.
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().flatten().map(|entry| entry.path());
+    let groups =
+        hierarchies.chain([root.to_owned()]).map(|hierarchy| hierarchy.join("flowforge").join(slot.to_string()));
+    left.extend(groups.filter(|group| group.exists()).map(|group| group.display().to_string()));
+    left
 }

@@ -97,7 +97,7 @@ fn gpus_are_assigned_and_a_pod_beyond_them_is_refused_by_the_kubelet() {
         let pods = namespace(testbed, "gpus").await;
         let eight = json!({ "nvidia.com/gpu": "8" });
         for (name, node) in [("a", &names[0]), ("b", &names[1])] {
-            create(&pods, with_limits(pod(name, node, "env NVIDIA_VISIBLE_DEVICES -- sleep 4"), &eight)).await;
+            create(&pods, with_limits(pod(name, node, "env NVIDIA_VISIBLE_DEVICES -- await /tmp/go"), &eight)).await;
         }
         for name in ["a", "b"] {
             await_phase(&pods, name, "Running").await;
@@ -109,6 +109,8 @@ fn gpus_are_assigned_and_a_pod_beyond_them_is_refused_by_the_kubelet() {
 
         let mut devices = Vec::new();
         for name in ["a", "b"] {
+            let release = ["exec", "-n", "gpus", name, "--", "/workload", "write", "/tmp/go", "on"];
+            assert!(testbed.kubectl().args(release).status().unwrap().success());
             await_phase(&pods, name, "Succeeded").await;
             let text = log(&pods, name).await;
             let list = text.lines().find_map(|line| line.strip_prefix("NVIDIA_VISIBLE_DEVICES=")).unwrap();
