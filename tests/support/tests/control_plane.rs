@@ -3,12 +3,14 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::Path,
     sync::LazyLock,
     time::{Duration, Instant},
 };
 
 use flowforge_testbed::{Shared, Testbed, component};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, ServiceAccount};
 use kube::{
     Api, Client, Error,
     api::{ListParams, ObjectMeta, PostParams},
@@ -173,5 +175,39 @@ spec:
             .output()
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&said.stdout), "3");
+    });
+}
+
+#[test]
+fn the_claim_of_the_basic_example_is_the_workflows_and_a_shared_volume_fits_it() {
+    CLUSTER.run(async |testbed| {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/basic");
+        let workflow = fs::read_to_string(example.join("workflow.yaml")).unwrap();
+        let name = workflow.lines().find_map(|line| line.trim().strip_prefix("- claimRef: ")).unwrap();
+        let volume = format!(
+            "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{ name: nas }}
+spec:
+  accessModes: [ReadWriteMany]
+  capacity: {{ storage: 1Gi }}
+  claimRef: {{ namespace: default, name: {name} }}
+  nfs: {{ server: nas.example.com, path: /data }}
+"
+        );
+        testbed.apply_yaml(&volume).await.unwrap();
+        assert_eq!(testbed.apply_manifests(example.join("claim.yaml")).await.unwrap(), 1);
+
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(testbed.client().clone(), "default");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let phase = claims.get(name).await.unwrap().status.and_then(|status| status.phase);
+            if phase.as_deref() == Some("Bound") {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the claim is {phase:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     });
 }
