@@ -31,6 +31,14 @@ CASES ?= 2000
 oracle: ## Compare verdicts and scores with kube-scheduler's own plugins: SEED=n CASES=n
 	cargo run --quiet -p flowforge-oracle -- --cases $(CASES) $(if $(SEED),--seed $(SEED))
 
+.PHONY: bench
+BENCH ?= --nodes 500 --pods 1000 --rounds 4 --paced 200 --paced-gangs 200
+bench: ## CPU, memory and latency beside kube-scheduler's, release builds, short form (BENCH= is the long one, BENCH=--help)
+	cargo build $(CARGO_FLAGS) -p flowforge-testbed
+	$(TESTBED) build --fake-only
+	cargo build $(CARGO_FLAGS) --release -p flowforge-scheduler -p flowforge-benchmarks --bins
+	$(CARGO_TARGET_DIR)/release/flowforge-bench $(BENCH)
+
 ## -- build ----------------------------------------------------------------------------------------------------------
 .PHONY: binaries
 binaries: deps ## Every binary, development profile (what tests and the demo run)

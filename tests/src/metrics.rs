@@ -1,6 +1,7 @@
 //! Reading a binary's `/metrics` (Prometheus text format) as a person's dashboard would.
 
 use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -41,6 +42,19 @@ impl Scrape {
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.samples.iter().any(|(n, _, _)| n == name)
+    }
+
+    /// What was counted since an earlier scrape of the same process: each sample less its earlier value. For counters and
+    /// histograms only.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let before: BTreeMap<(&str, &str), f64> =
+            earlier.samples.iter().map(|(name, labels, value)| ((name.as_str(), labels.as_str()), *value)).collect();
+        let samples = self.samples.iter().map(|(name, labels, value)| {
+            let less = before.get(&(name.as_str(), labels.as_str())).copied().unwrap_or_default();
+            (name.clone(), labels.clone(), value - less)
+        });
+        Self { samples: samples.collect() }
     }
 
     /// Quantile of a histogram over all its series, in the histogram's unit: linear inside a bucket, as PromQL does.
@@ -108,6 +122,16 @@ mod tests {
         assert_eq!(scrape.sum("y", ""), 5.0);
         assert_eq!(scrape.sum("y", "a=\"c\""), 3.0);
         assert!(scrape.has("x_sum") && !scrape.has("x"));
+    }
+
+    #[test]
+    fn what_was_counted_since_does_not_contain_what_was_there_before() {
+        let later = Scrape::parse(
+            "x_bucket{le=\"1\"} 1\nx_bucket{le=\"2\"} 5\nx_bucket{le=\"+Inf\"} 6\nx_count 6\nnew{a=\"b\"} 7\n",
+        );
+        let since = later.since(&Scrape::parse(TEXT));
+        assert_eq!((since.sum("x_count", ""), since.sum("new", "")), (2.0, 7.0));
+        assert_eq!(since.quantile("x", 0.5), Some(1.5));
     }
 
     #[test]
