@@ -8,11 +8,10 @@
 pub mod follow;
 pub mod install;
 pub mod metrics;
-mod skip;
 pub mod wait;
 
+pub use flowforge_testbed::skip;
 pub use follow::Follower;
 pub use install::{Installation, Options};
 pub use metrics::Scrape;
-pub use skip::skip;
 pub use wait::eventually;
