@@ -27,6 +27,23 @@ const NODE_CURES: &[(&str, &str)] = &[
         "node(s) didn't match Pod's required features",
         "drop what needs the feature from the pod, or add nodes whose kubelet declares it (status.declaredFeatures)",
     ),
+    (
+        "node(s) didn't match pod topology spread constraints",
+        "raise maxSkew, add nodes in the places that have the fewest of these pods, or make the constraint ScheduleAnyway",
+    ),
+    (
+        "node(s) didn't match pod topology spread constraints (missing required label)",
+        "label the nodes with the constraint's topologyKey",
+    ),
+    ("node(s) didn't match pod affinity rules", "start the pods that podAffinity asks for, or make the term preferred"),
+    (
+        "node(s) didn't match pod anti-affinity rules",
+        "add nodes, end the pods that podAntiAffinity names, or make the term preferred",
+    ),
+    (
+        "node(s) didn't satisfy existing pods anti-affinity rules",
+        "add nodes, or end the pods there whose podAntiAffinity names this pod",
+    ),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
@@ -211,6 +228,11 @@ mod tests {
             R::AffinityConflict,
             R::NotNamed,
             R::NodePorts,
+            R::Spread,
+            R::SpreadLabel,
+            R::PodAffinity,
+            R::PodAntiAffinity,
+            R::ExistingAntiAffinity,
             R::DeclaredFeatures,
             R::TooManyPods,
             R::Insufficient("nvidia.com/gpu".into()),
@@ -238,7 +260,8 @@ mod tests {
         for reason in &all {
             match reason {
                 R::NodeName | R::NodeUnschedulable | R::UntoleratedTaint | R::NodeAffinity | R::AffinityConflict => {}
-                R::DeclaredFeatures => {}
+                R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
+                R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
