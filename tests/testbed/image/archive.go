@@ -10,6 +10,12 @@ import (
 	"time"
 )
 
+// File is a file of an image: its path without the leading slash.
+type File struct {
+	Path    string
+	Content []byte
+}
+
 // Image is one name of an archive and what a container of it runs.
 type Image struct {
 	Name       string
@@ -93,9 +99,9 @@ func (l *layout) addJSON(mediaType string, value any) (descriptor, error) {
 	return l.add(mediaType, content), nil
 }
 
-// WriteArchive writes all images, which share one layer that holds the program.
-func WriteArchive(w io.Writer, file string, program []byte, arch string, images []Image) error {
-	layer, err := layerOf(file, program)
+// WriteArchive writes all images, which share one layer that holds the files.
+func WriteArchive(w io.Writer, files []File, arch string, images []Image) error {
+	layer, err := layerOf(files)
 	if err != nil {
 		return err
 	}
@@ -113,11 +119,11 @@ func WriteArchive(w io.Writer, file string, program []byte, arch string, images 
 		return err
 	}
 	archive := tar.NewWriter(w)
-	files := []entry{{"oci-layout", 0o644, []byte(`{"imageLayoutVersion":"1.0.0"}`)}, {"index.json", 0o644, content}}
+	members := []entry{{"oci-layout", 0o644, []byte(`{"imageLayoutVersion":"1.0.0"}`)}, {"index.json", 0o644, content}}
 	for _, digest := range blobs.digests {
-		files = append(files, entry{"blobs/sha256/" + digest, 0o644, blobs.blobs[digest]})
+		members = append(members, entry{"blobs/sha256/" + digest, 0o644, blobs.blobs[digest]})
 	}
-	if err := writeTree(archive, []entry{{"blobs/", 0o755, nil}, {"blobs/sha256/", 0o755, nil}}, files); err != nil {
+	if err := writeTree(archive, []entry{{"blobs/", 0o755, nil}, {"blobs/sha256/", 0o755, nil}}, members); err != nil {
 		return err
 	}
 	return archive.Close()
@@ -148,10 +154,23 @@ func (l *layout) addImage(layer []byte, arch string, image Image) (descriptor, e
 	return described, nil
 }
 
-func layerOf(file string, program []byte) ([]byte, error) {
+func layerOf(files []File) ([]byte, error) {
 	var content bytes.Buffer
 	layer := tar.NewWriter(&content)
-	if err := writeTree(layer, []entry{{"tmp/", 0o1777, nil}}, []entry{{file, 0o755, program}}); err != nil {
+	folders := []entry{{"tmp/", 0o1777, nil}}
+	known := map[string]bool{"tmp/": true}
+	members := make([]entry, 0, len(files))
+	for _, file := range files {
+		// Parents first; whoever runs the container must be able to enter them.
+		for at, letter := range file.Path {
+			if folder := file.Path[:at+1]; letter == '/' && !known[folder] {
+				known[folder] = true
+				folders = append(folders, entry{folder, 0o755, nil})
+			}
+		}
+		members = append(members, entry{file.Path, 0o755, file.Content})
+	}
+	if err := writeTree(layer, folders, members); err != nil {
 		return nil, err
 	}
 	if err := layer.Close(); err != nil {

@@ -21,7 +21,7 @@ var two = []Image{
 func write(t *testing.T, program string, images []Image) []byte {
 	t.Helper()
 	var archive bytes.Buffer
-	if err := WriteArchive(&archive, "work", []byte(program), "amd64", images); err != nil {
+	if err := WriteArchive(&archive, []File{{"work", []byte(program)}}, "amd64", images); err != nil {
 		t.Fatal(err)
 	}
 	return archive.Bytes()
@@ -97,6 +97,33 @@ func TestEveryImageLeadsToTheProgram(t *testing.T) {
 	}
 }
 
+func TestLibrariesStandWhereTheyStandHere(t *testing.T) {
+	folder := t.TempDir()
+	binary, library, output := filepath.Join(folder, "b"), filepath.Join(folder, "lib/c.so"), filepath.Join(folder, "o")
+	if err := os.Mkdir(filepath.Dir(library), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{binary, library} {
+		if err := os.WriteFile(path, []byte(filepath.Base(path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := run(output, binary, []string{library}, "amd64", []string{"docker.io/a/b:1=/b"}); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := os.ReadFile(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := unpack(t, archive)
+	described := decode[index](t, files["index.json"]).Manifests[0]
+	manifested := decode[manifest](t, blob(t, files, described))
+	layer := unpack(t, blob(t, files, manifested.Layers[0]))
+	if string(layer["b"]) != "b" || string(layer[library[1:]]) != "c.so" || len(layer) != 2 {
+		t.Errorf("layer holds %v", layer)
+	}
+}
+
 func TestSameInputSameBytes(t *testing.T) {
 	if !bytes.Equal(write(t, "program", two), write(t, "program", two)) {
 		t.Error("two archives of one input differ")
@@ -114,14 +141,19 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 	}
 	good := "docker.io/a/b:1=/b"
 	for _, bad := range []string{"", "docker.io/a/b:1", "docker.io/a/b:1=", "a/b:1=/b", "b:1=/b", "docker.io/a/b=/b"} {
-		if err := run(output, binary, "amd64", []string{good, bad}); err == nil {
+		if err := run(output, binary, nil, "amd64", []string{good, bad}); err == nil {
 			t.Errorf("%q is accepted", bad)
+		}
+	}
+	for _, library := range []string{"b", filepath.Join(folder, "missing")} {
+		if err := run(output, binary, []string{library}, "amd64", []string{good}); err == nil {
+			t.Errorf("library %q is accepted", library)
 		}
 	}
 	if entries, _ := os.ReadDir(folder); len(entries) != 1 {
 		t.Error("a refused command line leaves files")
 	}
-	if err := run(output, binary, "amd64", []string{good}); err != nil {
+	if err := run(output, binary, nil, "amd64", []string{good}); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,11 +1,13 @@
-// Command image writes an OCI image archive around one static binary.
+// Command image writes an OCI image archive around one binary.
 //
-//	image -o ARCHIVE -binary FILE NAME=COMMAND[,ARG]... [NAME=COMMAND...]...
+//	image -o ARCHIVE -binary FILE [-with FILE]... NAME=COMMAND[,ARG]... [NAME=COMMAND...]...
 //
-// Every NAME becomes an image whose only file is the binary, at /NAME-OF-FILE,
-// with COMMAND and its arguments as entrypoint; all images of an archive share
-// the one layer. The archive depends on nothing but the arguments and the
-// binary: same input, same bytes, so its hash can be the key of a cache.
+// Every NAME becomes an image that holds the binary, at /NAME-OF-FILE, with
+// COMMAND and its arguments as entrypoint; all images of an archive share the
+// one layer. A static binary needs no other file; what a dynamic one loads is
+// named by -with, and stands in the image at the path that it has here. The
+// archive depends on nothing but the arguments and the files: same input, same
+// bytes, so its hash can be the key of a cache.
 //
 // The format is the OCI image layout in a tar file (image-spec v1.1), with the
 // annotation by which containerd's importer names images.
@@ -23,20 +25,25 @@ import (
 
 func main() {
 	output := flag.String("o", "", "archive to write")
-	binary := flag.String("binary", "", "static binary to pack")
+	binary := flag.String("binary", "", "binary to pack")
+	var libraries []string
+	flag.Func("with", "absolute path of a file to pack as well, repeatable", func(path string) error {
+		libraries = append(libraries, path)
+		return nil
+	})
 	arch := flag.String("arch", runtime.GOARCH, "architecture of the binary")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: image -o ARCHIVE -binary FILE NAME=COMMAND[,ARG]...")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: image -o ARCHIVE -binary FILE [-with FILE]... NAME=COMMAND[,ARG]...")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
-	if err := run(*output, *binary, *arch, flag.Args()); err != nil {
+	if err := run(*output, *binary, libraries, *arch, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func run(output, binary, arch string, arguments []string) error {
+func run(output, binary string, libraries []string, arch string, arguments []string) error {
 	if output == "" || binary == "" || len(arguments) == 0 {
 		return fmt.Errorf("-o, -binary and at least one NAME=COMMAND are needed")
 	}
@@ -52,8 +59,19 @@ func run(output, binary, arch string, arguments []string) error {
 	if err != nil {
 		return err
 	}
+	files := []File{{filepath.Base(binary), program}}
+	for _, path := range libraries {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("-with %q is not an absolute path", path)
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		files = append(files, File{strings.TrimPrefix(filepath.Clean(path), "/"), content})
+	}
 	var archive bytes.Buffer
-	if err := WriteArchive(&archive, filepath.Base(binary), program, arch, images); err != nil {
+	if err := WriteArchive(&archive, files, arch, images); err != nil {
 		return err
 	}
 	draft := fmt.Sprintf("%s.%d", output, os.Getpid())

@@ -1,5 +1,5 @@
 //! The images of the real nodes' containers: our own static binary under two
-//! names, packed into one archive.
+//! names, packed into one archive; and a test's own binaries.
 
 use std::{
     fs,
@@ -35,28 +35,58 @@ pub(super) fn archive() -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path);
     }
-    pack(&packer, &path, &workload, &[(WORKLOAD_IMAGE, "/workload"), (SANDBOX_IMAGE, "/workload,pause")])?;
+    pack(&packer, &path, &workload, &[], &[(WORKLOAD_IMAGE, "/workload"), (SANDBOX_IMAGE, "/workload,pause")])?;
     Ok(path)
 }
 
-/// Packs a static binary into an image archive for [`crate::Testbed::import_images`]:
-/// its only file is the binary at `/FILE-NAME`, which is the entry point.
+/// Packs a binary into an image archive for [`crate::Testbed::import_images`]:
+/// it stands at `/FILE-NAME` and is the entry point. Nothing else is in the
+/// image but the shared libraries of a binary that is not static.
 ///
 /// # Errors
-/// When `name` is not a full image name (`HOST/PATH:TAG`).
+/// When `name` is not a full image name (`HOST/PATH:TAG`), or a library is not
+/// found.
 pub fn pack_image(binary: &Path, name: &str, archive: &Path) -> Result<()> {
     let file = binary.file_name().context("a binary without a name")?.to_string_lossy();
-    pack(&IMAGE.binary("image")?, archive, binary, &[(name, &format!("/{file}"))])
+    pack(&IMAGE.binary("image")?, archive, binary, &libraries(binary)?, &[(name, &format!("/{file}"))])
 }
 
-/// Packs a static binary under several names: `images` are names and entry
-/// points, whose words are separated by commas.
-fn pack(packer: &Path, archive: &Path, binary: &Path, images: &[(&str, &str)]) -> Result<()> {
+/// The shared libraries that a binary loads, and the loader; none for a static
+/// one.
+fn libraries(binary: &Path) -> Result<Vec<String>> {
+    let output = Command::new("ldd").arg(binary).output().context("ldd, which says what a binary loads")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if said.contains("not a dynamic executable") {
+        return Ok(Vec::new());
+    }
+    ensure!(output.status.success(), "ldd {}: {}", binary.display(), said.trim());
+    parse_ldd(&String::from_utf8_lossy(&output.stdout)).with_context(|| binary.display().to_string())
+}
+
+/// Reads `NAME => PATH (ADDRESS)`, `PATH (ADDRESS)` for the loader, and what is
+/// no file: the kernel's own library, and the line of a static program.
+fn parse_ldd(text: &str) -> Result<Vec<String>> {
+    let mut paths = Vec::new();
+    for line in text.lines() {
+        ensure!(!line.contains("not found"), "a library is missing: {}", line.trim());
+        let found = line.split_once("=>").map_or(line, |(_, found)| found);
+        let path = found.split(" (").next().unwrap_or_default().trim();
+        if path.starts_with('/') {
+            paths.push(path.to_owned());
+        }
+    }
+    Ok(paths)
+}
+
+/// Packs a binary and what it loads under several names: `images` are names and
+/// entry points, whose words are separated by commas.
+fn pack(packer: &Path, archive: &Path, binary: &Path, libraries: &[String], images: &[(&str, &str)]) -> Result<()> {
     let output = Command::new(packer)
         .arg("-o")
         .arg(archive)
         .arg("-binary")
         .arg(binary)
+        .args(libraries.iter().flat_map(|library| ["-with", library]))
         .args(images.iter().map(|(name, entrypoint)| format!("{name}={entrypoint}")))
         .output()
         .with_context(|| packer.display().to_string())?;
@@ -79,6 +109,15 @@ fn archive_path(packer: &Path, workload: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_and_loader_are_taken_from_ldd_and_a_missing_one_is_an_error() {
+        let text = "\tlinux-vdso.so.1 (0x00007ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x00007f4f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f50)\n";
+        assert_eq!(parse_ldd(text).unwrap(), ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
+        assert_eq!(parse_ldd("\tstatically linked\n").unwrap(), [""; 0]);
+        assert!(parse_ldd("\tlibz.so.1 => not found\n").unwrap_err().to_string().contains("libz.so.1"));
+    }
 
     #[test]
     fn another_workload_gives_another_archive() {
