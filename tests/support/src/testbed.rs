@@ -147,6 +147,15 @@ impl Testbed {
         Ok(path)
     }
 
+    /// Writes the kubeconfig of a user with a client certificate, as
+    /// `kubeadm kubeconfig user` makes it: everything inline, for the owner alone.
+    pub fn user_kubeconfig(&self, user: &str, group: Option<&str>) -> Result<PathBuf> {
+        let identity = self.pki.client(user, group)?;
+        let path = self.dir().join(format!("{}.kubeconfig", user.replace(':', "-")));
+        kubeconfig::write(&path, &self.apiserver_url(), self.ca_pem(), &Credential::Certificate(&identity), "default")?;
+        Ok(path)
+    }
+
     /// A client that is the given ServiceAccount.
     pub async fn client_as(&self, namespace: &str, name: &str) -> Result<Client> {
         kubeconfig::client(&self.service_account_kubeconfig(namespace, name).await?).await

@@ -50,7 +50,6 @@ use crate::{
     Profile, Testbed,
     binaries::{CONTAINERD, Module},
     fake,
-    kubeconfig::{self, Credential},
     network::Network,
     profile::NODE_KIND_LABEL,
     supervisor::Supervisor,
@@ -147,7 +146,7 @@ async fn start_with(
     for (number, _, name) in numbered() {
         let address = network::node_address(slot, number);
         network::add_address(testbed.network(), address)?;
-        let kubeconfig = kubeconfig_for(testbed, &format!("system:node:{name}"), Some("system:nodes"))?;
+        let kubeconfig = testbed.user_kubeconfig(&format!("system:node:{name}"), Some("system:nodes"))?;
         let setup = node::NodeSetup {
             testbed,
             binaries: &binaries,
@@ -182,15 +181,6 @@ fn build(kubernetes: PathBuf) -> Result<node::Binaries> {
         device_plugin: DEVICE_PLUGIN.binary("deviceplugin")?,
         archive: images::archive()?,
     })
-}
-
-/// Writes a kubeconfig for a client certificate.
-fn kubeconfig_for(testbed: &Testbed, user: &str, group: Option<&str>) -> Result<PathBuf> {
-    let identity = testbed.pki().client(user, group)?;
-    let path = testbed.dir().join(format!("{}.kubeconfig", user.replace(':', "-")));
-    let credential = Credential::Certificate(&identity);
-    kubeconfig::write(&path, &testbed.apiserver_url(), testbed.ca_pem(), &credential, "default")?;
-    Ok(path)
 }
 
 /// The names of the real nodes so far.

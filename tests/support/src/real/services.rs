@@ -16,7 +16,7 @@ use tokio::time::sleep;
 
 use crate::{ProcessSpec, Testbed, binaries::COREDNS};
 
-use super::{files, kubeconfig_for};
+use super::files;
 
 /// Names of the processes, for [`Testbed::kill`] and its like.
 const KUBE_PROXY: &str = "kube-proxy";
@@ -28,7 +28,7 @@ const BIND_LIMIT: Duration = Duration::from_secs(30);
 /// Starts kube-proxy and DNS.
 pub(super) async fn start(testbed: &Testbed, kubernetes: &Path, dns: Ipv4Addr, path: &str, node: &str) -> Result<()> {
     let config = testbed.dir().join("kube-proxy.json");
-    let kubeconfig = kubeconfig_for(testbed, "system:kube-proxy", None)?;
+    let kubeconfig = testbed.user_kubeconfig("system:kube-proxy", None)?;
     fs::write(&config, serde_json::to_string_pretty(&files::kube_proxy(&kubeconfig, dns, node))?)?;
     let proxy = ProcessSpec::new(KUBE_PROXY, kubernetes)
         .args(["kube-proxy".to_owned(), format!("--config={}", config.display())])
@@ -37,7 +37,7 @@ pub(super) async fn start(testbed: &Testbed, kubernetes: &Path, dns: Ipv4Addr, p
 
     apply(testbed, &files::dns_objects(dns)).await?;
     let corefile = testbed.dir().join("Corefile");
-    let kubeconfig = kubeconfig_for(testbed, files::DNS_USER, None)?;
+    let kubeconfig = testbed.user_kubeconfig(files::DNS_USER, None)?;
     fs::write(&corefile, files::corefile(&kubeconfig, dns))?;
     let program = tokio::task::spawn_blocking(|| COREDNS.binary("coredns")).await??;
     testbed.spawn(ProcessSpec::new(DNS, program).args(["-conf".to_owned(), corefile.display().to_string()]))?;
