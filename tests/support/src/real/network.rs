@@ -31,7 +31,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::requirements::search_path;
 use crate::{
-    network::Network,
+    network::{Network, SERVICE_RANGE},
     supervisor::{Launch, Stage, Supervisor},
 };
 
@@ -91,6 +91,9 @@ pub(super) fn create(supervisor: &Supervisor) -> Result<Network> {
     let enter = vec!["nsenter".to_owned(), format!("--net=/proc/{holder}/ns/net"), "--".to_owned()];
     let address = control_plane_address(slot);
     ip(&enter, &format!("link set lo up\naddr add {address}/24 dev uplink\nlink set uplink up\n"))?;
+    // What runs here and not in a pod, the API server that calls a webhook, needs a route before kube-proxy's rules see
+    // its packets. A machine has a default route for that.
+    ip(&enter, &format!("route add {SERVICE_RANGE} dev uplink\n")).context("let the control plane reach Services")?;
     let forward = run(&enter, &["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], "");
     forward.context("let nodes route between their pods")?;
     // The machine has no route to pods, whose addresses recur in every testbed.
