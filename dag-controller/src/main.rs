@@ -21,6 +21,7 @@ use flowforge_dag_controller::config::Config;
 use flowforge_dag_controller::metrics::Metrics;
 use flowforge_dag_controller::session::Controller;
 use flowforge_dag_controller::webhook::admit::Admission;
+use flowforge_dag_controller::webhook::drain::Drain;
 use flowforge_dag_controller::webhook::rotation::{Keeper, Settings};
 use flowforge_dag_controller::webhook::serve::{ServingCert, serve};
 use flowforge_dag_controller::writer::REQUEST_TIMEOUT;
@@ -28,7 +29,9 @@ use flowforge_runtime::admin::Probe;
 use flowforge_runtime::{Admin, Elector, Health, Pressure, RuntimeArgs, client, shutdown, telemetry};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Where /livez, /readyz and /metrics are served unless --listen says otherwise.
@@ -62,6 +65,9 @@ struct WebhookArgs {
     /// ValidatingWebhookConfiguration that gets the certificate's CA
     #[arg(long, value_name = "NAME", default_value = "flowforge-dag-controller")]
     webhook_configuration: String,
+    /// Seconds for which the webhook goes on answering after SIGTERM, until the API server knows of it
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=60))]
+    webhook_shutdown_delay_s: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -69,7 +75,7 @@ fn main() -> anyhow::Result<()> {
     let log = telemetry::init(&cli.runtime.log_level, cli.runtime.log_format).map_err(|why| anyhow!(why))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run(cli, log));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(Duration::from_secs(5));
     ended
 }
 
@@ -94,17 +100,22 @@ async fn run(cli: Cli, log: telemetry::LogHandle) -> anyhow::Result<()> {
     let late_stop = CancellationToken::new();
     let cert = Arc::new(ServingCert::default());
     let admission = Admission::new(&args.namespace, MANAGED_BY_CONTROLLER, &config.topology_levels);
-    start_webhook(client.clone(), &args.namespace, admission, cli.webhook, &cert, &metrics, &late_stop).await?;
+    let drain = Drain::new(stop.clone(), Duration::from_secs(cli.webhook.webhook_shutdown_delay_s));
+    let webhook =
+        start_webhook(client.clone(), &args.namespace, admission, cli.webhook, &cert, &metrics, drain).await?;
     let timeout = timing.request_timeout(REQUEST_TIMEOUT);
     let controller = Controller::new(client, pressure.clone(), config, timeout, metrics);
     serve_admin(&controller, &cert, &registry, log, args.listen.unwrap_or(DEFAULT_LISTEN), &late_stop).await?;
 
-    let mut terms = elector.start(stop);
+    let mut terms = elector.start(stop.clone());
     while let Some(leadership) = terms.next().await {
         controller.serve(&leadership).await;
         leadership.finish();
     }
     terms.closed().await;
+    // The lease is free; the webhook answers on for its delay. Terms may also have ended without a signal.
+    stop.cancel();
+    webhook.await.context("the admission webhook panicked")?;
     late_stop.cancel();
     tracing::info!("stopped");
     Ok(())
@@ -117,8 +128,8 @@ async fn start_webhook(
     args: WebhookArgs,
     cert: &Arc<ServingCert>,
     metrics: &Arc<Metrics>,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
+    drain: Drain,
+) -> anyhow::Result<JoinHandle<()>> {
     let listen = args.webhook_listen;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let mut dns_names = args.webhook_dns_name;
@@ -133,14 +144,13 @@ async fn start_webhook(
         configuration: args.webhook_configuration,
         dns_names,
     };
-    tokio::spawn(Keeper::new(client, settings, Arc::clone(cert)).run(stop.clone()));
-    let serving = serve(listener, Arc::clone(cert), admission, Arc::clone(metrics), stop.clone());
-    tokio::spawn(async move {
+    tokio::spawn(Keeper::new(client, settings, Arc::clone(cert)).run(drain.end()));
+    let serving = serve(listener, Arc::clone(cert), admission, Arc::clone(metrics), drain);
+    Ok(tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the admission webhook ended");
         }
-    });
-    Ok(())
+    }))
 }
 
 async fn serve_admin(

@@ -60,6 +60,7 @@ async fn the_deployments_of_base_run_under_a_kubelet() {
     for name in [SCHEDULER, CONTROLLER] {
         world.available(name).await;
     }
+    world.a_rollout_of_the_controller_refuses_no_submission().await;
     world.testbed.stop().unwrap();
 }
 
@@ -193,6 +194,30 @@ impl World {
         for part in ["\"workflows.flowforge.dev\" denied the request", "wait for each other"] {
             assert!(refusal.contains(part), "{refusal}");
         }
+    }
+
+    /// Replicas come and go while somebody submits all the time.
+    async fn a_rollout_of_the_controller_refuses_no_submission(&self) {
+        let before: BTreeSet<_> = self.replicas(CONTROLLER).await.into_iter().map(|pod| pod.metadata.uid).collect();
+        let deployments: Api<Deployment> = Api::namespaced(self.testbed.client().clone(), NAMESPACE);
+        deployments.restart(CONTROLLER).await.unwrap();
+        let submission = workflow("rollout", &json!([{"id": "a", "image": "i"}]));
+        let ask = PostParams { dry_run: true, ..PostParams::default() };
+        let labels = ListParams::default().labels(&format!("app.kubernetes.io/name={CONTROLLER}"));
+        let mut submitted = 0;
+        until("all replicas are new ones", || {
+            submitted += 1;
+            async {
+                let answer = self.workflows().create(&ask, &submission).await;
+                assert!(answer.is_ok(), "{answer:?}");
+                let pods = self.pods(NAMESPACE).list(&labels).await.map_err(|e| e.to_string())?.items;
+                let old = pods.iter().filter(|pod| before.contains(&pod.metadata.uid)).count();
+                if old == 0 { Ok(()) } else { Err(format!("{old} old ones are left")) }
+            }
+        })
+        .await;
+        assert!(submitted > 20, "{submitted} submissions are too few to tell");
+        self.available(CONTROLLER).await;
     }
 
     /// A container on the real machine, then a gang of whole GPU machines.

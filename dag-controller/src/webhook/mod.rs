@@ -9,6 +9,7 @@
 
 pub mod admit;
 pub mod certs;
+pub mod drain;
 pub mod review;
 pub mod rotation;
 pub mod serve;

@@ -15,14 +15,16 @@ use parking_lot::RwLock;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tower::util::MapResponseLayer;
 
 use super::admit::Admission;
+use super::drain::Drain;
 use crate::metrics::{AdmissionVerdict, Metrics};
 
 /// Path at which Workflows are validated.
@@ -38,6 +40,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 // The API server sends a few at once; each may hold a body.
 const MAX_STREAMS: u32 = 128;
 const MAX_REVIEWS: usize = 64;
+// The API server waits 5 s for an answer (manifests/base/webhook.yaml).
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// The certificate being served; replaced while connections come in.
 #[derive(Debug, Default)]
@@ -68,7 +72,7 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-/// Answers admission reviews on `listener` until `stop`.
+/// Answers admission reviews on `listener` until `drain` has closed it, and then what is still being answered.
 ///
 /// # Errors
 /// When TLS cannot be set up.
@@ -77,7 +81,7 @@ pub async fn serve(
     cert: Arc<ServingCert>,
     admission: Admission,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    drain: Drain,
 ) -> Result<(), rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = ServerConfig::builder_with_provider(provider)
@@ -92,10 +96,12 @@ pub async fn serve(
         metrics,
     }));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let marking = drain.clone();
+    let app = app.layer(MapResponseLayer::new(move |response: Response| marking.mark(response)));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return Ok(()) };
         let stream = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
+            () = drain.closed() => break,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -106,18 +112,29 @@ pub async fn serve(
                 }
             },
         };
-        let (acceptor, app, stop) = (acceptor.clone(), app.clone(), stop.clone());
+        let (acceptor, app, drain) = (acceptor.clone(), app.clone(), drain.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = connection(stream, acceptor, app) => {}
-            }
+            connection(stream, acceptor, app, drain).await;
             drop(slot);
         });
     }
+    drop(listener);
+    if tokio::time::timeout(LAST_ANSWERS, all(&slots)).await.is_err() {
+        tracing::warn!("webhook connections are cut: their answers took too long");
+    }
+    Ok(())
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
+/// Waits until no connection is left.
+async fn all(slots: &Semaphore) {
+    for _ in 0..MAX_CONNECTIONS {
+        if let Ok(slot) = slots.acquire().await {
+            slot.forget();
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router, drain: Drain) {
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "webhook handshake"),
@@ -130,7 +147,14 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, app: Router) {
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(HEADER_TIMEOUT))
         .max_concurrent_streams(MAX_STREAMS);
-    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await;
+    let mut serving = pin!(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)));
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = drain.closed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "webhook connection");
     }
