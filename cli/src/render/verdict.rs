@@ -52,6 +52,7 @@ const NODE_CURES: &[(&str, &str)] = &[
 /// What cures what a message says, where the condition's reason alone does not tell; the first part found counts.
 const MESSAGE_CURES: &[(&str, &str)] = &[
     ("unbound immediate PersistentVolumeClaims", "bind the claims: kubectl describe pvc"),
+    ("pod has ResourceClaims", "use device-plugin resources (nvidia.com/gpu), or another scheduler for this pod"),
     ("no nodes available to schedule pods", "add a node"),
     ("pod affinity terms conflict", "correct the pod's node affinity: its terms exclude each other"),
     ("members exist", "the rest of the gang's members must be created"),
@@ -237,6 +238,7 @@ mod tests {
             R::TooManyPods,
             R::Insufficient("nvidia.com/gpu".into()),
             R::UnboundClaims,
+            R::ResourceClaims,
             R::NoNodes,
             R::OutsideDomain("rack/r1".into()),
             R::UnknownLevel("row".into(), "zone, rack".into()),
@@ -263,6 +265,7 @@ mod tests {
                 R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
+                R::ResourceClaims => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
                 R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}

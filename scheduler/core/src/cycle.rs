@@ -37,17 +37,13 @@ pub(crate) fn find_for(
     if total == 0 {
         return Err(Box::new(Refusal::Nodes(Seen::default())));
     }
-    if spec.unbound_claims {
-        return Err(Box::new(Refusal::PreFilter { total, reason: Reason::UnboundClaims }));
-    }
-    let named = spec.pinned();
-    if named.as_ref().is_some_and(std::collections::BTreeSet::is_empty) {
-        return Err(Box::new(Refusal::PreFilter { total, reason: Reason::AffinityConflict }));
+    if let Some(reason) = spec.refused_anyway() {
+        return Err(Box::new(Refusal::PreFilter { total, reason }));
     }
     if let Some(relation) = relation {
         return related::find(snapshot, shape, &spec, relation);
     }
-    if named.is_some() {
+    if spec.pinned().is_some() {
         let nodes = named_nodes(&spec, snapshot.cluster());
         return best_of(&nodes, &spec, snapshot.cluster())
             .ok_or_else(|| Box::new(refuse_named(&nodes, &spec, snapshot.cluster())));
@@ -63,7 +59,7 @@ pub(crate) fn find_for(
 #[must_use]
 pub fn feasible(snapshot: &mut Snapshot, shape: ShapeId) -> usize {
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else { return 0 };
-    if spec.unbound_claims {
+    if spec.refused_anyway().is_some() {
         return 0;
     }
     if spec.pinned().is_none() {

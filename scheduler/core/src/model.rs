@@ -117,6 +117,8 @@ pub struct PodInfo {
     pub fence: Option<SmolStr>,
     /// The `PodScheduled` condition as it stands, so that unchanged ones are not written again: (reason, message).
     pub scheduled_condition: Option<(SmolStr, String)>,
+    /// Whether it has ResourceClaims.
+    pub resource_claims: bool,
     /// Claims and volumes are not schedulable yet by this build: names of PVCs that are unbound, for a named refusal.
     pub unbound_claims: Vec<SmolStr>,
 }

@@ -26,13 +26,7 @@ pub struct Opinion {
 pub fn opinions(snapshot: &mut Snapshot, pod: PodId) -> Vec<Opinion> {
     let Some(shape) = snapshot.cluster().pod(pod).and_then(|p| p.shape) else { return Vec::new() };
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else { return Vec::new() };
-    let before_nodes = if spec.unbound_claims {
-        Some(Reason::UnboundClaims)
-    } else if spec.pinned().is_some_and(|named| named.is_empty()) {
-        Some(Reason::AffinityConflict)
-    } else {
-        None
-    };
+    let before_nodes = spec.refused_anyway();
     let relation = snapshot.relate(pod);
     let (considered, ranking) = match before_nodes {
         Some(_) => (Vec::new(), Ranking::default()),

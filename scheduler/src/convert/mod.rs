@@ -73,6 +73,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         intent: own_annotation(&pod.metadata, annotation::INTENT),
         fence: own_annotation(&pod.metadata, annotation::FENCE),
         scheduled_condition: scheduled_condition(&pod.status),
+        resource_claims: !spec.resource_claims.is_empty(),
         unbound_claims: Vec::new(),
     }
 }

@@ -107,6 +107,8 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     /// Volumes.
     pub volumes: Vec<Volume>,
+    /// ResourceClaims; only their number counts.
+    pub resource_claims: Vec<IgnoredAny>,
 }
 
 /// A container or init container.

@@ -163,9 +163,9 @@ impl Engine {
             Ok(ask) => ask,
             Err(reason) => return self.refuse_gang(id, &seen, Vec::new(), self.named(id, reason), now, out),
         };
-        if self.any_unbound_claims(&ask) {
+        if let Some(reason) = self.refused_anyway(&ask) {
             let total = self.snapshot.cluster().node_count();
-            let refusal = Refusal::PreFilter { total, reason: Reason::UnboundClaims };
+            let refusal = Refusal::PreFilter { total, reason };
             return self.refuse_gang(id, &seen, Vec::new(), refusal, now, out);
         }
         let would_do = self.would_do(&ask, &seen, missing.as_ref());
@@ -202,8 +202,11 @@ impl Engine {
         }
     }
 
-    fn any_unbound_claims(&self, ask: &Ask) -> bool {
-        ask.members.iter().any(|pod| self.snapshot.cluster().info(*pod).is_some_and(|p| !p.unbound_claims.is_empty()))
+    /// What refuses a member whatever the nodes have.
+    fn refused_anyway(&self, ask: &Ask) -> Option<Reason> {
+        let shape = |pod: &PodId| self.snapshot.cluster().pod(*pod)?.shape;
+        let shapes: BTreeSet<ShapeId> = ask.members.iter().filter_map(shape).collect();
+        shapes.into_iter().find_map(|shape| self.snapshot.shape(shape)?.spec.refused_anyway())
     }
 
     /// The least that would make a refused gang go on: its minimum, or any one replacement of each shape.

@@ -1,8 +1,8 @@
 //! The closed list of reasons.
 
 use crate::plugins::{
-    Cures, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports, node_resources_fit,
-    node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration, volume_binding,
+    Cures, dynamic_resources, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports,
+    node_resources_fit, node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration, volume_binding,
 };
 use smol_str::SmolStr;
 use std::fmt;
@@ -45,6 +45,8 @@ pub enum Reason {
     DeclaredFeatures,
     /// The pod has unbound claims.
     UnboundClaims,
+    /// The pod has ResourceClaims.
+    ResourceClaims,
     /// The cluster has no node.
     NoNodes,
     /// The node is outside the domain (`level/name`) that the gang is tied to.
@@ -98,6 +100,7 @@ impl Reason {
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::NAME,
             Self::DeclaredFeatures => node_declared_features::NAME,
             Self::UnboundClaims => volume_binding::NAME,
+            Self::ResourceClaims => dynamic_resources::NAME,
             Self::NoNodes => "NoNodes",
             Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
                 "FlowForgeTopology"
@@ -122,6 +125,7 @@ impl Reason {
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::CURED_BY,
             Self::DeclaredFeatures => node_declared_features::CURED_BY,
             Self::UnboundClaims => volume_binding::CURED_BY,
+            Self::ResourceClaims => dynamic_resources::CURED_BY,
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
             Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
             Self::SplitDomain(_) => Cures::POD_GONE.and(Cures::NODE_LABELS),
@@ -161,6 +165,7 @@ impl fmt::Display for Reason {
             Self::ExistingAntiAffinity => f.write_str(inter_pod_affinity::REASON_EXISTING),
             Self::DeclaredFeatures => f.write_str(node_declared_features::REASON),
             Self::UnboundClaims => f.write_str(volume_binding::REASON),
+            Self::ResourceClaims => f.write_str(dynamic_resources::REASON),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),
             Self::OutsideDomain(domain) => write!(f, "node(s) were outside {domain}"),
             Self::UnknownLevel(level, known) => {

@@ -11,6 +11,7 @@
 //! ```
 //! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
 
+pub mod dynamic_resources;
 pub mod gang_packing;
 pub mod image_locality;
 pub mod inter_pod_affinity;

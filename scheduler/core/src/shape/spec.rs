@@ -1,6 +1,7 @@
 //! The filter shape of a pod: everything that filters and scores can see of it, and nothing else, so that the pods of one
 //! template share it.
 
+use crate::explain::Reason;
 use crate::model::{NodeSelectorTerm, PodInfo, Toleration};
 use crate::plugins::node_affinity;
 use crate::snapshot::Footprint;
@@ -27,6 +28,8 @@ pub struct ShapeSpec {
     pub required_features: BTreeSet<SmolStr>,
     /// Images, sorted.
     pub images: Vec<SmolStr>,
+    /// Whether the pod has ResourceClaims, which no node cures.
+    pub resource_claims: bool,
     /// Whether the pod has unbound claims, which no node cures.
     pub unbound_claims: bool,
 }
@@ -50,6 +53,7 @@ impl ShapeSpec {
             preferred: pod.preferred_node_affinity.clone(),
             required_features: pod.required_features.clone(),
             images,
+            resource_claims: pod.resource_claims,
             unbound_claims: !pod.unbound_claims.is_empty(),
         }
     }
@@ -72,6 +76,18 @@ impl ShapeSpec {
     #[must_use]
     pub fn pinned(&self) -> Option<BTreeSet<SmolStr>> {
         node_affinity::pinned(self.required.as_deref())
+    }
+
+    /// What refuses the pod whatever the nodes have, in the order of the profile.
+    #[must_use]
+    pub fn refused_anyway(&self) -> Option<Reason> {
+        if self.pinned().is_some_and(|named| named.is_empty()) {
+            Some(Reason::AffinityConflict)
+        } else if self.unbound_claims {
+            Some(Reason::UnboundClaims)
+        } else {
+            self.resource_claims.then_some(Reason::ResourceClaims)
+        }
     }
 
     /// Rough size in bytes, for the budget.
