@@ -182,7 +182,8 @@ impl Search<'_, '_> {
         let relation = txn.relate(pod);
         let (cache, _, cluster) = txn.view(*shape)?;
         let inclusion = |node| cache.node(node).inclusion;
-        let view = relation.as_ref().map(|r| View::new(r, &cluster.relations, &cluster.nodes, inclusion));
+        let known = if relation.is_some() { cache.known() } else { Vec::new() };
+        let view = relation.as_ref().map(|r| View::new(r, &cluster.relations, &known, inclusion));
         let takes = |at: &usize| {
             let node = nodes[*at].dense();
             cache.node(node).verdict.is_feasible() && view.as_ref().is_none_or(|view| view.refuse(node).is_none())

@@ -6,7 +6,6 @@ use super::counts::{Counts, PerNode};
 use super::relate::{Affinity, Relation, Source, Spread};
 use crate::explain::Reason;
 use crate::plugins::{inter_pod_affinity, pod_topology_spread};
-use crate::snapshot::{NodeRecord, Slab};
 
 /// Whether a node counts for spread, by the pod's node affinity and by its tolerations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,29 +51,28 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// Looks at every node once per rule.
+    /// Looks at every node once per rule; `known` are the nodes that exist.
     pub(crate) fn new(
         relation: &'a Relation,
         relations: &'a Relations,
-        nodes: &'a Slab<NodeRecord>,
+        known: &[u32],
         inclusion: impl Fn(u32) -> Inclusion,
     ) -> Self {
         let Relations { columns, counts, .. } = relations;
-        let known: Vec<u32> = known(nodes);
         let hard: Vec<&Column> = relation.hard.iter().map(|spread| columns.get(spread.key)).collect();
         let in_all = |node: &&u32| hard.iter().all(|column| column.of(**node) != ABSENT);
         let eligible: Vec<u32> =
             if hard.is_empty() { Vec::new() } else { known.iter().filter(in_all).copied().collect() };
         let forbidden = |column: &'a Column, count: Option<&PerNode>| Forbidden {
             column,
-            occupied: occupied(column, count, &known),
+            occupied: occupied(column, count, known),
         };
         Self {
             relation,
             columns,
             counts,
             places: relation.hard.iter().map(|s| places(s, columns, counts, &eligible, &inclusion)).collect(),
-            near: relation.affinity.as_ref().map(|affinity| near(affinity, columns, counts, &known)),
+            near: relation.affinity.as_ref().map(|affinity| near(affinity, columns, counts, known)),
             anti: relation.anti.iter().map(|(of, key)| forbidden(columns.get(*key), counts.selected(*of))).collect(),
             against: relation
                 .against
@@ -125,10 +123,6 @@ impl Forbidden<'_> {
     fn holds(&self, node: u32) -> bool {
         self.occupied.get(self.column.of(node) as usize).copied().unwrap_or(false)
     }
-}
-
-fn known(nodes: &Slab<NodeRecord>) -> Vec<u32> {
-    nodes.iter().filter(|(_, node)| !node.placeholder).map(|(id, _)| id.dense()).collect()
 }
 
 fn is_counted(spread: &Spread, inclusion: Inclusion) -> bool {
@@ -197,16 +191,10 @@ impl Ranking {
 
 impl View<'_> {
     /// Scores these nodes, all of which may take the pod. `O(nodes · rules)`.
-    pub(crate) fn rank(
-        &self,
-        feasible: &[u32],
-        nodes: &Slab<NodeRecord>,
-        inclusion: impl Fn(u32) -> Inclusion,
-    ) -> Ranking {
-        let known = known(nodes);
+    pub(crate) fn rank(&self, feasible: &[u32], known: &[u32], inclusion: impl Fn(u32) -> Inclusion) -> Ranking {
         Ranking {
-            spread: (!self.relation.soft.is_empty()).then(|| self.rank_spread(feasible, &known, &inclusion)),
-            affinity: self.rank_affinity(feasible, &known),
+            spread: (!self.relation.soft.is_empty()).then(|| self.rank_spread(feasible, known, &inclusion)),
+            affinity: self.rank_affinity(feasible, known),
         }
     }
 
@@ -248,6 +236,9 @@ impl View<'_> {
     }
 
     fn rank_affinity(&self, feasible: &[u32], known: &[u32]) -> Option<Vec<i64>> {
+        if self.relation.scored.is_empty() {
+            return None;
+        }
         let mut raw = vec![0_i64; feasible.len()];
         let mut anybody = false;
         for (source, key, weight) in &self.relation.scored {

@@ -186,6 +186,12 @@ impl ShapeCache {
         &self.histogram
     }
 
+    /// Indexes of the nodes that exist, ascending. `O(nodes)`.
+    pub(crate) fn known(&self) -> Vec<u32> {
+        let exists = |(index, eval): (u32, &NodeEval)| (eval.verdict != Verdict::ABSENT).then_some(index);
+        (0..).zip(&self.nodes).filter_map(exists).collect()
+    }
+
     /// What is known about a node.
     #[must_use]
     pub fn node(&self, index: u32) -> NodeEval {
