@@ -60,7 +60,8 @@ impl Gate {
     }
 
     /// Sends a request with a JSON body and decodes the answer. `queued` is when the command was given: one that could
-    /// not start within twice the timeout is given up, so that its outcome is known in time.
+    /// not start within twice the timeout is given up, so that its outcome is known in time. For as long a right that we
+    /// lack is asked for again: an API server that has just started denies everything until it has read its roles.
     pub(super) async fn send<T: DeserializeOwned>(&self, call: Call, queued: Instant) -> Result<T, Failure> {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -69,13 +70,17 @@ impl Gate {
             match tokio::time::timeout(self.timeout, self.client.request::<T>(request)).await {
                 Err(_) => return Err(Failure::Unknown(format!("no answer within {:?}", self.timeout))),
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) if is_throttled(&error) => {
+                Ok(Err(error)) if is_throttled(&error) || self.may_be_granted_yet(&error, queued) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
                 Ok(Err(error)) => return Err(classify(&error)),
             }
         }
+    }
+
+    fn may_be_granted_yet(&self, error: &kube::Error, queued: Instant) -> bool {
+        lacks_a_right(error) && queued.elapsed() + self.timeout / 2 < self.timeout * 2
     }
 
     /// Waits until the server's last Retry-After has passed and the lease permits another request.
@@ -173,6 +178,12 @@ fn is_throttled(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 429)
 }
 
+/// Whether the authorizer refused, not admission: that speaks of what is asked, not of who asks.
+fn lacks_a_right(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status)
+        if status.code == 403 && status.message.contains("User \"") && status.message.contains("cannot "))
+}
+
 /// What an error says about whether the request was carried out.
 fn classify(error: &kube::Error) -> Failure {
     let kube::Error::Api(status) = error else { return Failure::Unknown(error.to_string()) };
@@ -192,6 +203,18 @@ mod tests {
 
     fn answered(code: u16) -> kube::Error {
         kube::Error::Api(Status { code, message: "why".to_owned(), ..Status::default() }.boxed())
+    }
+
+    #[test]
+    fn a_right_that_is_lacking_is_told_from_what_admission_refuses() {
+        let forbidden = |message: &str| {
+            kube::Error::Api(Status { code: 403, message: message.to_owned(), ..Status::default() }.boxed())
+        };
+        assert!(lacks_a_right(&forbidden(
+            "pods \"p\" is forbidden: User \"system:serviceaccount:a:b\" cannot create resource \"pods/binding\" in API group \"\""
+        )));
+        assert!(!lacks_a_right(&forbidden("pods \"p\" is forbidden: exceeded quota: q")));
+        assert!(!lacks_a_right(&answered(500)));
     }
 
     #[test]
