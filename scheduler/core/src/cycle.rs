@@ -1,8 +1,7 @@
 //! One pod on its own: the best feasible node, or why there is none.
 
+use crate::demand::{self, Demand};
 use crate::explain::{Reason, Refusal, Seen};
-use crate::related;
-use crate::relations::Relation;
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Verdict, best_of, verdict};
 use crate::snapshot::{Cluster, NodeId, PodId, Snapshot};
 use std::collections::BTreeMap;
@@ -13,22 +12,19 @@ use std::collections::BTreeMap;
 /// The refusal, when no node takes it.
 pub fn find(snapshot: &mut Snapshot, pod: PodId) -> Result<NodeId, Box<Refusal>> {
     let shape = snapshot.cluster().pod(pod).and_then(|p| p.shape);
-    let relation = snapshot.relate(pod);
-    shape.map_or_else(
-        || Err(Box::new(Refusal::Nodes(Seen::default()))),
-        |shape| find_for(snapshot, shape, relation.as_ref()),
-    )
+    let demand = snapshot.demand(pod);
+    shape.map_or_else(|| Err(Box::new(Refusal::Nodes(Seen::default()))), |shape| find_for(snapshot, shape, &demand))
 }
 
 /// Finds a place for a pod of this shape. `O(changes since the shape was last looked at + buckets)`; a pod that names its
-/// nodes costs `O(named nodes)` and keeps no cache; one that other pods matter to costs `O(nodes)`.
+/// nodes costs `O(named nodes)` and keeps no cache; one that asks for more than its shape costs `O(nodes)`.
 ///
 /// # Errors
 /// The refusal, when no node takes it.
 pub(crate) fn find_for(
     snapshot: &mut Snapshot,
     shape: ShapeId,
-    relation: Option<&Relation>,
+    demand: &Result<Demand, Reason>,
 ) -> Result<NodeId, Box<Refusal>> {
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else {
         return Err(Box::new(Refusal::Nodes(Seen::default())));
@@ -37,11 +33,13 @@ pub(crate) fn find_for(
     if total == 0 {
         return Err(Box::new(Refusal::Nodes(Seen::default())));
     }
-    if let Some(reason) = spec.refused_anyway() {
-        return Err(Box::new(Refusal::PreFilter { total, reason }));
-    }
-    if let Some(relation) = relation {
-        return related::find(snapshot, shape, &spec, relation);
+    let demand = match demand {
+        _ if let Some(reason) = spec.refused_anyway() => return Err(Box::new(Refusal::PreFilter { total, reason })),
+        Err(reason) => return Err(Box::new(Refusal::PreFilter { total, reason: reason.clone() })),
+        Ok(demand) => demand,
+    };
+    if !demand.is_empty() {
+        return demand::find(snapshot, shape, &spec, demand);
     }
     if spec.pinned().is_some() {
         let nodes = named_nodes(&spec, snapshot.cluster());

@@ -11,6 +11,7 @@
 pub mod command;
 pub mod config;
 pub mod cycle;
+mod demand;
 pub mod engine;
 pub mod event;
 pub mod explain;
@@ -23,7 +24,6 @@ pub mod opinion;
 pub mod plugins;
 pub mod protocol;
 pub mod queue;
-mod related;
 pub mod relations;
 pub mod shape;
 pub mod snapshot;

@@ -1,9 +1,9 @@
 //! What the rules say about every node for one pod, as the cycle sees it: refusals with their reasons, and scores per
 //! rule. `O(nodes)`; for people who ask and for the comparison with kube-scheduler, not for the hot path.
 
+use crate::demand::{Considered, consider};
 use crate::explain::Reason;
 use crate::plugins::{inter_pod_affinity, pod_topology_spread};
-use crate::related::{Considered, consider};
 use crate::relations::Ranking;
 use crate::shape::{Extremes, scores};
 use crate::snapshot::{PodId, Snapshot};
@@ -26,11 +26,11 @@ pub struct Opinion {
 pub fn opinions(snapshot: &mut Snapshot, pod: PodId) -> Vec<Opinion> {
     let Some(shape) = snapshot.cluster().pod(pod).and_then(|p| p.shape) else { return Vec::new() };
     let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else { return Vec::new() };
-    let before_nodes = spec.refused_anyway();
-    let relation = snapshot.relate(pod);
-    let (considered, ranking) = match before_nodes {
-        Some(_) => (Vec::new(), Ranking::default()),
-        None => consider(snapshot, shape, &spec, relation.as_ref()),
+    let demand = snapshot.demand(pod);
+    let before_nodes = spec.refused_anyway().or_else(|| demand.as_ref().err().cloned());
+    let (considered, ranking) = match (&before_nodes, &demand) {
+        (None, Ok(demand)) => consider(snapshot, shape, &spec, demand),
+        _ => (Vec::new(), Ranking::default()),
     };
     let cluster = snapshot.cluster();
     let feasible: Vec<&Considered> = considered.iter().filter(|c| c.is_feasible()).collect();

@@ -10,7 +10,6 @@ use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
 use crate::queue::Entity;
-use crate::relations::Relation;
 use crate::shape::ShapeId;
 use crate::snapshot::{NodeId, PodId};
 use smol_str::SmolStr;
@@ -57,16 +56,16 @@ impl Engine {
             return self.queue.remove(entity);
         };
         let seq = self.snapshot.cluster().changes.seq();
-        let relation = self.snapshot.relate(id);
-        // Pods of one shape share an answer, unless other pods may refuse one of them.
-        let shared = (!relation.as_ref().is_some_and(Relation::refuses)).then_some(shape);
+        let demand = self.snapshot.demand(id);
+        // Pods of one shape share an answer, unless one of them asks for more.
+        let shared = demand.as_ref().is_ok_and(|demand| !demand.refuses()).then_some(shape);
         if let Some((at, refusal)) = shared.and_then(|shape| self.refused.get(&shape))
             && *at == seq
         {
             let refusal = Arc::clone(refusal);
             return self.refuse_pod(id, shared, refusal, now, out);
         }
-        match cycle::find_for(&mut self.snapshot, shape, relation.as_ref()) {
+        match cycle::find_for(&mut self.snapshot, shape, &demand) {
             Ok(node) => self.bind_pod(id, node, now, out),
             Err(refusal) => {
                 let refusal: Arc<Refusal> = Arc::from(refusal);

@@ -11,7 +11,6 @@
 
 use super::plan::Group;
 use crate::explain::{Reason, Seen};
-use crate::relations::View;
 use crate::shape::{ShapeCache, ShapeId, verdict};
 use crate::snapshot::{Cluster, NodeId, PodId, Txn};
 use flowforge_topology_core::DomainId;
@@ -60,9 +59,7 @@ pub(super) fn exhaust(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, ste
 
 /// Whether other pods may refuse any of the members a node.
 pub(super) fn are_related(txn: &Txn<'_>, groups: &[Group]) -> bool {
-    let cluster = txn.snapshot().cluster();
-    let refused = |pod: &PodId| cluster.info(*pod).is_some_and(|info| cluster.relations.may_refuse(info));
-    groups.iter().flat_map(|group| &group.members).any(refused)
+    groups.iter().flat_map(|group| &group.members).any(|pod| txn.snapshot().may_demand(*pod))
 }
 
 /// Places related members one after the other until one finds no node: how many found one, that member, and what the nodes
@@ -179,14 +176,14 @@ impl Search<'_, '_> {
         let Self { txn, members, groups, .. } = self;
         let (pod, group) = members[member];
         let (shape, nodes) = &groups[group];
-        let relation = txn.relate(pod);
+        let demand = txn.demand(pod).ok()?;
         let (cache, _, cluster) = txn.view(*shape)?;
         let inclusion = |node| cache.node(node).inclusion;
-        let known = if relation.is_some() { cache.known() } else { Vec::new() };
-        let view = relation.as_ref().map(|r| View::new(r, &cluster.relations, &known, inclusion));
+        let known = if demand.is_empty() { Vec::new() } else { cache.known() };
+        let view = demand.view(cluster, &known, inclusion);
         let takes = |at: &usize| {
-            let node = nodes[*at].dense();
-            cache.node(node).verdict.is_feasible() && view.as_ref().is_none_or(|view| view.refuse(node).is_none())
+            let node = nodes[*at];
+            cache.node(node.dense()).verdict.is_feasible() && view.refuse(node).is_none()
         };
         (from..nodes.len()).find(takes)
     }

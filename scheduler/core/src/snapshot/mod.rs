@@ -31,10 +31,12 @@ pub use slab::{Id, Slab};
 pub use txn::{End, Mark, Txn};
 
 use crate::config::Config;
+use crate::demand::Demand;
+use crate::explain::Reason;
 use crate::labels::Labels;
 use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::Cures;
-use crate::relations::{Peer, Relation, SelectorInfo, SelectorKind};
+use crate::relations::{Peer, SelectorInfo, SelectorKind};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
 use flowforge_topology_core::Levels;
 use smol_str::SmolStr;
@@ -178,9 +180,18 @@ impl Snapshot {
         id
     }
 
-    /// The rules that other pods give a pod of ours; None where it is related to nobody. See [`crate::relations`] for the cost.
-    pub(crate) fn relate(&mut self, id: PodId) -> Option<Relation> {
-        self.cluster.relate(id)
+    /// What a pod of ours asks for beyond its shape. See [`crate::relations`] for the cost.
+    ///
+    /// # Errors
+    /// What refuses it whatever the nodes have, in the order of the profile.
+    #[expect(clippy::unnecessary_wraps, reason = "volumes and devices refuse before any node is looked at")]
+    pub(crate) fn demand(&mut self, id: PodId) -> Result<Demand, Reason> {
+        Ok(Demand { relation: self.cluster.relate(id) })
+    }
+
+    /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
+    pub(crate) fn may_demand(&self, id: PodId) -> bool {
+        self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info))
     }
 
     /// A namespace has these labels; None: it is gone. Returns what that can cure.

@@ -115,12 +115,12 @@ fn a_new_label_key_splits_classes_and_a_hostname_does_not() {
     p.node_selector = [("pool".into(), "y".into())].into();
     let shape = s.upsert_pod(p).map(|n| s.cluster.pod(n.id).unwrap().shape.unwrap()).unwrap();
     assert_eq!(s.cluster.class_count(), 2);
-    assert_eq!(cycle::find_for(&mut s, shape, None).ok(), s.cluster.find_node("b"));
+    assert_eq!(cycle::find_for(&mut s, shape, &Ok(Demand::default())).ok(), s.cluster.find_node("b"));
     let mut q = pod("q");
     q.node_selector = [("kubernetes.io/hostname".into(), "a".into())].into();
     let shape = s.upsert_pod(q).map(|n| s.cluster.pod(n.id).unwrap().shape.unwrap()).unwrap();
     assert_eq!(s.cluster.class_count(), 2);
-    assert_eq!(cycle::find_for(&mut s, shape, None).ok(), s.cluster.find_node("a"));
+    assert_eq!(cycle::find_for(&mut s, shape, &Ok(Demand::default())).ok(), s.cluster.find_node("a"));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn the_cache_budget_drops_the_least_recently_used_and_forgets_unused_shapes() {
     for i in 0..300 {
         let news = s.upsert_pod(pod(&format!("p{i}")).asks("cpu", i + 1)).unwrap();
         let shape = s.cluster.pod(news.id).unwrap().shape.unwrap();
-        assert!(cycle::find_for(&mut s, shape, None).is_ok());
+        assert!(cycle::find_for(&mut s, shape, &Ok(Demand::default())).is_ok());
         s.delete_pod(news.id);
     }
     s.trim();

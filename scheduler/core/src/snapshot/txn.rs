@@ -10,8 +10,8 @@
 use super::Snapshot;
 use super::node::NodeId;
 use super::pod::{Place, PodId};
-use crate::related::{self, Considered};
-use crate::relations::Relation;
+use crate::demand::{self, Considered, Demand};
+use crate::explain::Reason;
 use crate::shape::{Shape, ShapeCache, ShapeId};
 
 /// How a transaction ends.
@@ -88,19 +88,22 @@ impl Txn<'_> {
         }
     }
 
-    /// Every node as it looks to a pod that other pods matter to.
+    /// Every node as it looks to a pod that asks for more than its shape.
     pub(crate) fn consider(&mut self, pod: PodId) -> Vec<Considered> {
         let known = self.snapshot.cluster.pod(pod).and_then(|p| p.shape);
         let Some((shape, spec)) = known.and_then(|id| Some((id, self.snapshot.shape(id)?.spec.clone()))) else {
             return Vec::new();
         };
-        let relation = self.snapshot.relate(pod);
-        related::consider(self.snapshot, shape, &spec, relation.as_ref()).0
+        let Ok(demand) = self.snapshot.demand(pod) else { return Vec::new() };
+        demand::consider(self.snapshot, shape, &spec, &demand).0
     }
 
-    /// The rules that other pods give a pod, those of the transaction included.
-    pub(crate) fn relate(&mut self, pod: PodId) -> Option<Relation> {
-        self.snapshot.relate(pod)
+    /// What a pod asks for beyond its shape, as things are in the transaction.
+    ///
+    /// # Errors
+    /// What refuses it whatever the nodes have.
+    pub(crate) fn demand(&mut self, pod: PodId) -> Result<Demand, Reason> {
+        self.snapshot.demand(pod)
     }
 
     /// The cache of a shape as of now, with domain counters, and the cluster.

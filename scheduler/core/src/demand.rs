@@ -1,4 +1,8 @@
-//! A pod that other pods matter to: every node is looked at with its relations, `O(nodes · rules)`.
+//! What a pod asks of a node beyond its shape, and the look at every node for a pod that asks so: `O(nodes · rules)`.
+//!
+//! Pods of one shape share what the cache of the shape knows. What tells them apart is made when one of them asks: the pods
+//! that matter to it. A node's reason is that of the first failing filter in the order of [`crate::plugins::FILTERS`], so
+//! NodeDeclaredFeatures, which the shape knows and which comes last, speaks only where nothing here does.
 
 use crate::cycle::named_nodes;
 use crate::explain::{Reason, Refusal, Seen};
@@ -11,7 +15,7 @@ use crate::snapshot::{Cluster, NodeId, Snapshot};
 pub(crate) struct Considered {
     pub(crate) node: NodeId,
     pub(crate) eval: NodeEval,
-    /// Why the relations refuse it.
+    /// Why the demand refuses it.
     pub(crate) refused: Option<Reason>,
 }
 
@@ -26,12 +30,59 @@ impl Considered {
     }
 }
 
+/// What tells a pod from others of its shape.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Demand {
+    /// The rules that other pods give it.
+    pub(crate) relation: Option<Relation>,
+}
+
+impl Demand {
+    /// Whether it asks for anything at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.relation.is_none()
+    }
+
+    /// Whether it can refuse a node that the shape does not: then the pod's answer is its own.
+    pub(crate) fn refuses(&self) -> bool {
+        self.relation.as_ref().is_some_and(Relation::refuses)
+    }
+
+    /// What it says about nodes as they are now.
+    pub(crate) fn view<'a>(
+        &'a self,
+        cluster: &'a Cluster,
+        known: &[u32],
+        inclusion: impl Fn(u32) -> Inclusion,
+    ) -> DemandView<'a> {
+        let relation = self.relation.as_ref().map(|r| View::new(r, &cluster.relations, known, inclusion));
+        DemandView { relation }
+    }
+}
+
+/// A demand against the nodes of one moment.
+pub(crate) struct DemandView<'a> {
+    relation: Option<View<'a>>,
+}
+
+impl DemandView<'_> {
+    /// Why a node is refused that the shape's filters before NodeDeclaredFeatures let pass; the first in profile order.
+    pub(crate) fn refuse(&self, node: NodeId) -> Option<Reason> {
+        self.relation.as_ref().and_then(|view| view.refuse(node.dense()))
+    }
+
+    /// Scores of the feasible nodes, in their order.
+    pub(crate) fn rank(&self, feasible: &[u32], known: &[u32], inclusion: impl Fn(u32) -> Inclusion) -> Ranking {
+        self.relation.as_ref().map(|view| view.rank(feasible, known, inclusion)).unwrap_or_default()
+    }
+}
+
 /// Every node that is looked at for a pod, in id order, and the scores of the feasible ones in the same order.
 pub(crate) fn consider(
     snapshot: &mut Snapshot,
     shape: ShapeId,
     spec: &ShapeSpec,
-    relation: Option<&Relation>,
+    demand: &Demand,
 ) -> (Vec<Considered>, Ranking) {
     if spec.pinned().is_some() {
         let cluster = snapshot.cluster();
@@ -43,37 +94,37 @@ pub(crate) fn consider(
         };
         let known: Vec<u32> =
             cluster.nodes.iter().filter(|(_, node)| !node.placeholder).map(|(id, _)| id.dense()).collect();
-        return judge(cluster, &known, evaluated, relation, inclusion);
+        return judge(cluster, &known, evaluated, demand, inclusion);
     }
     let Some((cache, _, cluster)) = snapshot.view_with_cluster(shape) else { return Default::default() };
     let known = cache.known();
     let id = |node: &u32| cluster.nodes.at(*node).map(|(id, _)| (id, cache.node(*node)));
     let evaluated = known.iter().filter_map(id).collect();
-    judge(cluster, &known, evaluated, relation, |node| cache.node(node).inclusion)
+    judge(cluster, &known, evaluated, demand, |node| cache.node(node).inclusion)
 }
 
 fn judge(
     cluster: &Cluster,
     known: &[u32],
     evaluated: Vec<(NodeId, NodeEval)>,
-    relation: Option<&Relation>,
+    demand: &Demand,
     inclusion: impl Fn(u32) -> Inclusion,
 ) -> (Vec<Considered>, Ranking) {
-    let view = relation.map(|relation| View::new(relation, &cluster.relations, known, &inclusion));
+    let view = demand.view(cluster, known, &inclusion);
     let refuse = |node: NodeId, verdict: Verdict| {
         let asked = verdict.is_feasible() || verdict == Verdict::FEATURES;
-        view.as_ref().filter(|_| asked).and_then(|view| view.refuse(node.dense()))
+        if asked { view.refuse(node) } else { None }
     };
     let considered: Vec<Considered> = evaluated
         .into_iter()
         .map(|(node, eval)| Considered { node, eval, refused: refuse(node, eval.verdict) })
         .collect();
     let feasible: Vec<u32> = considered.iter().filter(|c| c.is_feasible()).map(|c| c.node.dense()).collect();
-    let ranking = view.map(|view| view.rank(&feasible, known, &inclusion)).unwrap_or_default();
+    let ranking = view.rank(&feasible, known, &inclusion);
     (considered, ranking)
 }
 
-/// The best node for a pod with these relations, as upstream scores it; among equals the lowest index.
+/// The best node for a pod with this demand, as upstream scores it; among equals the lowest index.
 ///
 /// # Errors
 /// The refusal, when no node takes it.
@@ -81,14 +132,14 @@ pub(crate) fn find(
     snapshot: &mut Snapshot,
     shape: ShapeId,
     spec: &ShapeSpec,
-    relation: &Relation,
+    demand: &Demand,
 ) -> Result<NodeId, Box<Refusal>> {
     if spec.pinned().is_none()
-        && let Some(node) = best(snapshot, shape, spec, relation)
+        && let Some(node) = best(snapshot, shape, spec, demand)
     {
         return Ok(node);
     }
-    let (considered, ranking) = consider(snapshot, shape, spec, Some(relation));
+    let (considered, ranking) = consider(snapshot, shape, spec, demand);
     let feasible = || considered.iter().filter(|c| c.is_feasible());
     let extremes = Extremes::of(feasible().map(|c| &c.eval.raw));
     let scored = feasible().enumerate().map(|(at, c)| (total(c.eval.raw, extremes, spec) + ranking.total(at), c.node));
@@ -97,12 +148,15 @@ pub(crate) fn find(
 }
 
 /// The same from the cache alone, without a word about the nodes that are refused.
-fn best(snapshot: &mut Snapshot, shape: ShapeId, spec: &ShapeSpec, relation: &Relation) -> Option<NodeId> {
+fn best(snapshot: &mut Snapshot, shape: ShapeId, spec: &ShapeSpec, demand: &Demand) -> Option<NodeId> {
     let (cache, _, cluster) = snapshot.view_with_cluster(shape)?;
     let known = cache.known();
     let inclusion = |node| cache.node(node).inclusion;
-    let view = View::new(relation, &cluster.relations, &known, inclusion);
-    let takes = |node: &u32| cache.node(*node).verdict.is_feasible() && view.refuse(*node).is_none();
+    let view = demand.view(cluster, &known, inclusion);
+    let takes = |node: &u32| {
+        let id = cluster.nodes.at(*node).map(|(id, _)| id);
+        cache.node(*node).verdict.is_feasible() && id.is_some_and(|id| view.refuse(id).is_none())
+    };
     let feasible: Vec<u32> = known.iter().copied().filter(takes).collect();
     let ranking = view.rank(&feasible, &known, inclusion);
     let raws: Vec<RawScore> = feasible.iter().map(|node| cache.node(*node).raw).collect();
