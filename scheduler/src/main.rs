@@ -8,6 +8,7 @@ use flowforge_runtime::{Admin, Elector, Health, Metrics, Pressure, RuntimeArgs, 
 use flowforge_scheduler::Scheduler;
 use flowforge_scheduler::config::Config;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use tokio_util::sync::CancellationToken;
 
 /// Where /livez, /readyz and /metrics are served unless --listen says otherwise.
@@ -19,10 +20,16 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 struct Cli {
     #[command(flatten)]
     runtime: RuntimeArgs,
+    /// Checks the configuration file, prints what of it has no effect, and ends
+    #[arg(long, requires = "config")]
+    check: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    if cli.check {
+        return check(cli.runtime.config.as_deref());
+    }
     let log = telemetry::init(&cli.runtime.log_level, cli.runtime.log_format).map_err(|why| anyhow!(why))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run(cli.runtime, log));
@@ -30,8 +37,21 @@ fn main() -> anyhow::Result<()> {
     ended
 }
 
+/// Says whether the file can be used; an error otherwise.
+fn check(file: Option<&Path>) -> anyhow::Result<()> {
+    let config = file.map(Config::load).transpose()?.unwrap_or_default();
+    for notice in config.notices() {
+        println!("notice: {notice}");
+    }
+    println!("valid; scheduler names: {}", config.names().join(", "));
+    Ok(())
+}
+
 async fn run(args: RuntimeArgs, log: telemetry::LogHandle) -> anyhow::Result<()> {
     let config = args.config.as_deref().map(Config::load).transpose()?.unwrap_or_default();
+    for notice in config.notices() {
+        tracing::warn!("configuration: {notice}");
+    }
     let timing = args.lease_timing().map_err(|why| anyhow!(why))?;
     let stop = shutdown::on_signals()?;
     let registry = Metrics::new("scheduler", env!("CARGO_PKG_VERSION"))?;
@@ -44,7 +64,7 @@ async fn run(args: RuntimeArgs, log: telemetry::LogHandle) -> anyhow::Result<()>
     let lease_client = connect().await.context("cannot configure the API client")?;
     let elector = Elector::new(lease_client, &args.namespace, SCHEDULER_LEASE, timing, &registry)?;
     let holder = elector.identity().to_owned();
-    tracing::info!(names = ?config.scheduler_names, namespace = %args.namespace, identity = %holder, "starting");
+    tracing::info!(names = ?config.names(), namespace = %args.namespace, identity = %holder, "starting");
     let scheduler = Scheduler::new(client, pressure.clone(), config, timing, args.namespace.clone(), holder, metrics);
     let admin_stop = CancellationToken::new();
     serve_admin(&scheduler, &registry, log, args.listen.unwrap_or(DEFAULT_LISTEN), &admin_stop).await?;

@@ -100,7 +100,7 @@ impl Scheduler {
     /// When the engine panicked: what is wrong with it would be wrong again in the next term.
     pub async fn serve(&self, leadership: &Leadership) -> Result<(), EnginePanicked> {
         let inner = &self.inner;
-        let ours = Ours(Arc::new(inner.config.scheduler_names.iter().cloned().collect()));
+        let ours = Ours(Arc::new(inner.config.names().into_iter().collect()));
         let Some(slots) = self.read_journal(leadership).await else {
             self.followed();
             return Ok(());
@@ -304,7 +304,7 @@ impl Scheduler {
             },
         };
         state["identity"] = Value::from(self.inner.holder.as_str());
-        state["schedulerNames"] = json!(self.inner.config.scheduler_names);
+        state["schedulerNames"] = json!(self.inner.config.names());
         state
     }
 }

@@ -19,6 +19,10 @@ pub(crate) struct NodeReason {
 const NODE_CURES: &[(&str, &str)] = &[
     ("Too many pods", "end pods there, or raise the kubelet's pod limit (maxPods)"),
     ("node(s) had untolerated taint", "add a toleration for the taint, or remove it: kubectl taint nodes NODE KEY-"),
+    (
+        "node(s) didn't match scheduler-enforced node affinity",
+        "label more nodes as the addedAffinity of the pod's profile asks, or use another schedulerName",
+    ),
     ("node(s) didn't match Pod's node affinity", "relax nodeSelector or affinity, or label more nodes"),
     ("node(s) were unschedulable", "make them schedulable again: kubectl uncordon NODE"),
     ("node(s) didn't have free ports", "drop hostPort, or end the pods that hold the port"),
@@ -226,6 +230,7 @@ mod tests {
             R::NodeUnschedulable,
             R::UntoleratedTaint,
             R::NodeAffinity,
+            R::AddedAffinity,
             R::AffinityConflict,
             R::NotNamed,
             R::NodePorts,
@@ -261,7 +266,12 @@ mod tests {
         ];
         for reason in &all {
             match reason {
-                R::NodeName | R::NodeUnschedulable | R::UntoleratedTaint | R::NodeAffinity | R::AffinityConflict => {}
+                R::NodeName
+                | R::NodeUnschedulable
+                | R::UntoleratedTaint
+                | R::NodeAffinity
+                | R::AddedAffinity
+                | R::AffinityConflict => {}
                 R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}

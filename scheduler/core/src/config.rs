@@ -1,12 +1,15 @@
 //! Parameters of the core, turned from the binary's configuration file once at start.
 
 use crate::model::{Millis, TopologyLevels};
+use crate::profile::Profiles;
 use crate::protocol::ProtocolConfig;
 use smol_str::SmolStr;
 
 /// Parameters of an [`crate::engine::Engine`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// How the pods of each `schedulerName` are scheduled.
+    pub profiles: Profiles,
     /// Topology levels, widest first: (level name, node label keys, first present wins).
     pub topology: TopologyLevels,
     /// How long a gang that could start short of some replicas waits after the last arrival.
@@ -37,6 +40,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            profiles: Profiles::default(),
             topology: default_topology(),
             settle_ms: 1_000,
             backoff_initial_ms: 1_000,

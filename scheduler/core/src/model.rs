@@ -31,6 +31,8 @@ pub const CPU: &str = "cpu";
 pub const MEMORY: &str = "memory";
 /// Name of the ephemeral-storage resource.
 pub const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
+/// How names of huge-page resources begin.
+pub const HUGE_PAGES: &str = "hugepages-";
 /// Name of the pod-count resource.
 pub const PODS: &str = "pods";
 
@@ -89,6 +91,8 @@ pub struct PodInfo {
     pub scoring_requests: (i64, i64),
     /// The same while the pod looks for a place, where upstream counts differently (pod-level requests).
     pub asking_requests: Option<(i64, i64)>,
+    /// Huge pages that it counts for in scores while it looks for a place, where pod-level requests name any.
+    pub asking_huge_pages: Option<Resources>,
     /// `spec.nodeSelector`.
     pub node_selector: BTreeMap<SmolStr, SmolStr>,
     /// Required node affinity: ORed terms; None when absent. An empty list matches nothing.

@@ -55,7 +55,7 @@ pub fn opinions(snapshot: &mut Snapshot, pod: PodId) -> Vec<Opinion> {
 }
 
 fn relational(ranking: &Ranking, at: usize) -> impl Iterator<Item = (&'static str, i64)> {
-    let spread = ranking.spread.as_ref().map(|s| (pod_topology_spread::NAME, pod_topology_spread::WEIGHT * s[at]));
-    let affinity = ranking.affinity.as_ref().map(|s| (inter_pod_affinity::NAME, inter_pod_affinity::WEIGHT * s[at]));
+    let spread = ranking.spread.as_ref().map(|s| (pod_topology_spread::NAME, ranking.weights[0] * s[at]));
+    let affinity = ranking.affinity.as_ref().map(|s| (inter_pod_affinity::NAME, ranking.weights[1] * s[at]));
     spread.into_iter().chain(affinity)
 }

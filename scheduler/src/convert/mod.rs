@@ -47,6 +47,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         labels: pod.metadata.labels.clone(),
         asking_requests: (requests.asking != requests.scored).then_some(requests.asking),
         scoring_requests: requests.scored,
+        asking_huge_pages: requests.asking_huge_pages,
         requests: requests.resources,
         node_selector: spec.node_selector.clone(),
         required_node_affinity: spec

@@ -11,7 +11,7 @@
 
 use super::quantity::{Quantity, QuantityMap};
 use super::types::{Container, ContainerStatus, Pod};
-use flowforge_scheduler_core::model::{CPU, EPHEMERAL_STORAGE, MEMORY, PODS, Resources};
+use flowforge_scheduler_core::model::{CPU, EPHEMERAL_STORAGE, HUGE_PAGES, MEMORY, PODS, Resources};
 use smol_str::SmolStr;
 
 const DEFAULT_CPU: Quantity = Quantity::millis(100);
@@ -26,6 +26,8 @@ pub struct Requests {
     pub scored: (i64, i64),
     /// What it counts for in scores while it looks for a place.
     pub asking: (i64, i64),
+    /// Huge pages that it counts for in scores while it looks for a place, where pod-level requests hide them.
+    pub asking_huge_pages: Option<Resources>,
 }
 
 /// What a pod asks for. For scores upstream takes a container without requests for 100m and 200 MiB. Two rules of it are
@@ -41,7 +43,15 @@ pub fn pod_requests(pod: &Pod) -> Requests {
     add(&mut asking, &pod.spec.overhead);
     let pod_level = pod_level_requests(pod).is_some();
     let missing = defaults.into_iter().filter(|(name, _)| !pod_level || !requests.contains_key(name)).collect();
-    Requests { resources: to_resources(&requests), scored: scored(&total(pod, &missing)), asking: scored(&asking) }
+    Requests {
+        resources: to_resources(&requests),
+        scored: scored(&total(pod, &missing)),
+        asking: scored(&asking),
+        asking_huge_pages: pod_level.then(|| {
+            let huge_pages = asking.into_iter().filter(|(name, _)| name.starts_with(HUGE_PAGES));
+            to_resources(&huge_pages.collect())
+        }),
+    }
 }
 
 fn scored(total: &QuantityMap) -> (i64, i64) {

@@ -1,6 +1,7 @@
 //! FlowForge's side: the scheduler's own conversion, snapshot and rules.
 
 use anyhow::{Context as _, Result};
+use flowforge_scheduler::config;
 use flowforge_scheduler::convert::{self, types};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
@@ -11,6 +12,7 @@ use flowforge_scheduler_core::snapshot::{PodId, Snapshot};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const OURS: &str = "flowforge";
 
@@ -25,6 +27,7 @@ struct Case {
     replication_controllers: Vec<types::LabelOwner>,
     replica_sets: Vec<types::SelectorOwner>,
     stateful_sets: Vec<types::SelectorOwner>,
+    configuration: Option<Value>,
 }
 
 /// What FlowForge says about a case.
@@ -53,7 +56,7 @@ pub(crate) struct Node {
 /// facts first, and nodes and pods come that leave again. What is remembered of them must not show in the answer.
 pub(crate) fn ask(case: &Value) -> Result<Answer> {
     let case = Case::deserialize(case).context("FlowForge cannot read the case")?;
-    let mut snapshot = Snapshot::new(&Config::default());
+    let mut snapshot = Snapshot::new(&configured(&case)?);
     let id = snapshot.upsert_pod(pod(&case.pod)).context("the pod is nobody's concern")?.id;
     snapshot.cluster().pod(id).and_then(|pod| pod.shape).context("the pod has no shape")?;
     selectors(&case, &mut snapshot);
@@ -92,6 +95,13 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
         snapshot.set_namespace(&namespace.metadata.name, Some(namespace.metadata.labels.clone()));
     }
     Ok(answer(&mut snapshot, id))
+}
+
+/// Parameters of the core, by way of the configuration file.
+fn configured(case: &Case) -> Result<Config> {
+    let Some(configuration) = &case.configuration else { return Ok(Config::default()) };
+    let config = config::Config::parse(&configuration.to_string(), "configuration")?;
+    Ok(config.core(Duration::from_secs(5)))
 }
 
 /// Services and controllers.

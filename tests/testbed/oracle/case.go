@@ -1,6 +1,7 @@
 package oracle
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -29,6 +30,9 @@ type Case struct {
 	CSINodes               []*storagev1.CSINode          `json:"csiNodes"`
 	CSIDrivers             []*storagev1.CSIDriver        `json:"csiDrivers"`
 	VolumeAttachments      []*storagev1.VolumeAttachment `json:"volumeAttachments"`
+	// Configuration is a KubeSchedulerConfiguration with one profile; none is
+	// the default.
+	Configuration json.RawMessage `json:"configuration,omitempty"`
 }
 
 // snapshot holds what kube-scheduler's cache would: pods on known nodes that

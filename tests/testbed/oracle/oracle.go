@@ -1,6 +1,6 @@
 // Package oracle answers what kube-scheduler would say: its own plugins, in its
-// own framework runtime with the default profile, asked about one pod and one
-// cluster at a time. It reads one case as JSON from each line of its input and
+// own framework runtime with the default profile or one that the case
+// configures, asked about one pod and one cluster at a time. It reads one case as JSON from each line of its input and
 // writes one answer as a line of JSON. Nothing is listened on and nobody is
 // called: what the plugins would learn from informers comes from the case.
 //
@@ -49,16 +49,16 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	ctx, cancel := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
 	defer cancel()
-	profile, err := newProfile(ctx)
-	if err != nil {
-		return fmt.Errorf("building the default profile: %w", err)
+	all := profiles{}
+	if _, err := all.of(ctx, nil); err != nil {
+		return fmt.Errorf("the default profile: %w", err)
 	}
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 1<<20), maxLineBytes)
 	buffered := bufio.NewWriter(out)
 	encoder := json.NewEncoder(buffered)
 	for lines.Scan() {
-		if err := encoder.Encode(profile.answerLine(ctx, lines.Bytes())); err != nil {
+		if err := encoder.Encode(all.answerLine(ctx, lines.Bytes())); err != nil {
 			return err
 		}
 		if err := buffered.Flush(); err != nil {
@@ -68,12 +68,16 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-func (p *profile) answerLine(ctx context.Context, line []byte) *Answer {
+func (all profiles) answerLine(ctx context.Context, line []byte) *Answer {
 	c, err := readCase(line)
 	if err != nil {
 		return &Answer{Error: fmt.Sprintf("reading the case: %v", err)}
 	}
-	answer, err := p.answer(ctx, c)
+	profile, err := all.of(ctx, c.Configuration)
+	if err != nil {
+		return &Answer{Error: err.Error()}
+	}
+	answer, err := profile.answer(ctx, c)
 	if err != nil {
 		return &Answer{Error: err.Error()}
 	}

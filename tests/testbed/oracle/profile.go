@@ -8,10 +8,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/dynamic-resource-allocation/resourceslice/tracker"
 	"k8s.io/klog/v2"
-	configv1 "k8s.io/kube-scheduler/config/v1"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/apis/config"
-	"k8s.io/kubernetes/pkg/scheduler/apis/config/scheme"
 	schedulercache "k8s.io/kubernetes/pkg/scheduler/backend/cache"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework/plugins"
@@ -22,7 +20,7 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/util/assumecache"
 )
 
-// profile is kube-scheduler's default profile without a cluster behind it.
+// profile is a profile of kube-scheduler without a cluster behind it.
 type profile struct {
 	framework framework.Framework
 	informers informers.SharedInformerFactory
@@ -31,11 +29,7 @@ type profile struct {
 	plugins []fwk.Plugin
 }
 
-func newProfile(ctx context.Context) (*profile, error) {
-	configured, err := defaultProfile()
-	if err != nil {
-		return nil, err
-	}
+func newProfile(ctx context.Context, configured *config.KubeSchedulerProfile) (*profile, error) {
 	metrics.Register()
 	p := &profile{
 		informers: informers.NewSharedInformerFactory(nil, 0),
@@ -66,20 +60,6 @@ func newProfile(ctx context.Context) (*profile, error) {
 		p.plugins = append(p.plugins, plugin)
 	}
 	return p, nil
-}
-
-// defaultProfile is what kube-scheduler runs when it is given no configuration.
-func defaultProfile() (*config.KubeSchedulerProfile, error) {
-	var versioned configv1.KubeSchedulerConfiguration
-	scheme.Scheme.Default(&versioned)
-	var internal config.KubeSchedulerConfiguration
-	if err := scheme.Scheme.Convert(&versioned, &internal, nil); err != nil {
-		return nil, err
-	}
-	if len(internal.Profiles) != 1 {
-		return nil, fmt.Errorf("want one default profile, got %d", len(internal.Profiles))
-	}
-	return &internal.Profiles[0], nil
 }
 
 // remember keeps what the registry makes, because the framework does not give

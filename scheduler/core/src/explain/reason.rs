@@ -21,6 +21,8 @@ pub enum Reason {
     UntoleratedTaint,
     /// The node does not match the pod's selector or affinity.
     NodeAffinity,
+    /// The node does not match the affinity that the pod's profile adds.
+    AddedAffinity,
     /// The pod's terms name nodes that contradict each other.
     AffinityConflict,
     /// The pod's terms name other nodes.
@@ -93,7 +95,7 @@ impl Reason {
             Self::NodeName => node_name::NAME,
             Self::NodeUnschedulable => node_unschedulable::NAME,
             Self::UntoleratedTaint => taint_toleration::NAME,
-            Self::NodeAffinity | Self::AffinityConflict | Self::NotNamed => node_affinity::NAME,
+            Self::NodeAffinity | Self::AddedAffinity | Self::AffinityConflict | Self::NotNamed => node_affinity::NAME,
             Self::NodePorts => node_ports::NAME,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::NAME,
             Self::Spread | Self::SpreadLabel => pod_topology_spread::NAME,
@@ -118,7 +120,7 @@ impl Reason {
             Self::NodeName => node_name::CURED_BY,
             Self::NodeUnschedulable => node_unschedulable::CURED_BY,
             Self::UntoleratedTaint => taint_toleration::CURED_BY,
-            Self::NodeAffinity | Self::AffinityConflict => node_affinity::CURED_BY,
+            Self::NodeAffinity | Self::AddedAffinity | Self::AffinityConflict => node_affinity::CURED_BY,
             Self::NodePorts => node_ports::CURED_BY,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::CURED_BY,
             Self::Spread | Self::SpreadLabel => pod_topology_spread::CURED_BY,
@@ -153,6 +155,7 @@ impl fmt::Display for Reason {
             Self::NodeUnschedulable => f.write_str(node_unschedulable::REASON),
             Self::UntoleratedTaint => f.write_str(taint_toleration::REASON),
             Self::NodeAffinity => f.write_str(node_affinity::REASON),
+            Self::AddedAffinity => f.write_str(node_affinity::REASON_ADDED),
             Self::AffinityConflict => f.write_str(node_affinity::REASON_CONFLICT),
             Self::NotNamed => f.write_str(node_affinity::REASON_NOT_NAMED),
             Self::NodePorts => f.write_str(node_ports::REASON),

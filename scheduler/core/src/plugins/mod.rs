@@ -10,6 +10,7 @@
 //!                                                                         least allocated, balanced and images 1 each
 //! ```
 //! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
+//! A pod's profile ([`crate::profile`]) may leave filters out, weigh the scores otherwise and give the rules arguments.
 
 pub mod dynamic_resources;
 pub mod gang_packing;

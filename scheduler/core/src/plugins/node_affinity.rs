@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const NAME: &str = "NodeAffinity";
 /// Reason text.
 pub const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
+/// Reason text of the affinity that the profile adds.
+pub const REASON_ADDED: &str = "node(s) didn't match scheduler-enforced node affinity";
 /// Reason text when the terms' node names contradict each other.
 pub const REASON_CONFLICT: &str = "pod affinity terms conflict";
 /// Reason text of the nodes that were left out because the terms name others.
@@ -33,7 +35,13 @@ pub fn fits(
     labels: &BTreeMap<SmolStr, SmolStr>,
 ) -> bool {
     selector.iter().all(|(k, v)| labels.get(k) == Some(v))
-        && required.is_none_or(|terms| terms.iter().any(|t| term_matches(t, name, labels)))
+        && required.is_none_or(|terms| any_matches(terms, name, labels))
+}
+
+/// Whether a node satisfies one of the ORed terms.
+#[must_use]
+pub fn any_matches(terms: &[NodeSelectorTerm], name: &str, labels: &BTreeMap<SmolStr, SmolStr>) -> bool {
+    terms.iter().any(|term| term_matches(term, name, labels))
 }
 
 /// Raw score: summed weights of the preferred terms that match.

@@ -1,8 +1,9 @@
 //! NodeResourcesFit: what the pod asks for must be free, and the node must take one more pod. Reports every lane that is
 //! short. `Too many pods` is checked even for pods that ask for nothing; a request of zero is no request.
 //!
-//! The score is LeastAllocated over CPU and memory, weight 1 each: the mean of the free percentages after the pod, where a
-//! container that asks for nothing counts as 100m / 200 MiB.
+//! The score is a weighted mean over some resources ([`Strategy`]), by default LeastAllocated over CPU and memory, weight 1
+//! each: the mean of the free percentages after the pod, where a container that asks for nothing counts as 100m / 200 MiB.
+//! A resource that the node does not have is left out, and so is an extended one that the pod does not ask for.
 
 use super::{Cures, MAX_NODE_SCORE};
 
@@ -45,26 +46,73 @@ pub fn copies(free_pods: i64, requests: impl Iterator<Item = (i64, i64)>) -> u32
     u32::try_from(least.max(0)).unwrap_or(u32::MAX)
 }
 
-/// LeastAllocated: `used` without the pod (with the defaults for scoring), `request` of the pod, `allocatable`; each CPU
-/// and memory.
-#[must_use]
-pub fn score(used: [i64; 2], request: [i64; 2], allocatable: [i64; 2]) -> i64 {
-    let (mut sum, mut weights) = (0, 0);
-    for i in 0..2 {
-        if allocatable[i] != 0 {
-            sum += free_share(used[i].saturating_add(request[i]), allocatable[i]);
-            weights += 1;
+/// How the use of a resource becomes a score.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// The share that stays free.
+    #[default]
+    LeastAllocated,
+    /// The share in use.
+    MostAllocated,
+    /// A line through these points of (utilization in percent, score 0..=100), ascending; flat beyond its ends.
+    RequestedToCapacityRatio(Vec<(i64, i64)>),
+}
+
+impl Strategy {
+    /// Score of a node over its resources: (weight, use after the pod, allocatable), all allocatable more than 0.
+    #[must_use]
+    pub fn score(&self, resources: impl Iterator<Item = (i64, i64, i64)>) -> i64 {
+        match self {
+            Self::LeastAllocated => mean(resources.map(|(weight, used, all)| (weight, free_share(used, all)))),
+            Self::MostAllocated => mean(resources.map(|(weight, used, all)| (weight, used_share(used, all)))),
+            Self::RequestedToCapacityRatio(points) => {
+                let scored = resources.map(|(weight, used, all)| (weight, on_line(points, utilization(used, all))));
+                rounded_mean(scored.filter(|(_, score)| *score > 0))
+            }
         }
     }
+}
+
+fn sums(scores: impl Iterator<Item = (i64, i64)>) -> (i64, i64) {
+    scores.fold((0, 0), |(sum, weights), (weight, score)| (sum + weight * score, weights + weight))
+}
+
+fn mean(scores: impl Iterator<Item = (i64, i64)>) -> i64 {
+    let (sum, weights) = sums(scores);
     if weights == 0 { 0 } else { sum / weights }
 }
 
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as upstream; the sums are small")]
+fn rounded_mean(scores: impl Iterator<Item = (i64, i64)>) -> i64 {
+    let (sum, weights) = sums(scores);
+    if weights == 0 { 0 } else { (sum as f64 / weights as f64).round() as i64 }
+}
+
 fn free_share(used: i64, capacity: i64) -> i64 {
-    if used > capacity {
-        return 0;
+    if used > capacity { 0 } else { percent(i128::from(capacity) - i128::from(used), capacity) }
+}
+
+fn used_share(used: i64, capacity: i64) -> i64 {
+    percent(i128::from(used.min(capacity)), capacity)
+}
+
+fn utilization(used: i64, capacity: i64) -> i64 {
+    if used > capacity { MAX_NODE_SCORE } else { percent(i128::from(used), capacity) }
+}
+
+fn percent(part: i128, of: i64) -> i64 {
+    i64::try_from(part * i128::from(MAX_NODE_SCORE) / i128::from(of)).unwrap_or(MAX_NODE_SCORE)
+}
+
+/// Where the line is at `x`.
+fn on_line(points: &[(i64, i64)], x: i64) -> i64 {
+    let after = points.partition_point(|(at, _)| *at < x);
+    match (after.checked_sub(1).map(|before| points[before]), points.get(after)) {
+        (None, Some(first)) => first.1,
+        (Some((x0, y0)), Some((x1, y1))) => y0 + (y1 - y0) * (x - x0) / (x1 - x0),
+        (Some(last), None) => last.1,
+        (None, None) => 0,
     }
-    let share = (i128::from(capacity) - i128::from(used)) * i128::from(MAX_NODE_SCORE) / i128::from(capacity);
-    i64::try_from(share).unwrap_or(MAX_NODE_SCORE)
 }
 
 #[cfg(test)]
@@ -84,7 +132,8 @@ mod tests {
         assert_eq!(short(1, many).count_ones() as usize, MAX_BITS);
         assert_eq!(copies(i64::MAX, [(i64::MAX, i64::MAX)].into_iter()), 1);
         assert_eq!(copies(i64::MAX, std::iter::empty()), u32::MAX);
-        assert_eq!(score([i64::MAX, i64::MAX], [i64::MAX, 0], [i64::MAX, 1]), 0);
+        assert_eq!(least(&[(1, i64::MAX, i64::MAX), (1, i64::MAX, 1)]), 0);
+        assert_eq!(Strategy::MostAllocated.score([(1, i64::MAX, i64::MAX)].into_iter()), 100);
     }
 
     #[test]
@@ -94,11 +143,32 @@ mod tests {
         assert_eq!(copies(5, [(8, -1)].into_iter()), 0);
     }
 
+    fn least(resources: &[(i64, i64, i64)]) -> i64 {
+        Strategy::LeastAllocated.score(resources.iter().copied())
+    }
+
     #[test]
-    fn the_score_is_the_mean_of_the_free_shares() {
-        assert_eq!(score([1000, 0], [1000, 0], [4000, 1000]), (50 + 100) / 2);
-        assert_eq!(score([0, 0], [5000, 100], [4000, 1000]), 45);
-        assert_eq!(score([0, 0], [1, 1], [0, 0]), 0);
-        assert_eq!(score([0, 0], [1000, 0], [4000, 0]), 75);
+    fn the_score_is_the_weighted_mean_of_the_free_shares() {
+        assert_eq!(least(&[(1, 2000, 4000), (1, 0, 1000)]), (50 + 100) / 2);
+        assert_eq!(least(&[(1, 5000, 4000), (1, 100, 1000)]), 45);
+        assert_eq!(least(&[(3, 2000, 4000), (1, 0, 1000)]), (150 + 100) / 4);
+        assert_eq!(least(&[]), 0);
+    }
+
+    #[test]
+    fn packing_scores_what_is_in_use() {
+        let most = |resources: &[(i64, i64, i64)]| Strategy::MostAllocated.score(resources.iter().copied());
+        assert_eq!(most(&[(1, 2000, 4000), (1, 100, 1000)]), (50 + 10) / 2);
+        assert_eq!(most(&[(1, 5000, 4000)]), 100, "more than there is counts as all of it");
+    }
+
+    #[test]
+    fn a_line_maps_utilization_to_a_score() {
+        let line = Strategy::RequestedToCapacityRatio(vec![(20, 0), (60, 80), (100, 100)]);
+        let score = |used| line.score([(1, used, 100)].into_iter());
+        assert_eq!([0, 20, 40, 60, 80, 100, 500].map(score), [0, 0, 40, 80, 90, 100, 100]);
+        let falling = Strategy::RequestedToCapacityRatio(vec![(0, 100), (100, 0)]);
+        assert_eq!(falling.score([(1, 25, 100), (1, 100, 100)].into_iter()), 75, "what scores 0 is left out");
+        assert_eq!(falling.score([(1, 25, 100), (1, 34, 100)].into_iter()), 71, "70.5 is rounded up");
     }
 }

@@ -1,7 +1,6 @@
 //! How many pods stand on each node: those that a selection selects, and those that hold a term.
 
 use super::terms::{Namespaces, Peer, PodAffinity, PodAffinityTerm, Scope};
-use crate::plugins::inter_pod_affinity::HARD_WEIGHT;
 use crate::snapshot::{Id, Slab};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -37,6 +36,8 @@ pub(crate) struct HeldTerm {
 pub(crate) enum Effect {
     /// They may not stand in the same place.
     Forbid,
+    /// They are better off in the same place, by as much as their profile says.
+    Attract,
     /// They are better or worse off in the same place.
     Score(i64),
 }
@@ -296,7 +297,7 @@ impl Counts {
 fn held_terms(affinity: &PodAffinity) -> Vec<HeldTerm> {
     let held = |term: &PodAffinityTerm, effect| HeldTerm { term: term.clone(), effect };
     let forbid = affinity.required_anti.iter().map(|term| held(term, Effect::Forbid));
-    let hard = affinity.required.iter().map(|term| held(term, Effect::Score(HARD_WEIGHT)));
+    let hard = affinity.required.iter().map(|term| held(term, Effect::Attract));
     let soft = affinity.preferred.iter().map(|(weight, term)| held(term, Effect::Score(i64::from(*weight))));
     let anti = affinity.preferred_anti.iter().map(|(weight, term)| held(term, Effect::Score(-i64::from(*weight))));
     forbid.chain(hard).chain(soft).chain(anti).collect()

@@ -2,11 +2,12 @@
 
 use super::Relations;
 use super::columns::KeyId;
-use super::counts::{Effect, HeldId, PeerId, Selection, SelectionId};
+use super::counts::{Effect, HeldId, HeldTerm, PeerId, Selection, SelectionId};
 use super::terms::{PodAffinityTerm, Scope, SpreadConstraint};
 use crate::labels::Labels;
 use crate::model::PodInfo;
 use crate::plugins::pod_topology_spread;
+use crate::profile::{Filter, Profile, SpreadDefaults};
 use crate::snapshot::{NodeRecord, PodRecord, Slab};
 use flowforge_topology_core::HOSTNAME;
 use smol_str::SmolStr;
@@ -54,6 +55,8 @@ pub(crate) struct Relation {
     pub(super) against: Vec<(HeldId, KeyId)>,
     /// What pods in the same place add to the score.
     pub(super) scored: Vec<(Source, KeyId, i64)>,
+    /// Weights of the scores: spread, affinity.
+    pub(super) weights: [i64; 2],
 }
 
 impl Relation {
@@ -73,6 +76,7 @@ struct Resolver<'a> {
     nodes: &'a Slab<NodeRecord>,
     pods: &'a Slab<PodRecord>,
     pod: &'a PodInfo,
+    profile: &'a Profile,
 }
 
 impl Relations {
@@ -81,11 +85,12 @@ impl Relations {
     pub(crate) fn relate(
         &mut self,
         pod: &PodInfo,
+        profile: &Profile,
         nodes: &Slab<NodeRecord>,
         pods: &Slab<PodRecord>,
     ) -> Option<Relation> {
         self.asked += 1;
-        let mut resolver = Resolver { relations: self, nodes, pods, pod };
+        let mut resolver = Resolver { relations: self, nodes, pods, pod, profile };
         let mut relation = resolver.spread();
         resolver.affinity(&mut relation);
         resolver.held(&mut relation);
@@ -95,34 +100,57 @@ impl Relations {
 
 impl Relations {
     /// Whether other pods may refuse a pod a node: by its own rules, or by anti-terms of pods that are there. `O(such terms)`.
-    pub(crate) fn may_refuse(&self, pod: &PodInfo) -> bool {
-        let PodInfo { key, labels, affinity, spread, .. } = pod;
-        !affinity.required.is_empty()
-            || !affinity.required_anti.is_empty()
-            || spread.iter().any(|constraint| constraint.hard)
-            || self.counts.held().any(|(_, held)| {
-                held.effect == Effect::Forbid && held.term.scope.is_met_by(&key.namespace, labels, &self.namespaces)
-            })
+    pub(crate) fn may_refuse(&self, pod: &PodInfo, profile: &Profile) -> bool {
+        let PodInfo { key, labels, affinity, spread, owner, .. } = pod;
+        let selected = || self.owners.selector(&key.namespace, labels, owner.as_ref()).is_some();
+        let spreads = spread.iter().any(|constraint| constraint.hard)
+            || (spread.is_empty() && profile.spread_defaults.refuse() && selected());
+        let forbidden = || {
+            let about = |held: &HeldTerm| held.term.scope.is_met_by(&key.namespace, labels, &self.namespaces);
+            self.counts.held().any(|(_, held)| held.effect == Effect::Forbid && about(held))
+        };
+        let related = !affinity.required.is_empty() || !affinity.required_anti.is_empty() || forbidden();
+        (spreads && profile.filters.has(Filter::PodTopologySpread))
+            || (related && profile.filters.has(Filter::InterPodAffinity))
     }
 }
 
 impl Resolver<'_> {
     fn spread(&mut self) -> Relation {
         let own = &self.pod.spread;
-        let all: Vec<SpreadConstraint> = if own.is_empty() {
-            let PodInfo { key, labels, owner, .. } = self.pod;
-            let selector = self.relations.owners.selector(&key.namespace, labels, owner.as_ref());
-            selector.map(|selector| pod_topology_spread::system_defaults(&selector).to_vec()).unwrap_or_default()
-        } else {
-            own.clone()
+        let Profile { filters, weights, spread_defaults, .. } = self.profile;
+        let all = if own.is_empty() { self.default_spread() } else { own.clone() };
+        let mut relation = Relation {
+            all_keys: !own.is_empty() || *spread_defaults != SpreadDefaults::System,
+            weights: [weights.pod_topology_spread, weights.inter_pod_affinity],
+            ..Relation::default()
         };
-        let mut relation = Relation { all_keys: !own.is_empty(), ..Relation::default() };
+        let runs = |constraint: &SpreadConstraint| {
+            if constraint.hard { filters.has(Filter::PodTopologySpread) } else { weights.pod_topology_spread > 0 }
+        };
+        let all: Vec<SpreadConstraint> = all.into_iter().filter(runs).collect();
         for constraint in all {
             let hard = constraint.hard;
             let resolved = self.constraint(constraint);
             if hard { relation.hard.push(resolved) } else { relation.soft.push(resolved) }
         }
         relation
+    }
+
+    /// The constraints of a pod that has none.
+    fn default_spread(&self) -> Vec<SpreadConstraint> {
+        let PodInfo { key, labels, owner, .. } = self.pod;
+        let Some(selector) = self.relations.owners.selector(&key.namespace, labels, owner.as_ref()) else {
+            return Vec::new();
+        };
+        match &self.profile.spread_defaults {
+            SpreadDefaults::System => pod_topology_spread::system_defaults(&selector).to_vec(),
+            SpreadDefaults::List(all) => {
+                let selecting =
+                    |c: &SpreadConstraint| SpreadConstraint { selector: Some(selector.clone()), ..c.clone() };
+                all.iter().map(selecting).collect()
+            }
+        }
     }
 
     fn constraint(&mut self, constraint: SpreadConstraint) -> Spread {
@@ -147,7 +175,8 @@ impl Resolver<'_> {
 
     fn affinity(&mut self, relation: &mut Relation) {
         let own = &self.pod.affinity;
-        if !own.required.is_empty() {
+        let filters = self.profile.filters.has(Filter::InterPodAffinity);
+        if filters && !own.required.is_empty() {
             let takes = |term: &PodAffinityTerm| {
                 term.scope.takes(&self.pod.key.namespace, &self.pod.labels, &self.relations.namespaces)
             };
@@ -158,9 +187,12 @@ impl Resolver<'_> {
                 keys: own.required.iter().map(|term| self.key(&term.topology_key)).collect(),
             });
         }
-        for term in &own.required_anti {
+        for term in own.required_anti.iter().filter(|_| filters) {
             let rule = self.term(term);
             relation.anti.push(rule);
+        }
+        if self.profile.weights.inter_pod_affinity == 0 {
+            return;
         }
         let malus = own.preferred_anti.iter().map(|(weight, term)| (-i64::from(*weight), term));
         let bonus = own.preferred.iter().map(|(weight, term)| (i64::from(*weight), term));
@@ -181,13 +213,26 @@ impl Resolver<'_> {
             .filter(|(_, held)| held.term.scope.is_met_by(&key.namespace, labels, namespaces));
         let about: Vec<(HeldId, SmolStr, Effect)> =
             about.map(|(id, held)| (id, held.term.topology_key.clone(), held.effect)).collect();
+        let forbids = self.profile.filters.has(Filter::InterPodAffinity);
+        let scores = self.scores_existing();
         for (id, key, effect) in about {
-            let key = self.key(&key);
+            let hard = self.profile.hard_pod_affinity_weight;
             match effect {
-                Effect::Forbid => relation.against.push((id, key)),
-                Effect::Score(weight) => relation.scored.push((Source::Holders(id), key, weight)),
+                Effect::Forbid if forbids => relation.against.push((id, self.key(&key))),
+                Effect::Attract if scores && hard > 0 => {
+                    relation.scored.push((Source::Holders(id), self.key(&key), hard));
+                }
+                Effect::Score(weight) if scores => relation.scored.push((Source::Holders(id), self.key(&key), weight)),
+                Effect::Forbid | Effect::Attract | Effect::Score(_) => {}
             }
         }
+    }
+
+    /// Whether the terms of pods that are there are scored.
+    fn scores_existing(&self) -> bool {
+        let own = &self.pod.affinity;
+        let prefers = !own.preferred.is_empty() || !own.preferred_anti.is_empty();
+        self.profile.weights.inter_pod_affinity > 0 && (prefers || !self.profile.ignore_preferred_of_existing)
     }
 
     fn term(&mut self, term: &PodAffinityTerm) -> (SelectionId, KeyId) {

@@ -179,13 +179,15 @@ pub(crate) struct Ranking {
     pub(crate) spread: Option<Vec<i64>>,
     /// InterPodAffinity's; None where it has nothing to say.
     pub(crate) affinity: Option<Vec<i64>>,
+    /// Weights of the two.
+    pub(crate) weights: [i64; 2],
 }
 
 impl Ranking {
     /// Weighted sum for the node at this position.
     pub(crate) fn total(&self, at: usize) -> i64 {
         let of = |scores: &Option<Vec<i64>>, weight| scores.as_ref().map_or(0, |s| weight * s[at]);
-        of(&self.spread, pod_topology_spread::WEIGHT) + of(&self.affinity, inter_pod_affinity::WEIGHT)
+        of(&self.spread, self.weights[0]) + of(&self.affinity, self.weights[1])
     }
 }
 
@@ -195,6 +197,7 @@ impl View<'_> {
         Ranking {
             spread: (!self.relation.soft.is_empty()).then(|| self.rank_spread(feasible, known, &inclusion)),
             affinity: self.rank_affinity(feasible, known),
+            weights: self.relation.weights,
         }
     }
 

@@ -6,11 +6,13 @@
 //! many nodes have an image of the shape, or how many nodes there are, `O(nodes · log nodes)`.
 
 use super::counters::DomainCounters;
+use super::scores::{Extremes, resource_score, total};
 use super::{ShapeSpec, Verdict};
+use crate::model::NodeInfo;
 use crate::plugins::{
-    image_locality, node_affinity, node_declared_features, node_ports, node_resources_balanced_allocation,
-    node_resources_fit, node_unschedulable, normalize, taint_toleration,
+    node_affinity, node_declared_features, node_ports, node_resources_fit, node_unschedulable, taint_toleration,
 };
+use crate::profile::Filter;
 use crate::relations::Inclusion;
 use crate::snapshot::{Cluster, Id, NodeId, NodeRecord};
 use flowforge_topology_core::DomainId;
@@ -230,57 +232,6 @@ impl ShapeCache {
     }
 }
 
-/// Largest raw scores of the feasible nodes, which normalisation depends on.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Extremes {
-    taints: i64,
-    affinity: i64,
-}
-
-impl Extremes {
-    /// The extremes of these.
-    pub(crate) fn of<'a>(raws: impl Iterator<Item = &'a RawScore>) -> Self {
-        raws.fold(Self::default(), |max, raw| Self {
-            taints: max.taints.max(i64::from(raw.taints)),
-            affinity: max.affinity.max(raw.affinity),
-        })
-    }
-}
-
-fn taint_score(raw: RawScore, extremes: Extremes) -> i64 {
-    taint_toleration::WEIGHT * normalize(i64::from(raw.taints), extremes.taints, true)
-}
-
-/// Only pods with preferred terms are scored by them.
-fn affinity_score(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> Option<i64> {
-    let scored = !spec.preferred.is_empty();
-    scored.then(|| node_affinity::WEIGHT * normalize(raw.affinity, extremes.affinity, false))
-}
-
-/// Weighted sum of the normalised scores.
-pub(crate) fn total(raw: RawScore, extremes: Extremes, spec: &ShapeSpec) -> i64 {
-    taint_score(raw, extremes) + affinity_score(raw, extremes, spec).unwrap_or(0) + raw.resources
-}
-
-/// The addends of a node's total by rule; a rule that has nothing to say about the pod is left out.
-pub(crate) fn scores(
-    id: NodeId,
-    raw: RawScore,
-    extremes: Extremes,
-    spec: &ShapeSpec,
-    cluster: &Cluster,
-) -> Vec<(&'static str, i64)> {
-    let (fit, balanced) = resource_scores(id, spec, cluster);
-    let all = [
-        (taint_toleration::NAME, Some(taint_score(raw, extremes))),
-        (node_affinity::NAME, affinity_score(raw, extremes, spec)),
-        (node_resources_fit::NAME, Some(fit)),
-        (node_resources_balanced_allocation::NAME, balanced),
-        (image_locality::NAME, Some(image_score(id, spec, cluster))),
-    ];
-    all.into_iter().filter_map(|(name, score)| Some((name, score?))).collect()
-}
-
 /// The filters on slow facts, in profile order.
 fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
     let info = &node.info;
@@ -288,62 +239,66 @@ fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
         taints: taint_toleration::fits(&spec.tolerations, &info.taints),
         affinity: node_affinity::fits(&spec.node_selector, spec.required.as_deref(), &info.name, &info.labels),
     };
-    let verdict = if !node_unschedulable::fits(&spec.tolerations, info.unschedulable) {
-        Verdict::UNSCHEDULABLE
-    } else if !inclusion.taints {
-        Verdict::TAINT
-    } else if !inclusion.affinity {
-        Verdict::AFFINITY
-    } else {
-        Verdict::FEASIBLE
-    };
+    let verdict =
+        if spec.runs(Filter::NodeUnschedulable) && !node_unschedulable::fits(&spec.tolerations, info.unschedulable) {
+            Verdict::UNSCHEDULABLE
+        } else if spec.runs(Filter::TaintToleration) && !inclusion.taints {
+            Verdict::TAINT
+        } else if spec.runs(Filter::NodeAffinity) && !added_affinity_fits(spec, info) {
+            Verdict::ADDED_AFFINITY
+        } else if spec.runs(Filter::NodeAffinity) && !inclusion.affinity {
+            Verdict::AFFINITY
+        } else {
+            Verdict::FEASIBLE
+        };
     SlowFacts {
         verdict,
         inclusion,
         taints: taint_toleration::score(&spec.tolerations, &info.taints),
-        affinity: node_affinity::score(&spec.preferred, &info.name, &info.labels),
+        affinity: node_affinity::score(&spec.preferred, &info.name, &info.labels)
+            + node_affinity::score(&spec.profile.added_affinity.preferred, &info.name, &info.labels),
     }
+}
+
+/// Whether a node matches the required terms that the profile adds; they cannot stand in for the pod's own.
+fn added_affinity_fits(spec: &ShapeSpec, node: &NodeInfo) -> bool {
+    let terms = spec.profile.added_affinity.required.as_deref();
+    terms.is_none_or(|terms| node_affinity::any_matches(terms, &node.name, &node.labels))
 }
 
 /// The filters on fast facts and what comes after them, in profile order.
 fn fast(id: NodeId, node: &NodeRecord, spec: &ShapeSpec, cluster: &Cluster) -> Verdict {
-    if !node_ports::fits(&spec.footprint.ports, &node.ports) {
+    if spec.runs(Filter::NodePorts) && !node_ports::fits(&spec.footprint.ports, &node.ports) {
         return Verdict::PORTS;
     }
-    let short = node_resources_fit::short(cluster.free_pods(id.index()), requests(id, spec, cluster));
-    if short == 0 && !node_declared_features::fits(&spec.required_features, &node.info.declared_features) {
+    let short = if spec.runs(Filter::NodeResourcesFit) {
+        node_resources_fit::short(cluster.free_pods(id.index()), requests(id, spec, cluster))
+    } else {
+        0
+    };
+    let features = || node_declared_features::fits(&spec.required_features, &node.info.declared_features);
+    if short == 0 && spec.runs(Filter::NodeDeclaredFeatures) && !features() {
         return Verdict::FEATURES;
     }
     Verdict::fit(short)
 }
 
-/// (wanted, free) of every request; a resource that no node has is free nowhere.
+/// (wanted, free) of every request, 0 wanted of those that are not looked at; a resource that no node has is free nowhere.
 fn requests<'a>(id: NodeId, spec: &'a ShapeSpec, cluster: &'a Cluster) -> impl Iterator<Item = (i64, i64)> + 'a {
-    spec.footprint.requests.iter().map(move |(name, wanted)| (*wanted, cluster.free(id, name).unwrap_or(0)))
+    spec.footprint.requests.iter().enumerate().map(move |(at, (name, wanted))| {
+        let ignored = at < u64::BITS as usize && spec.ignored & (1 << at) != 0;
+        (if ignored { 0 } else { *wanted }, cluster.free(id, name).unwrap_or(0))
+    })
 }
 
 fn copies(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> u32 {
-    let copies = node_resources_fit::copies(cluster.free_pods(id.index()), requests(id, spec, cluster));
-    if spec.footprint.ports.is_empty() { copies } else { copies.min(1) }
-}
-
-fn resource_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
-    let (fit, balanced) = resource_scores(id, spec, cluster);
-    fit + balanced.unwrap_or(0) + image_score(id, spec, cluster)
-}
-
-fn image_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
-    let worth = cluster.node(id).map_or(0, |node| cluster.images_worth(node, &spec.images));
-    image_locality::WEIGHT * image_locality::score(worth, spec.images.len())
-}
-
-/// NodeResourcesFit's score, and NodeResourcesBalancedAllocation's for pods that ask for CPU or memory.
-fn resource_scores(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> (i64, Option<i64>) {
-    let (allocatable, used, scored) = cluster.scoring_lanes(id.index());
-    let fit = node_resources_fit::WEIGHT * node_resources_fit::score(scored, spec.scoring, allocatable);
-    let real = [spec.footprint.request(crate::model::CPU), spec.footprint.request(crate::model::MEMORY)];
-    let balanced = node_resources_balanced_allocation::score(used, real, allocatable);
-    (fit, (real != [0, 0]).then_some(node_resources_balanced_allocation::WEIGHT * balanced))
+    let copies = if spec.runs(Filter::NodeResourcesFit) {
+        node_resources_fit::copies(cluster.free_pods(id.index()), requests(id, spec, cluster))
+    } else {
+        u32::MAX
+    };
+    let ports_limit = spec.runs(Filter::NodePorts) && !spec.footprint.ports.is_empty();
+    if ports_limit { copies.min(1) } else { copies }
 }
 
 /// The verdict on one node, evaluated from scratch.

@@ -5,11 +5,13 @@
 
 mod cache;
 mod counters;
+mod scores;
 mod spec;
 mod verdict;
 
-pub(crate) use cache::{Extremes, best_of, evaluation, scores, total, verdict};
 pub use cache::{NodeEval, RawScore, ShapeCache};
+pub(crate) use cache::{best_of, evaluation, verdict};
+pub(crate) use scores::{Extremes, scores, total};
 pub use spec::ShapeSpec;
 pub use verdict::Verdict;
 

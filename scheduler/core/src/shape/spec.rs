@@ -2,8 +2,10 @@
 //! template share it.
 
 use crate::explain::Reason;
-use crate::model::{NodeSelectorTerm, PodInfo, Toleration};
+use crate::model::{HUGE_PAGES, NodeSelectorTerm, PodInfo, Toleration};
 use crate::plugins::node_affinity;
+use crate::plugins::node_resources_fit::MAX_BITS;
+use crate::profile::{Filter, Lane, ProfileRef, Scored};
 use crate::snapshot::Footprint;
 use flowforge_topology_core::HOSTNAME;
 use smol_str::SmolStr;
@@ -12,10 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// What filters and scores see of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ShapeSpec {
+    /// How it is scheduled.
+    pub profile: ProfileRef,
     /// Requests and host ports.
     pub footprint: Footprint,
-    /// CPU and memory that the pod counts for in scores while it looks for a place.
-    pub scoring: [i64; 2],
+    /// Which requests NodeResourcesFit does not look at, a bit each.
+    pub ignored: u64,
+    /// What the pod counts for while it looks for a place, of each resource that NodeResourcesFit scores.
+    pub scoring: Vec<i64>,
+    /// What it asks of each resource that NodeResourcesBalancedAllocation balances.
+    pub balanced: Vec<i64>,
     /// Tolerations, sorted.
     pub tolerations: Vec<Toleration>,
     /// `nodeSelector`.
@@ -35,18 +43,21 @@ pub struct ShapeSpec {
 }
 
 impl ShapeSpec {
-    /// The shape of a pod.
+    /// The shape of a pod that this profile schedules.
     #[must_use]
-    pub fn of(pod: &PodInfo) -> Self {
+    pub fn of(pod: &PodInfo, profile: ProfileRef) -> Self {
         let mut tolerations = pod.tolerations.clone();
         tolerations.sort();
         tolerations.dedup();
         let mut images = pod.images.clone();
         images.sort();
-        let (cpu, memory) = pod.asking_requests.unwrap_or(pod.scoring_requests);
+        let footprint = Footprint::of(pod);
         Self {
-            footprint: Footprint::of(pod),
-            scoring: [cpu.max(0), memory.max(0)],
+            ignored: ignored(&footprint, &profile),
+            scoring: profile.fit.resources.iter().map(|resource| asking(pod, resource).max(0)).collect(),
+            balanced: profile.balanced.iter().map(|resource| footprint.request(&resource.name)).collect(),
+            footprint,
+            profile,
             tolerations,
             node_selector: pod.node_selector.clone(),
             required: pod.required_node_affinity.clone(),
@@ -60,22 +71,34 @@ impl ShapeSpec {
 
     /// Label keys it looks at.
     pub fn label_keys(&self) -> impl Iterator<Item = &SmolStr> {
-        node_affinity::keys(&self.node_selector, self.required.as_deref(), &self.preferred)
+        let added = &self.profile.added_affinity;
+        node_affinity::keys(&self.node_selector, self.required.as_deref(), &self.preferred).chain(node_affinity::keys(
+            NO_SELECTOR,
+            added.required.as_deref(),
+            &added.preferred,
+        ))
+    }
+
+    /// Whether one of its profile's filters refuses.
+    pub(crate) fn runs(&self, filter: Filter) -> bool {
+        self.profile.filters.has(filter)
     }
 
     /// Whether it tells nodes of one class apart: by hostname label or by name.
     #[must_use]
     pub fn looks_at_names(&self) -> bool {
         let fields = |t: &NodeSelectorTerm| !t.match_fields.is_empty();
+        let added = &self.profile.added_affinity;
+        let required = self.required.iter().chain(&added.required).flatten();
         self.label_keys().any(|k| k == HOSTNAME)
-            || self.required.as_deref().unwrap_or_default().iter().any(fields)
-            || self.preferred.iter().any(|(_, t)| fields(t))
+            || required.into_iter().any(fields)
+            || self.preferred.iter().chain(&added.preferred).any(|(_, t)| fields(t))
     }
 
     /// The nodes that the required terms name, where that is all they allow.
     #[must_use]
     pub fn pinned(&self) -> Option<BTreeSet<SmolStr>> {
-        node_affinity::pinned(self.required.as_deref())
+        node_affinity::pinned(self.required.as_deref().filter(|_| self.runs(Filter::NodeAffinity)))
     }
 
     /// What refuses the pod whatever the nodes have, in the order of the profile.
@@ -83,10 +106,10 @@ impl ShapeSpec {
     pub fn refused_anyway(&self) -> Option<Reason> {
         if self.pinned().is_some_and(|named| named.is_empty()) {
             Some(Reason::AffinityConflict)
-        } else if self.unbound_claims {
+        } else if self.unbound_claims && self.runs(Filter::VolumeBinding) {
             Some(Reason::UnboundClaims)
         } else {
-            self.resource_claims.then_some(Reason::ResourceClaims)
+            (self.resource_claims && self.runs(Filter::DynamicResources)).then_some(Reason::ResourceClaims)
         }
     }
 
@@ -97,5 +120,26 @@ impl ShapeSpec {
         512 + 48 * self.images.len()
             + 64 * (self.footprint.requests.len() + self.tolerations.len() + self.node_selector.len())
             + 256 * terms
+    }
+}
+
+const NO_SELECTOR: &BTreeMap<SmolStr, SmolStr> = &BTreeMap::new();
+
+fn ignored(footprint: &Footprint, profile: &ProfileRef) -> u64 {
+    let ignored =
+        footprint.requests.iter().enumerate().take(MAX_BITS).filter(|(_, (name, _))| profile.fit.ignores(name));
+    ignored.fold(0, |all, (at, _)| all | 1 << at)
+}
+
+/// What a pod counts for in the score of a resource while it looks for a place.
+fn asking(pod: &PodInfo, resource: &Scored) -> i64 {
+    let (cpu, memory) = pod.asking_requests.unwrap_or(pod.scoring_requests);
+    match resource.lane {
+        Lane::Cpu => cpu,
+        Lane::Memory => memory,
+        _ => {
+            let asking = pod.asking_huge_pages.as_ref().filter(|_| resource.name.starts_with(HUGE_PAGES));
+            asking.unwrap_or(&pod.requests).get(&resource.name).copied().unwrap_or(0)
+        }
     }
 }

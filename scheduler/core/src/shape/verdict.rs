@@ -21,6 +21,8 @@ impl Verdict {
     pub const TAINT: Self = Self(1 << 60);
     /// NodeUnschedulable fails.
     pub const UNSCHEDULABLE: Self = Self(1 << 61);
+    /// NodeAffinity fails by what the profile adds.
+    pub const ADDED_AFFINITY: Self = Self(1 << 62);
     /// There is no such node.
     pub const ABSENT: Self = Self(1 << 63);
 
@@ -44,6 +46,7 @@ impl Verdict {
             Self::FEATURES => vec![Reason::DeclaredFeatures],
             Self::PORTS => vec![Reason::NodePorts],
             Self::AFFINITY => vec![Reason::NodeAffinity],
+            Self::ADDED_AFFINITY => vec![Reason::AddedAffinity],
             Self::TAINT => vec![Reason::UntoleratedTaint],
             Self::UNSCHEDULABLE => vec![Reason::NodeUnschedulable],
             Self(short) => {

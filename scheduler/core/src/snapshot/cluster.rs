@@ -6,12 +6,13 @@ use super::changes::Changes;
 use super::class::Classes;
 use super::footprint::{Footprint, Footprints};
 use super::images::{Images, size_of};
-use super::lanes::{CPU_LANE, Lanes, MEMORY_LANE, PODS_LANE};
+use super::lanes::{CPU_LANE, EPHEMERAL_STORAGE_LANE, Lanes, MEMORY_LANE, PODS_LANE};
 use super::node::{DeviceTable, NodeId, NodeRecord};
 use super::pod::{Place, PodId, PodRecord};
 use super::slab::Slab;
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, image_locality};
+use crate::profile::Lane;
 use crate::relations::{Peer, Relations};
 use flowforge_topology_core::{DomainId, Levels, NodeHardware, Tree};
 use hashbrown::HashMap;
@@ -529,14 +530,23 @@ impl Cluster {
         }
     }
 
-    /// CPU and memory of a node: allocatable, used, and used with the defaults for scoring.
-    pub(crate) fn scoring_lanes(&self, row: usize) -> ([i64; 2], [i64; 2], [i64; 2]) {
-        let both = |f: &dyn Fn(usize) -> i64| [f(CPU_LANE), f(MEMORY_LANE)];
-        (
-            both(&|lane| self.lanes.allocatable(lane, row)),
-            both(&|lane| self.lanes.used(lane, row)),
-            self.lanes.scored(row),
-        )
+    /// What is in use and allocatable of a scored resource; None where the node has none of it. CPU and memory count with
+    /// the defaults for scoring unless `real`.
+    pub(crate) fn scored(&self, row: usize, lane: Lane, real: bool) -> Option<(i64, i64)> {
+        let at = match lane {
+            Lane::Cpu => CPU_LANE,
+            Lane::Memory => MEMORY_LANE,
+            Lane::EphemeralStorage => EPHEMERAL_STORAGE_LANE,
+            Lane::Extended(at) => self.lanes.watched(at)?,
+            Lane::Nowhere => return None,
+        };
+        let used = match lane {
+            Lane::Cpu if !real => self.lanes.scored(row)[0],
+            Lane::Memory if !real => self.lanes.scored(row)[1],
+            _ => self.lanes.used(at, row),
+        };
+        let allocatable = self.lanes.allocatable(at, row);
+        (allocatable > 0).then_some((used, allocatable))
     }
 
     /// Free places for pods on a node.

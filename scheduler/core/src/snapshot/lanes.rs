@@ -13,6 +13,7 @@ pub(crate) type LaneIndex = usize;
 
 pub(crate) const CPU_LANE: LaneIndex = 0;
 pub(crate) const MEMORY_LANE: LaneIndex = 1;
+pub(crate) const EPHEMERAL_STORAGE_LANE: LaneIndex = 2;
 pub(crate) const PODS_LANE: LaneIndex = 3;
 const FIXED: [&str; 4] = [CPU, MEMORY, EPHEMERAL_STORAGE, PODS];
 
@@ -35,6 +36,8 @@ pub(crate) struct Lanes {
     rows: usize,
     /// CPU and memory with the defaults for scoring.
     scored: [Vec<i128>; 2],
+    /// Names that profiles score by, and their lanes now.
+    watched: Vec<(SmolStr, Option<LaneIndex>)>,
     /// Changes when a lane begins or ends: resolved requests are stale then.
     epoch: u64,
 }
@@ -47,6 +50,7 @@ impl Lanes {
             vacant: Vec::new(),
             rows: 0,
             scored: [Vec::new(), Vec::new()],
+            watched: Vec::new(),
             epoch: 0,
         };
         for name in FIXED {
@@ -57,6 +61,22 @@ impl Lanes {
 
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Keeps the lanes of these names at hand, by their position.
+    pub(crate) fn watch(&mut self, names: &[SmolStr]) {
+        self.watched = names.iter().map(|name| (name.clone(), self.find(name))).collect();
+    }
+
+    /// The lane of a watched name; None where no node has such a resource.
+    pub(crate) fn watched(&self, at: u16) -> Option<LaneIndex> {
+        self.watched.get(usize::from(at)).and_then(|(_, lane)| *lane)
+    }
+
+    fn rewatch(&mut self, name: &str, lane: Option<LaneIndex>) {
+        for (_, known) in self.watched.iter_mut().filter(|(watched, _)| watched == name) {
+            *known = lane;
+        }
     }
 
     /// Makes rows for nodes up to this index.
@@ -101,6 +121,7 @@ impl Lanes {
             self.lanes.push(lane);
             self.lanes.len() - 1
         };
+        self.rewatch(&name, Some(at));
         self.by_name.insert(name, at);
         self.epoch += 1;
         (at, true)
@@ -112,6 +133,7 @@ impl Lanes {
         self.lanes[at].holders -= 1;
         if self.lanes[at].holders == 0 {
             self.by_name.remove(name);
+            self.rewatch(name, None);
             self.lanes[at] = Lane::default();
             let rows = self.rows;
             self.lanes[at].allocatable.resize(rows, 0);
@@ -195,12 +217,14 @@ mod tests {
         let mut lanes = Lanes::new();
         lanes.grow(2);
         let epoch = lanes.epoch();
+        lanes.watch(&["a".into(), "x.y/gpu".into()]);
         assert!(lanes.hold("x.y/gpu").1);
+        assert_eq!((lanes.watched(0), lanes.watched(1)), (None, lanes.find("x.y/gpu")));
         assert!(!lanes.hold("x.y/gpu").1);
         lanes.release("x.y/gpu");
         assert!(lanes.find("x.y/gpu").is_some());
         lanes.release("x.y/gpu");
-        assert_eq!(lanes.find("x.y/gpu"), None);
+        assert_eq!((lanes.find("x.y/gpu"), lanes.watched(1)), (None, None));
         assert!(lanes.epoch() > epoch);
         let (at, fresh) = lanes.hold("x.y/other");
         assert!(fresh);

@@ -36,6 +36,7 @@ use crate::explain::Reason;
 use crate::labels::Labels;
 use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::Cures;
+use crate::profile::{ProfileRef, Profiles};
 use crate::relations::{Peer, SelectorInfo, SelectorKind};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
 use flowforge_topology_core::Levels;
@@ -47,6 +48,7 @@ use std::collections::BTreeSet;
 pub struct Snapshot {
     pub(crate) cluster: Cluster,
     shapes: Shapes,
+    profiles: Profiles,
     /// Pods of ours with scheduling gates.
     gated: usize,
 }
@@ -71,11 +73,9 @@ impl Snapshot {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let levels = Levels::new(config.topology.clone()).unwrap_or_default();
-        Self {
-            cluster: Cluster::new(levels, config.device_resources.clone()),
-            shapes: Shapes::new(config.shape_cache_bytes),
-            gated: 0,
-        }
+        let mut cluster = Cluster::new(levels, config.device_resources.clone());
+        cluster.lanes.watch(config.profiles.extended());
+        Self { cluster, shapes: Shapes::new(config.shape_cache_bytes), profiles: config.profiles.clone(), gated: 0 }
     }
 
     /// The cluster.
@@ -170,7 +170,7 @@ impl Snapshot {
     }
 
     fn enter_shape(&mut self, info: &PodInfo) -> ShapeId {
-        let (id, fresh) = self.shapes.intern(ShapeSpec::of(info));
+        let (id, fresh) = self.shapes.intern(ShapeSpec::of(info, self.profiles.of(&info.scheduler_name)));
         if fresh
             && let Some(shape) = self.shapes.get(id)
             && self.cluster.classes.reference(shape.spec.label_keys())
@@ -186,12 +186,19 @@ impl Snapshot {
     /// What refuses it whatever the nodes have, in the order of the profile.
     #[expect(clippy::unnecessary_wraps, reason = "volumes and devices refuse before any node is looked at")]
     pub(crate) fn demand(&mut self, id: PodId) -> Result<Demand, Reason> {
-        Ok(Demand { relation: self.cluster.relate(id) })
+        let profile = self.profile(id);
+        Ok(Demand { relation: self.cluster.relate(id, &profile) })
     }
 
     /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
     pub(crate) fn may_demand(&self, id: PodId) -> bool {
-        self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info))
+        let profile = self.profile(id);
+        self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info, &profile))
+    }
+
+    /// How a pod of ours is scheduled.
+    fn profile(&self, id: PodId) -> ProfileRef {
+        self.profiles.of(self.cluster.info(id).map_or("", |info| &info.scheduler_name))
     }
 
     /// A namespace has these labels; None: it is gone. Returns what that can cure.

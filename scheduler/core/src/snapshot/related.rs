@@ -5,6 +5,7 @@ use super::cluster::Cluster;
 use super::node::NodeId;
 use super::pod::PodId;
 use crate::labels::Labels;
+use crate::profile::Profile;
 use crate::relations::{Peer, Relation, Relations, SelectorInfo, SelectorKind, placed};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
@@ -34,9 +35,9 @@ impl Cluster {
     }
 
     /// The rules of a pod of ours that other pods give it; None where it is related to nobody.
-    pub(crate) fn relate(&mut self, id: PodId) -> Option<Relation> {
+    pub(crate) fn relate(&mut self, id: PodId, profile: &Profile) -> Option<Relation> {
         let pod = self.pods.get(id)?.info.as_deref()?;
-        self.relations.relate(pod, &self.nodes, &self.pods)
+        self.relations.relate(pod, profile, &self.nodes, &self.pods)
     }
 
     /// A namespace has these labels; None: it is gone. Returns whether that changed anything. `O(pods)` then.

@@ -7,6 +7,7 @@ mod affinity;
 mod node;
 mod peers;
 mod pod;
+mod profile;
 mod resources;
 
 use crate::random::Random;
@@ -40,6 +41,9 @@ pub(crate) fn case(seed: u64) -> Value {
     let pod = pod::incoming(&random.fork("incoming"), &names);
     let mut case = json!({"pod": pod, "nodes": all, "pods": placed, "namespaces": namespaces});
     peers::owners(&mut random.fork("owners"), &mut case);
+    if let Some(configuration) = profile::configuration(&mut random.fork("profile")) {
+        case["configuration"] = configuration;
+    }
     case
 }
 

@@ -1,9 +1,29 @@
 //! The configuration file: YAML, every field optional, unknown fields are errors that name the place.
 //!
-//! It is turned once, at start, into plain parameters of the core and of dispatch.
+//! It holds FlowForge's own fields and those of kube-scheduler's `KubeSchedulerConfiguration` (v1), so that a configuration
+//! of kube-scheduler can be used as it is. What has no effect here is accepted with a notice. The file is turned once, at
+//! start, into plain parameters of the core and of dispatch.
 
+mod args;
+mod duration;
+mod findings;
+mod ignored;
+mod plugins;
+mod profiles;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+pub use args::PluginConfig;
+pub use duration::GoDuration;
+pub use ignored::{ClientConnection, LeaderElection};
+pub use plugins::{Plugin, PluginSet, Plugins};
+pub use profiles::Profile;
+
+use findings::{Findings, with_hint};
 use flowforge_scheduler_core::config as core;
 use flowforge_scheduler_core::model::TopologyLevels;
+use flowforge_scheduler_core::profile::{self as core_profile, Profiles};
 use flowforge_scheduler_core::protocol::{ProtocolConfig, Tolerance, TolerantOwner};
 use serde::Deserialize;
 use smol_str::SmolStr;
@@ -11,12 +31,44 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+/// kube-scheduler's version of the file.
+pub const API_VERSION: &str = "kubescheduler.config.k8s.io/v1";
+const KIND: &str = "KubeSchedulerConfiguration";
+/// The name of a profile without one, in a file that says that it is kube-scheduler's.
+const KUBE_SCHEDULER: &str = "default-scheduler";
+
 /// The configuration file.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Config {
-    /// Pods with one of these `schedulerName`s are ours.
-    pub scheduler_names: Vec<SmolStr>,
+    /// kube-scheduler's version of the file, where it is one of its.
+    pub api_version: Option<String>,
+    /// kube-scheduler's kind of the file.
+    pub kind: Option<String>,
+    /// Pods with one of these `schedulerName`s are ours, each in kube-scheduler's default profile.
+    pub scheduler_names: Option<Vec<SmolStr>>,
+    /// The same, each with a profile of its own.
+    pub profiles: Option<Vec<Profile>>,
+    /// First backoff after a failed attempt, in seconds.
+    pub pod_initial_backoff_seconds: Option<i64>,
+    /// Longest backoff, in seconds.
+    pub pod_max_backoff_seconds: Option<i64>,
+    /// Accepted without effect.
+    pub percentage_of_nodes_to_score: Option<i32>,
+    /// Accepted without effect.
+    pub parallelism: Option<i32>,
+    /// Accepted without effect; flags take its place.
+    pub leader_election: LeaderElection,
+    /// Accepted without effect; flags take its place.
+    pub client_connection: ClientConnection,
+    /// Accepted without effect.
+    pub enable_profiling: Option<bool>,
+    /// Accepted without effect.
+    pub enable_contention_profiling: Option<bool>,
+    /// Accepted without effect.
+    pub delay_cache_until_active: Option<bool>,
+    /// Must be empty.
+    pub extenders: Vec<serde_json::Value>,
     /// Topology levels, widest first.
     pub topology: Option<Vec<Level>>,
     /// How plans are made.
@@ -99,18 +151,6 @@ pub struct RollbackOwner {
     pub group: SmolStr,
     /// Kind.
     pub kind: SmolStr,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            scheduler_names: vec![SmolStr::new_static(flowforge_api::names::SCHEDULER_NAME)],
-            topology: None,
-            planning: Planning::default(),
-            binding: Binding::default(),
-            rollback: Rollback::default(),
-        }
-    }
 }
 
 impl Default for Planning {
@@ -197,27 +237,149 @@ impl Config {
     pub fn parse(text: &str, shown: &str) -> Result<Self, ConfigError> {
         let content = text.lines().any(|line| !matches!(line.trim_start().as_bytes().first(), None | Some(b'#')));
         let config: Self = if content {
-            serde_saphyr::from_str(text)
-                .map_err(|error| ConfigError::Parse { path: shown.to_owned(), message: error.to_string() })?
+            serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse {
+                path: shown.to_owned(),
+                message: with_hint(&error.to_string()),
+            })?
         } else {
             Self::default()
         };
-        let problems = config.problems();
+        let (_, Findings { problems, .. }) = config.resolve();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid { path: shown.to_owned(), problems }) }
     }
 
-    /// One sentence for each value that cannot work.
-    fn problems(&self) -> Vec<String> {
+    /// What is accepted and has no effect, or another one than in kube-scheduler; each begins with the field.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        self.resolve().1.notices
+    }
+
+    /// Names whose pods are ours.
+    #[must_use]
+    pub fn names(&self) -> Vec<SmolStr> {
+        self.resolve().0.into_iter().map(|profile| profile.name).collect()
+    }
+
+    /// The profiles, and what is found about all fields.
+    fn resolve(&self) -> (Vec<core_profile::Profile>, Findings) {
+        let mut found = Findings::default();
+        self.check_kind(&mut found);
+        let profiles = self.resolve_profiles(&mut found);
+        self.check_backoff(&mut found);
+        self.check_ignored(&mut found);
+        found.problems.extend(self.own_problems());
+        (profiles, found)
+    }
+
+    fn check_kind(&self, found: &mut Findings) {
+        let is = |given: &Option<String>, expected: &str| given.as_deref().is_none_or(|given| given == expected);
+        found.require(
+            is(&self.api_version, API_VERSION),
+            "apiVersion",
+            format_args!("must be {API_VERSION} or absent"),
+        );
+        found.require(is(&self.kind, KIND), "kind", format_args!("must be {KIND} or absent"));
+    }
+
+    fn resolve_profiles(&self, found: &mut Findings) -> Vec<core_profile::Profile> {
+        let ours = flowforge_api::names::SCHEDULER_NAME;
+        let default_name = if self.api_version.is_some() { KUBE_SCHEDULER } else { ours };
+        match (&self.profiles, &self.scheduler_names) {
+            (Some(_), Some(_)) => {
+                found.problem(
+                    "schedulerNames",
+                    "must be absent where profiles are given; each profile has its schedulerName",
+                );
+                Vec::new()
+            }
+            (Some(profiles), None) if !profiles.is_empty() => profiles::resolve(profiles, default_name, found),
+            (_, None) => vec![core_profile::Profile::named(default_name)],
+            (None, Some(names)) => {
+                let distinct: BTreeSet<_> = names.iter().collect();
+                found.require(!names.is_empty(), "schedulerNames", "must name at least one scheduler");
+                found.require(
+                    !names.iter().any(|name| name.is_empty()),
+                    "schedulerNames",
+                    "must not hold an empty name",
+                );
+                found.require(distinct.len() == names.len(), "schedulerNames", "must not repeat a name");
+                names.iter().cloned().map(core_profile::Profile::named).collect()
+            }
+        }
+    }
+
+    fn check_backoff(&self, found: &mut Findings) {
+        let (first, longest) = self.backoff_ms();
+        let is_second = |given: Option<i64>| given.is_none_or(|seconds| (1..=i64::from(i32::MAX)).contains(&seconds));
+        let (initial, max) = (self.pod_initial_backoff_seconds, self.pod_max_backoff_seconds);
+        found.require(is_second(initial), "podInitialBackoffSeconds", "must be at least 1");
+        found.require(is_second(max), "podMaxBackoffSeconds", "must be at least 1");
+        let default = Planning::default();
+        for (field, seconds, own, own_field, default) in [
+            (
+                "podInitialBackoffSeconds",
+                initial,
+                self.planning.backoff_initial_ms,
+                "planning.backoffInitialMs",
+                default.backoff_initial_ms,
+            ),
+            (
+                "podMaxBackoffSeconds",
+                max,
+                self.planning.backoff_max_ms,
+                "planning.backoffMaxMs",
+                default.backoff_max_ms,
+            ),
+        ] {
+            let said_once = seconds.is_none() || own == default;
+            found.require(said_once, field, format_args!("and {own_field} say the same; give one of them"));
+        }
+        if initial.is_some() || max.is_some() {
+            found.require(
+                longest >= first,
+                "podMaxBackoffSeconds",
+                "must not be smaller than podInitialBackoffSeconds",
+            );
+        }
+    }
+
+    /// First and longest backoff.
+    fn backoff_ms(&self) -> (u64, u64) {
+        let of = |seconds: Option<i64>, own: u64| {
+            seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(own, |seconds| seconds.saturating_mul(1_000))
+        };
+        let Planning { backoff_initial_ms, backoff_max_ms, .. } = self.planning;
+        (of(self.pod_initial_backoff_seconds, backoff_initial_ms), of(self.pod_max_backoff_seconds, backoff_max_ms))
+    }
+
+    fn check_ignored(&self, found: &mut Findings) {
+        profiles::check_percentage(self.percentage_of_nodes_to_score, "percentageOfNodesToScore", found);
+        found.require(self.parallelism.is_none_or(|n| n > 0), "parallelism", "must be greater than 0");
+        found.notice_set(&self.parallelism, "parallelism", "has no effect: one thread decides");
+        found.notice_set(&self.enable_profiling, "enableProfiling", "has no effect: there is no profiling endpoint");
+        found.notice_set(
+            &self.enable_contention_profiling,
+            "enableContentionProfiling",
+            "has no effect: there is no profiling endpoint",
+        );
+        found.notice_set(
+            &self.delay_cache_until_active,
+            "delayCacheUntilActive",
+            "has no effect: only the leader fills its memory",
+        );
+        found.require(self.extenders.is_empty(), "extenders", "must be empty: no extender is called");
+        self.leader_election.check(found);
+        self.client_connection.check(found);
+    }
+
+    /// One sentence for each value of FlowForge's own fields that cannot work.
+    fn own_problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let mut require = |holds: bool, problem: &str| {
             if !holds {
                 problems.push(problem.to_owned());
             }
         };
-        let names: BTreeSet<_> = self.scheduler_names.iter().collect();
-        require(!names.is_empty(), "schedulerNames must name at least one scheduler");
-        require(!self.scheduler_names.iter().any(|name| name.is_empty()), "schedulerNames must not hold an empty name");
-        require(names.len() == self.scheduler_names.len(), "schedulerNames must not repeat a name");
         let (planning, binding) = (&self.planning, &self.binding);
         require(planning.backoff_initial_ms >= 1, "planning.backoffInitialMs must be at least 1");
         require(
@@ -251,11 +413,13 @@ impl Config {
     #[must_use]
     pub fn core(&self, request_timeout: Duration) -> core::Config {
         let planning = &self.planning;
+        let (backoff_initial_ms, backoff_max_ms) = self.backoff_ms();
         core::Config {
+            profiles: Profiles::new(self.resolve().0),
             topology: self.topology_levels(),
             settle_ms: planning.settle_ms,
-            backoff_initial_ms: planning.backoff_initial_ms,
-            backoff_max_ms: planning.backoff_max_ms,
+            backoff_initial_ms,
+            backoff_max_ms,
             unschedulable_flush_ms: planning.unschedulable_flush_ms,
             attempts_per_run: planning.attempts_per_run,
             search_steps: planning.search_steps,
@@ -287,75 +451,5 @@ impl Config {
             None => core::default_topology(),
             Some(levels) => levels.iter().map(|level| (level.name.clone(), level.labels.clone())).collect(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problem(text: &str) -> String {
-        Config::parse(text, "config.yaml").expect_err("refused").to_string()
-    }
-
-    #[test]
-    fn nothing_is_the_default_and_the_default_is_valid() {
-        for text in ["", "# only a comment\n\n"] {
-            assert_eq!(Config::parse(text, "config.yaml").expect("valid"), Config::default());
-        }
-        let default = Config::default();
-        let request_timeout = Duration::from_millis(default.binding.request_timeout_ms);
-        assert_eq!(default.core(request_timeout), core::Config::default());
-    }
-
-    #[test]
-    fn every_field_can_be_set() {
-        let text = "
-schedulerNames: [flowforge, default-scheduler]
-topology:
-  - {name: zone, labels: [topology.kubernetes.io/zone]}
-  - {name: rack, labels: [a, b]}
-planning: {settleMs: 5, backoffInitialMs: 2, backoffMaxMs: 9, shapeCacheMib: 3, seed: 7}
-binding: {repairDeadlineMs: 4000, requestTimeoutMs: 500, parallelRequests: 2, parallelReports: 1, journalSlots: 1}
-rollback:
-  barePods: false
-  owners: [{group: batch, kind: Job}]
-";
-        let config = Config::parse(text, "config.yaml").expect("valid");
-        let core = config.core(Duration::from_millis(500));
-        assert_eq!(core.topology[1], ("rack".into(), vec!["a".into(), "b".into()]));
-        assert_eq!((core.settle_ms, core.shape_cache_bytes, core.seed), (5, 3 << 20, 7));
-        let protocol = core.protocol;
-        assert_eq!((protocol.repair_deadline_ms, protocol.outcome_timeout_ms), (4_000, 1_500));
-        assert!(!protocol.tolerance.bare);
-        assert_eq!(protocol.tolerance.owners[0].kind, "Job");
-    }
-
-    #[test]
-    fn an_unknown_field_is_refused_with_its_place() {
-        let text = problem("planning:\n  settleMs: 1\n  setleMs: 2\n");
-        assert!(text.starts_with("config.yaml: "), "{text}");
-        assert!(text.contains("setleMs") && text.contains('3'), "{text}");
-    }
-
-    #[test]
-    fn values_that_cannot_work_are_all_named() {
-        let text = problem(
-            "schedulerNames: []\nplanning: {backoffInitialMs: 9, backoffMaxMs: 1}\ntopology: [{name: a, labels: []}, {name: a, labels: [x]}]\n",
-        );
-        for part in [
-            "schedulerNames must name at least one scheduler",
-            "planning.backoffMaxMs must not be smaller than planning.backoffInitialMs",
-            "topology[0].labels must name at least one node label",
-            "topology[1].name \"a\" is used twice",
-        ] {
-            assert!(text.contains(part), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let error = Config::load(Path::new("/nonexistent/config.yaml")).expect_err("no such file");
-        assert!(error.to_string().starts_with("cannot read /nonexistent/config.yaml"), "{error}");
     }
 }
