@@ -107,7 +107,9 @@ impl Scheduler {
         };
         let (input, inputs) = mpsc::channel(CAPACITY);
         let (dispatch, outbox) = Dispatch::start(self.settings(leadership), input.clone());
-        let engine = Engine::new(inner.config.core(self.request_timeout()));
+        let parameters = inner.config.core(self.request_timeout());
+        inner.metrics.framework.set_profiles(&parameters.profiles);
+        let engine = Engine::new(parameters);
         let writer =
             Writer::new(engine, outbox, inputs, inner.clock, inner.metrics.clone(), inner.pulse.clone(), ours.clone());
         let gave_up = writer.gave_up();

@@ -10,7 +10,7 @@ use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
 use crate::watch::{Ours, pod_fact};
 use flowforge_scheduler_core::command::{Command, Observation};
-use flowforge_scheduler_core::engine::{Engine, Waiting};
+use flowforge_scheduler_core::engine::{Engine, Stats, Waiting};
 use flowforge_scheduler_core::event::{Event, Outcome, ReadResult, RelistedKind};
 use flowforge_scheduler_core::model::PodInfo;
 use parking_lot::Mutex;
@@ -222,7 +222,8 @@ impl Writer {
 
     fn set_gauges(&mut self) {
         if self.gauges_at.is_none_or(|at| at.elapsed() >= GAUGE_PERIOD) {
-            self.metrics.set_gauges(&self.engine.stats(), &self.profile);
+            self.metrics.set_gauges(&self.engine.stats());
+            self.metrics.framework.entered(&self.engine.take_incoming());
             self.gauges_at = Some(Instant::now());
         }
     }
@@ -367,7 +368,7 @@ impl Writer {
                 "active": stats.active, "backoff": stats.backoff, "unschedulable": stats.unschedulable,
                 "gated": stats.gated, "incomplete": stats.incomplete, "pending": stats.pending,
             },
-            "unschedulableByPlugin": stats.unschedulable_by_plugin,
+            "unschedulableByPlugin": by_plugin(&stats),
             "openIntents": stats.open_intents,
             "gangsHeldPartial": stats.gangs_held_partial,
             "snapshot": {
@@ -377,6 +378,15 @@ impl Writer {
             "waiting": self.engine.waiting(INSPECTED).into_iter().map(waiting).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Unschedulable pods of all profiles.
+fn by_plugin(stats: &Stats) -> BTreeMap<&'static str, usize> {
+    let mut all = BTreeMap::new();
+    for ((plugin, _), pods) in &stats.unschedulable_by_plugin {
+        *all.entry(*plugin).or_default() += pods;
+    }
+    all
 }
 
 /// What an administrator must see although no pod or gang can tell it.

@@ -25,6 +25,7 @@ use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
 use gate::{Failure, Gate};
 pub(crate) use journal::Journal;
+use prometheus::IntGauge;
 use reports::{ConditionWrite, GangWrite, Reports};
 use smol_str::SmolStr;
 use std::collections::VecDeque;
@@ -73,6 +74,8 @@ pub(crate) enum Report {
 
 struct Job {
     command: Command,
+    /// `schedulerName` of the pod that it is about, where it is about one.
+    profile: SmolStr,
     queued: Instant,
 }
 
@@ -167,7 +170,7 @@ impl Outbox {
                     }
                     _ => None,
                 };
-                self.send(Job { command, queued: Instant::now() });
+                self.send(Job { command, profile: facts.profile.clone(), queued: Instant::now() });
                 return unsaid;
             }
         }
@@ -242,6 +245,7 @@ impl Worker {
             self.reports.condition_settled(&pod.uid).await;
         }
         let started = Instant::now();
+        let bind = Binding::of(&job.command, &self.metrics);
         let report = match &job.command {
             command @ (Command::WriteJournal { .. } | Command::ReadJournal { .. }) => {
                 self.journal.execute(&self.gate, command, job.queued).await.map(Report::Outcome)
@@ -251,8 +255,31 @@ impl Worker {
         let Some(report) = report else { return };
         let labels = [command_label(&job.command), outcome_label(&report)];
         self.metrics.requests.with_label_values(&labels).observe(started.elapsed().as_secs_f64());
+        if bind.is_some() {
+            self.metrics.framework.bound(&job.profile, labels[1] == "ok", started.elapsed());
+        }
+        drop(bind);
         // A closed channel means that the term is over.
         let _ = self.input.send(Input::Report(report)).await;
+    }
+}
+
+/// A Binding under way, for as long as this lives.
+struct Binding(IntGauge);
+
+impl Binding {
+    fn of(command: &Command, metrics: &Metrics) -> Option<Self> {
+        matches!(command, Command::Bind { .. }).then(|| {
+            let under_way = metrics.framework.binding();
+            under_way.inc();
+            Self(under_way)
+        })
+    }
+}
+
+impl Drop for Binding {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

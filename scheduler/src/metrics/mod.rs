@@ -3,6 +3,10 @@
 //! Names that begin with `scheduler_` are kube-scheduler's and mean the same there, so that existing dashboards work;
 //! those that begin with `flowforge_` are our own. Label values come from enums, never from debug output.
 
+mod framework;
+
+pub use framework::Framework;
+
 use flowforge_runtime::metrics::{Metrics as Registry, doubling_buckets, register};
 use flowforge_scheduler_core::command::{AttemptResult, Observation};
 use flowforge_scheduler_core::engine::Stats;
@@ -10,13 +14,14 @@ use parking_lot::Mutex;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Result,
 };
+use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// 1 ms × 2^15, as kube-scheduler: from a cached decision to half a minute.
+/// 1 ms doubled up to 16 s, as kube-scheduler: from a cached decision to a quarter of a minute.
 fn latency_buckets() -> Vec<f64> {
-    doubling_buckets(0.001, 16)
+    doubling_buckets(0.001, 15)
 }
 
 /// 10 ms × 2^20, as kube-scheduler: a pod may wait for hours.
@@ -43,7 +48,9 @@ pub struct Metrics {
     pending: IntGaugeVec,
     unschedulable: IntGaugeVec,
     /// Labels that `unschedulable` was set under last.
-    refusing: Arc<Mutex<BTreeSet<(&'static str, String)>>>,
+    refusing: Arc<Mutex<BTreeSet<(&'static str, SmolStr)>>>,
+    /// What kube-scheduler measures of its framework.
+    pub framework: Framework,
     cache: IntGaugeVec,
     gang_total: Histogram,
     gang_queue: Histogram,
@@ -153,6 +160,7 @@ impl Metrics {
                 &["plugin", "profile"],
             )?,
             refusing: Arc::default(),
+            framework: Framework::new(r)?,
             cache: gauges(r, "scheduler_cache_size", "Objects in the snapshot, by type.", &["type"])?,
             gang_total: histogram(
                 r,
@@ -250,6 +258,7 @@ impl Metrics {
                 self.attempts.with_label_values(&labels).inc();
                 self.attempt.with_label_values(&labels).observe(run_share.as_secs_f64());
                 self.algorithm.observe(run_share.as_secs_f64());
+                self.framework.attempt(profile, *result, run_share);
             }
             Observation::PodScheduled { attempts, sli_ms } => {
                 self.sli.with_label_values(&[&attempts_label(*attempts)]).observe(seconds(*sli_ms));
@@ -259,6 +268,7 @@ impl Metrics {
                 self.gang_members.observe(f64::from(*members));
                 self.gang_queue.observe(seconds(*queue_ms));
                 self.gang_prepare.observe(seconds(*prepare_ms));
+                self.framework.waited(*members, seconds(*prepare_ms));
                 self.gang_bind.observe(seconds(*bind_ms));
                 self.gang_total.observe(seconds(*total_ms));
             }
@@ -281,13 +291,14 @@ impl Metrics {
         }
     }
 
-    /// Sets the gauges; `profile` is the first scheduler name.
-    pub fn set_gauges(&self, stats: &Stats, profile: &str) {
+    /// Sets the gauges.
+    pub fn set_gauges(&self, stats: &Stats) {
+        self.framework.flush();
         let depths = [stats.active, stats.backoff, stats.unschedulable, stats.gated, stats.incomplete, stats.pending];
         for (queue, depth) in QUEUES.iter().zip(depths) {
             self.pending.with_label_values(&[queue]).set(integer(depth));
         }
-        self.set_unschedulable(stats, profile);
+        self.set_unschedulable(stats);
         let sizes = [
             ("nodes", stats.nodes),
             ("pods", stats.pods),
@@ -305,12 +316,11 @@ impl Metrics {
     }
 
     /// Only what refuses nothing any more is removed: a scrape between a reset and a set would see no series at all.
-    fn set_unschedulable(&self, stats: &Stats, profile: &str) {
-        let mut now = BTreeSet::new();
-        for (plugin, pods) in &stats.unschedulable_by_plugin {
-            self.unschedulable.with_label_values(&[*plugin, profile]).set(integer(*pods));
-            now.insert((*plugin, profile.to_owned()));
+    fn set_unschedulable(&self, stats: &Stats) {
+        for ((plugin, profile), pods) in &stats.unschedulable_by_plugin {
+            self.unschedulable.with_label_values(&[*plugin, profile.as_str()]).set(integer(*pods));
         }
+        let now: BTreeSet<_> = stats.unschedulable_by_plugin.keys().cloned().collect();
         let mut before = self.refusing.lock();
         for (plugin, profile) in before.difference(&now) {
             // It is there: it was set under these labels.
@@ -321,7 +331,7 @@ impl Metrics {
 
     /// A follower has nothing pending.
     pub fn clear_gauges(&self) {
-        self.set_gauges(&Stats::default(), "");
+        self.set_gauges(&Stats::default());
     }
 }
 
@@ -350,6 +360,7 @@ fn integer(size: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flowforge_scheduler_core::profile::{Filter, Profile, Profiles};
 
     fn metrics() -> (Registry, Metrics) {
         let registry = Registry::new("test", "1").expect("registry");
@@ -383,8 +394,8 @@ mod tests {
     fn gauges_follow_the_engine_and_forget_plugins_that_refuse_nothing_any_more() {
         let (registry, metrics) = metrics();
         let mut stats = Stats { unschedulable: 3, open_intents: 2, ..Stats::default() };
-        stats.unschedulable_by_plugin.insert("NodeResourcesFit", 3);
-        metrics.set_gauges(&stats, "flowforge");
+        stats.unschedulable_by_plugin.insert(("NodeResourcesFit", "flowforge".into()), 3);
+        metrics.set_gauges(&stats);
         let text = registry.encode().expect("encodes");
         assert!(text.contains("scheduler_pending_pods{queue=\"unschedulable\"} 3"), "{text}");
         assert!(text.contains("scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"flowforge\"} 3"));
@@ -393,5 +404,31 @@ mod tests {
         let text = registry.encode().expect("encodes");
         assert!(!text.contains("NodeResourcesFit"), "{text}");
         assert!(text.contains("scheduler_pending_pods{queue=\"unschedulable\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn plugins_are_counted_once_for_each_attempt_of_their_profile() {
+        let (registry, metrics) = metrics();
+        let mut packed = Profile::named("packed");
+        packed.filters = packed.filters.without(Filter::NodePorts);
+        packed.weights.image_locality = 0;
+        metrics.framework.set_profiles(&Profiles::new(vec![packed]));
+        for result in [AttemptResult::Scheduled, AttemptResult::Unschedulable] {
+            metrics.observe(&Observation::Attempt { profile: "packed".into(), result }, Duration::from_millis(1));
+        }
+        metrics.framework.entered(&[(("active", "NodeAdd"), 3)].into());
+        metrics.framework.bound("packed", true, Duration::from_millis(2));
+        metrics.set_gauges(&Stats::default());
+        let text = registry.encode().expect("encodes");
+        for line in [
+            "scheduler_plugin_evaluation_total{extension_point=\"Filter\",plugin=\"NodeResourcesFit\",profile=\"packed\"} 2",
+            "scheduler_plugin_evaluation_total{extension_point=\"Score\",plugin=\"NodeResourcesFit\",profile=\"packed\"} 1",
+            "scheduler_queue_incoming_pods_total{event=\"NodeAdd\",queue=\"active\"} 3",
+            "scheduler_framework_extension_point_duration_seconds_count{extension_point=\"Bind\",profile=\"packed\",status=\"Success\"} 1",
+            "scheduler_plugin_execution_duration_seconds_count{extension_point=\"Bind\",plugin=\"DefaultBinder\",status=\"Success\"} 1",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line} is missing in\n{text}");
+        }
+        assert!(!text.contains("NodePorts") && !text.contains("ImageLocality"), "they are off");
     }
 }

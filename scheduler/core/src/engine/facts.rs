@@ -75,7 +75,7 @@ impl Engine {
         self.note_ready(id, now);
         let since = self.first_ready.get(&id).copied().unwrap_or(now);
         let priority = self.snapshot.cluster().info(id).map_or(0, |p| p.priority);
-        self.queue.add(entity, priority, since, 1);
+        self.queue.add(entity, priority, since, 1, self.snapshot.profile(id).id());
         if shape_changed {
             self.queue.activate(entity, false, now);
         }

@@ -93,7 +93,8 @@ impl Engine {
         let asks = self.asked(seen);
         let same = asks.is_some() && self.notes.get(&id).is_some_and(|note| note.asked == asks);
         let parked = self.queue.get(entity).is_some_and(|e| matches!(e.place, Place::Parked(_)));
-        self.queue.add(entity, seen.priority, since, seen.pending.len());
+        let profile = seen.pending.first().map_or(0, |pod| self.snapshot.profile(*pod).id());
+        self.queue.add(entity, seen.priority, since, seen.pending.len(), profile);
         if parked && !same {
             self.queue.activate(entity, false, now);
         }

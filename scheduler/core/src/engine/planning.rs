@@ -32,19 +32,19 @@ impl Engine {
         if cures.meets(Cures::NODE.and(Cures::POD_GONE)) {
             for shape in self.queue.parked_shapes() {
                 let feasible = cycle::feasible(&mut self.snapshot, shape);
-                if feasible > 0 && self.queue.activate_shape(shape, feasible.max(WOKEN_AT_LEAST), now) {
+                if feasible > 0 && self.queue.wake_shape(shape, feasible.max(WOKEN_AT_LEAST), cures, now) {
                     self.cures = self.cures.and(Cures::POD_GONE);
                 }
             }
         }
         for pod in self.queue.parked_alone(cures) {
-            self.queue.activate(Entity::Pod(pod), true, now);
+            self.queue.wake(Entity::Pod(pod), true, cures, now);
         }
         for gang in self.queue.refused_gangs(cures) {
             let Some(note) = self.notes.get(&gang) else { continue };
             if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
                 let patient = !note.proven && !cures.meets(Cures::NODE);
-                self.queue.activate(Entity::Gang(gang), patient, now);
+                self.queue.wake(Entity::Gang(gang), patient, cures, now);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The gauges, and the list of what waits.
 
 use super::Engine;
-use crate::queue::{Entity, Entry, Place};
+use crate::queue::{Entity, Entry, IncomingCounts, Place};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub struct Stats {
     pub incomplete: usize,
     /// Pods whose binding is under way.
     pub pending: usize,
-    /// Unschedulable pods by the plugin that refused them (a plugin that refused some nodes counts).
-    pub unschedulable_by_plugin: BTreeMap<&'static str, usize>,
+    /// Unschedulable pods by the plugin that refused them (a plugin that refused some nodes counts) and their profile.
+    pub unschedulable_by_plugin: BTreeMap<(&'static str, SmolStr), usize>,
     /// Open intents of the protocol.
     pub open_intents: usize,
     /// Gangs that are partly live and can neither be completed nor rolled back.
@@ -74,7 +74,7 @@ impl Engine {
             gated: self.snapshot.gated(),
             incomplete: self.outside,
             pending: counts.in_flight,
-            unschedulable_by_plugin: self.queue.by_plugin().clone(),
+            unschedulable_by_plugin: self.unschedulable_by_plugin(),
             open_intents: protocol.open_intents,
             gangs_held_partial: protocol.held_partial,
             nodes: cluster.node_count(),
@@ -85,6 +85,17 @@ impl Engine {
             shapes,
             shape_bytes,
         }
+    }
+
+    fn unschedulable_by_plugin(&self) -> BTreeMap<(&'static str, SmolStr), usize> {
+        let names: Vec<&SmolStr> = self.config.profiles.iter().map(|profile| &profile.name).collect();
+        let named = |profile: usize| names.get(profile).map(|name| (*name).clone()).unwrap_or_default();
+        self.queue.by_plugin().iter().map(|((plugin, profile), pods)| ((*plugin, named(*profile)), *pods)).collect()
+    }
+
+    /// What entered which queue since this was last asked, by (queue, event).
+    pub fn take_incoming(&mut self) -> IncomingCounts {
+        self.queue.take_incoming()
     }
 
     /// Everything that waits, at most `limit` entries: the queue, then gangs that are in none.

@@ -16,12 +16,17 @@
 //! is known exactly, and they are woken only when it no longer holds. A parked entity is flushed after five minutes whatever
 //! happened. All operations are `O(log n)`.
 
+mod incoming;
+
+pub use incoming::Counts as IncomingCounts;
+
 use crate::explain::Refusal;
 use crate::gang::GangId;
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::shape::ShapeId;
 use crate::snapshot::PodId;
+use incoming::{Cause, Incoming};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,6 +66,8 @@ pub struct Entry {
     pub attempts: u32,
     /// Pods in it.
     pub pods: usize,
+    /// Position of the profile among those of the process.
+    pub profile: usize,
     /// Why it was refused last.
     pub refusal: Option<Arc<Refusal>>,
     /// What it is parked under: pods of one shape are cured together.
@@ -111,7 +118,8 @@ pub struct Queue {
     /// Parked pods that no other pod's answer holds for.
     alone: BTreeSet<PodId>,
     counts: Counts,
-    by_plugin: BTreeMap<&'static str, usize>,
+    by_plugin: BTreeMap<(&'static str, usize), usize>,
+    incoming: Incoming,
 }
 
 impl Queue {
@@ -129,17 +137,23 @@ impl Queue {
             alone: BTreeSet::new(),
             counts: Counts::default(),
             by_plugin: BTreeMap::new(),
+            incoming: Incoming::default(),
         }
     }
 
     /// An entity waits for a place. One that is known keeps its place in the queue, but its priority and size are updated.
-    pub fn add(&mut self, entity: Entity, priority: i32, since_ms: Millis, pods: usize) {
-        let mut entry = self.take(entity).unwrap_or(Entry {
+    pub fn add(&mut self, entity: Entity, priority: i32, since_ms: Millis, pods: usize, profile: usize) {
+        let known = self.take(entity);
+        if known.is_none() {
+            self.incoming.note(Place::Active, Cause::Added, pods);
+        }
+        let mut entry = known.unwrap_or(Entry {
             place: Place::Active,
             priority,
             since_ms,
             attempts: 0,
             pods,
+            profile,
             refusal: None,
             shape: None,
             cures: Cures::NONE,
@@ -148,6 +162,7 @@ impl Queue {
         });
         entry.priority = priority;
         entry.pods = pods;
+        entry.profile = profile;
         self.put(entity, entry);
     }
 
@@ -183,6 +198,7 @@ impl Queue {
         entry.shape = shape;
         entry.cures = refusal.cures();
         entry.refusal = Some(refusal);
+        self.incoming.note(entry.place, Cause::Failed, entry.pods);
         self.put(entity, entry);
     }
 
@@ -195,6 +211,7 @@ impl Queue {
         if refusal.is_some() {
             entry.refusal = refusal;
         }
+        self.incoming.note(entry.place, Cause::Failed, entry.pods);
         self.put(entity, entry);
     }
 
@@ -220,8 +237,18 @@ impl Queue {
 
     /// An entity that waits may be tried again; `patient` ones finish the backoff of their failures first.
     pub fn activate(&mut self, entity: Entity, patient: bool, now: Millis) {
+        self.move_on(entity, patient, Cause::Changed, now);
+    }
+
+    /// The same, because these events may have cured it.
+    pub fn wake(&mut self, entity: Entity, patient: bool, events: Cures, now: Millis) {
+        self.move_on(entity, patient, Cause::Cured(events), now);
+    }
+
+    fn move_on(&mut self, entity: Entity, patient: bool, cause: Cause, now: Millis) {
         let Some(mut entry) = self.take(entity) else { return };
         entry.place = if patient && entry.not_before > now { Place::Backoff(entry.not_before) } else { Place::Active };
+        self.incoming.note(entry.place, cause, entry.pods);
         self.put(entity, entry);
     }
 
@@ -251,11 +278,11 @@ impl Queue {
     }
 
     /// The first parked pods of a shape may be tried again. Returns whether more of it are parked.
-    pub fn activate_shape(&mut self, shape: ShapeId, limit: usize, now: Millis) -> bool {
+    pub fn wake_shape(&mut self, shape: ShapeId, limit: usize, events: Cures, now: Millis) -> bool {
         let parked = self.by_shape.get(&shape).map_or(0, BTreeSet::len);
         let first: Vec<Turn> = self.by_shape.get(&shape).into_iter().flatten().take(limit).copied().collect();
         for (.., entity) in &first {
-            self.activate(*entity, false, now);
+            self.wake(*entity, false, events, now);
         }
         parked > first.len()
     }
@@ -263,12 +290,12 @@ impl Queue {
     /// Moves on what is due: ended backoffs, and what was parked for too long.
     pub fn advance(&mut self, now: Millis) {
         while let Some((_, entity)) = self.backoff.first().copied().filter(|(at, _)| *at <= now) {
-            self.activate(entity, false, now);
+            self.move_on(entity, false, Cause::BackoffEnded, now);
         }
         while let Some((_, entity)) =
             self.parked.first().copied().filter(|(at, _)| at.saturating_add(self.delays.flush_ms) <= now)
         {
-            self.activate(entity, true, now);
+            self.move_on(entity, true, Cause::Timeout, now);
         }
     }
 
@@ -292,9 +319,14 @@ impl Queue {
         self.counts
     }
 
-    /// Pods whose entity is parked, by the plugins that refused it.
+    /// What entered which queue since this was last asked.
+    pub fn take_incoming(&mut self) -> IncomingCounts {
+        self.incoming.take()
+    }
+
+    /// Pods whose entity is parked, by the plugins that refused it and the profile.
     #[must_use]
-    pub fn by_plugin(&self) -> &BTreeMap<&'static str, usize> {
+    pub fn by_plugin(&self) -> &BTreeMap<(&'static str, usize), usize> {
         &self.by_plugin
     }
 
@@ -362,7 +394,7 @@ impl Queue {
             }
         }
         for plugin in entry.refusal.iter().flat_map(|r| r.plugins()) {
-            *self.by_plugin.entry(plugin).or_default() += entry.pods;
+            *self.by_plugin.entry((plugin, entry.profile)).or_default() += entry.pods;
         }
     }
 
@@ -380,10 +412,11 @@ impl Queue {
             }
         }
         for plugin in entry.refusal.iter().flat_map(|r| r.plugins()) {
-            if let Some(pods) = self.by_plugin.get_mut(plugin) {
+            let key = (plugin, entry.profile);
+            if let Some(pods) = self.by_plugin.get_mut(&key) {
                 *pods -= entry.pods;
                 if *pods == 0 {
-                    self.by_plugin.remove(plugin);
+                    self.by_plugin.remove(&key);
                 }
             }
         }
@@ -422,21 +455,21 @@ mod tests {
     fn priority_goes_first_then_age_and_a_refused_one_blocks_nobody() {
         let e = ids(3);
         let mut q = Queue::new(DELAYS);
-        q.add(e[0], 0, 10, 1);
-        q.add(e[1], 0, 5, 1);
-        q.add(e[2], 100, 20, 4);
+        q.add(e[0], 0, 10, 1, 0);
+        q.add(e[1], 0, 5, 1, 0);
+        q.add(e[2], 100, 20, 4, 0);
         assert_eq!(q.pop(), Some(e[2]));
         q.park(e[2], None, refusal(Reason::TooManyPods), true, 30);
         assert_eq!([q.pop(), q.pop(), q.pop()], [Some(e[1]), Some(e[0]), None]);
         assert_eq!(q.counts(), Counts { parked: 4, in_flight: 2, ..Counts::default() });
-        assert_eq!(q.by_plugin().get("NodeResourcesFit"), Some(&4));
+        assert_eq!(q.by_plugin().get(&("NodeResourcesFit", 0)), Some(&4));
     }
 
     #[test]
     fn failures_back_off_from_one_to_ten_seconds() {
         let e = ids(1)[0];
         let mut q = Queue::new(DELAYS);
-        q.add(e, 0, 0, 1);
+        q.add(e, 0, 0, 1, 0);
         let mut waits = Vec::new();
         for _ in 0..6 {
             q.pop();
@@ -454,7 +487,7 @@ mod tests {
         let e = ids(1)[0];
         let Entity::Gang(id) = e else { unreachable!() };
         let mut q = Queue::new(DELAYS);
-        q.add(e, 0, 0, 1);
+        q.add(e, 0, 0, 1, 0);
         q.pop();
         q.park(e, None, refusal(Reason::NodePorts), true, 7);
         assert!(q.refused_gangs(Cures::NODE_LABELS).is_empty());
@@ -469,7 +502,7 @@ mod tests {
     fn a_patient_activation_waits_for_the_backoff_and_a_cure_does_not() {
         let e = ids(1)[0];
         let mut q = Queue::new(DELAYS);
-        q.add(e, 0, 0, 1);
+        q.add(e, 0, 0, 1, 0);
         q.pop();
         q.fail(e, None, 0);
         q.activate(e, true, 10);
@@ -483,7 +516,7 @@ mod tests {
         let e = ids(1)[0];
         let Entity::Gang(id) = e else { unreachable!() };
         let mut q = Queue::new(DELAYS);
-        q.add(e, 0, 0, 1);
+        q.add(e, 0, 0, 1, 0);
         let mut waits = Vec::new();
         for _ in 0..5 {
             q.pop();
@@ -500,7 +533,7 @@ mod tests {
     fn what_changes_all_the_time_is_renewed_once_and_then_backs_off() {
         let e = ids(1)[0];
         let mut q = Queue::new(DELAYS);
-        q.add(e, 0, 0, 1);
+        q.add(e, 0, 0, 1, 0);
         q.pop();
         q.renew(e, 0);
         assert_eq!(q.get(e).unwrap().place, Place::Active);

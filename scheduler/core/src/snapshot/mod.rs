@@ -197,7 +197,7 @@ impl Snapshot {
     }
 
     /// How a pod of ours is scheduled.
-    fn profile(&self, id: PodId) -> ProfileRef {
+    pub(crate) fn profile(&self, id: PodId) -> ProfileRef {
         self.profiles.of(self.cluster.info(id).map_or("", |info| &info.scheduler_name))
     }
 

@@ -36,7 +36,7 @@ fn a_pod_that_keeps_apart_goes_when_the_other_leaves_and_not_for_anything_else()
     assert_eq!((s.node_of("a"), s.node_of("b")), (Some("n1"), None));
     let expected = "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.";
     assert_eq!(s.message("b"), ("Unschedulable", expected));
-    assert_eq!(s.engine.stats().unschedulable_by_plugin.get("InterPodAffinity"), Some(&1));
+    assert_eq!(s.engine.stats().unschedulable_by_plugin.get(&("InterPodAffinity", "flowforge".into())), Some(&1));
     s.pass(20_000);
     assert_eq!(s.engine.stats().unschedulable, 1, "nothing happened that could cure it");
     s.delete("a");

@@ -21,7 +21,7 @@ fn a_pod_that_fits_nowhere_says_why_and_goes_as_soon_as_it_fits() {
     s.create(pod("p").asks("nvidia.com/gpu", 8));
     s.run();
     assert_eq!(s.message("p"), ("Unschedulable", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."));
-    assert_eq!(s.engine.stats().unschedulable_by_plugin.get("NodeResourcesFit"), Some(&1));
+    assert_eq!(s.engine.stats().unschedulable_by_plugin.get(&("NodeResourcesFit", "flowforge".into())), Some(&1));
     s.nodes([node("n2")]);
     s.run();
     assert_eq!(s.engine.stats().unschedulable, 1);
