@@ -32,8 +32,9 @@ oracle: ## Compare verdicts and scores with kube-scheduler's own plugins: SEED=n
 	cargo run --quiet -p flowforge-oracle -- --cases $(CASES) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench
-BENCH ?= --nodes 500 --pods 1000 --rounds 4 --paced 200 --paced-gangs 200
-bench: ## CPU, memory and latency beside kube-scheduler's, release builds, short form (BENCH= is the long one, BENCH=--help)
+BENCH_FULL := --nodes 5000 --pods 5000 --paced 2000 --paced-gangs 500 --standing 50000
+BENCH ?= $(if $(FULL),$(BENCH_FULL),--nodes 1000 --pods 800 --paced 500 --paced-gangs 100 --standing 5000)
+bench: ## Cost, throughput, latency, memory and start beside kube-scheduler's, release builds: short, or FULL=1 (BENCH=--help)
 	cargo build $(CARGO_FLAGS) -p flowforge-testbed
 	$(TESTBED) build --fake-only
 	cargo build $(CARGO_FLAGS) --release -p flowforge-scheduler -p flowforge-benchmarks --bins

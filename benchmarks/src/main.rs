@@ -1,47 +1,49 @@
 //! `flowforge-bench`: the same pods through kube-scheduler and through FlowForge, in turn, on one testbed.
 //!
 //! ```text
-//!   for round in 1..=ROUNDS:   both       <- PODS pods at once, bound, deleted        (CPU time, throughput)
-//!   then                       flowforge  <- PODS / 8 gangs of 8 at once
-//!   for round in 1..=2:        both       <- PACED pods, 20 a second                  (latency)
-//!   then                       flowforge  <- PACED_GANGS gangs of 8, 5 a second
+//!   cpu         for each workload and round:  kube-scheduler, FlowForge  <- PODS pods at once, bound, deleted
+//!                                             (plain: bind-only too)
+//!   throughput  for each round:  FlowForge, bind-only, bindings alone    <- PODS pods that are there before it starts
+//!   latency     for each round:  kube-scheduler, FlowForge, bind-only    <- PACED pods at half the slower one's rate
+//!   gangs       FlowForge                                                <- PODS / 8 gangs of 8 at once; PACED_GANGS, 5 a second
+//!   standing    for each round:  raw lists, kube-scheduler, FlowForge    <- STANDING pods bound beforehand; start to first bind
 //! ```
-//! In each round the one that was second goes first, so that what grows over a run (the API server, the page cache) counts for
-//! both. CPU time is user + system of the scheduler's process (`/proc/PID/stat`), so that a noisy machine does not change it
-//! much; ratios are taken pair by pair. Peak memory is the process's `VmHWM`. Latency is from the request that creates a pod
-//! until this program's watch shows its node; of a gang, from its last request to its last node. It contains the API server's
-//! work, alike for both. Beside it stands what the scheduler's own histogram says of the same pods, as exactly as its buckets
-//! are.
+//! One of them runs at a time, and the order of a round is that of the last turned round, so that what grows over a run (the
+//! API server, the page cache) counts for all. CPU time is user + system of the process (`/proc/PID/stat`) until the last Event
+//! is there, so that a noisy machine does not change it much; ratios are taken round by round. Peak memory is the process's
+//! `VmHWM`. Latency is from the reply of the request that creates a pod until this program's watch shows its node; of a gang,
+//! from its last reply to its last node. Beside it stands what the scheduler's own histogram says of the same pods, as exactly
+//! as its buckets are. Bind-only is a client that has nothing to decide (`bind.rs`).
 
+mod contender;
+mod follow;
 mod fresh;
 mod load;
 mod metrics;
 mod process;
 mod report;
+mod standing;
+mod workload;
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
-use flowforge_testbed::{Profile, Testbed, component};
-use flowforge_tests::eventually;
-use flowforge_tests::install::{Installation, Options, SCHEDULER, repository};
-use flowforge_tests::metrics::get;
-use kube::Client;
+use clap::{Parser, ValueEnum};
+use flowforge_testbed::{Profile, Testbed};
+use flowforge_tests::install::{Installation, Options, repository};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use load::{Arrival, Contender, Load};
-use metrics::Exporter;
-use process::Process;
-use report::{Measured, median};
+use contender::{Arena, Kind};
+use load::{Arrival, Load};
+use report::{Goal, Measured, Row, median_of};
+use workload::Workload;
 
 /// Members of a gang.
 const GANG: usize = 8;
-const PACED_ROUNDS: usize = 2;
-const POD_PAUSE: Duration = Duration::from_millis(50);
 const GANG_PAUSE: Duration = Duration::from_millis(200);
-const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Pods a second for the latency where the rate of a burst is not known.
+const PACED_PER_SECOND: f64 = 50.0;
 
 /// Compare the schedulers' cost.
 #[derive(Parser)]
@@ -49,30 +51,60 @@ struct Args {
     /// Fake nodes.
     #[arg(long, default_value_t = 1000)]
     nodes: usize,
-    /// Pods per round and scheduler.
-    #[arg(long, default_value_t = 2000)]
+    /// Pods of a load.
+    #[arg(long, default_value_t = 1000)]
     pods: usize,
-    /// Rounds; the ratio is the median over them. An even number, and each goes first equally often.
-    #[arg(long, default_value_t = 6)]
+    /// Rounds of each load; figures are medians over them.
+    #[arg(long, default_value_t = 2)]
     rounds: usize,
     /// Pods created at once in a burst.
     #[arg(long, default_value_t = 32)]
     parallel: usize,
-    /// Pods that arrive one by one, for the latency, per round and scheduler.
-    #[arg(long, default_value_t = 400)]
+    /// Pods that arrive one by one, for the latency, per round and contender.
+    #[arg(long, default_value_t = 1000)]
     paced: usize,
     /// Gangs that arrive one by one; from 100 on they have a 99th percentile.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 100)]
     paced_gangs: usize,
+    /// Pods bound beforehand, for the start and the memory.
+    #[arg(long, default_value_t = 5000)]
+    standing: usize,
+    /// What to measure; all of it unless said.
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<Rows>,
+    /// Workloads whose CPU time is measured; all of them unless said.
+    #[arg(long, value_delimiter = ',')]
+    workloads: Vec<Workload>,
     /// A scheduler binary to measure instead of the release build of these sources.
     #[arg(long)]
     scheduler: Option<PathBuf>,
+}
+
+/// A group of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Rows {
+    Cpu,
+    Throughput,
+    Latency,
+    Gangs,
+    Standing,
+}
+
+/// A run: what is asked for, where, and what is known so far.
+struct Run<'t> {
+    args: &'t Args,
+    arena: Arena<'t>,
+    rows: Vec<Row>,
+    /// Bound pods per second of the slower scheduler, from the bursts of plain pods.
+    slower: Option<f64>,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse();
     let binary = args.scheduler.clone().map_or_else(fresh::release_scheduler, Ok)?;
+    println!("commit {}, scheduler {}", commit(), binary.display());
+    println!("nodes {}, pods {}, rounds {}, standing {}", args.nodes, args.pods, args.rounds, args.standing);
     let config = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -86,80 +118,210 @@ async fn main() -> Result<()> {
         .start()
         .await
         .context("start the testbed")?;
-    let theirs = Contender {
-        title: "kube-scheduler",
-        scheduler: "default-scheduler",
-        process: Process::of_testbed(testbed.dir(), component::SCHEDULER)?,
-        exporter: Exporter::of_kube_scheduler(&testbed).await?,
-    };
-    let ours = start_ours(&testbed, &binary).await?;
-    println!("commit {}, scheduler {}", commit(), binary.display());
-    println!("nodes {}, pods {}, rounds {}", args.nodes, args.pods, args.rounds);
-    measure(&args, testbed.client(), &theirs, &ours).await?;
-    testbed.stop()
-}
-
-/// FlowForge's scheduler, installed as in production, from one binary.
-async fn start_ours(testbed: &Testbed, binary: &Path) -> Result<Contender> {
     let options = Options { controller: false, scheduler: false, ..Options::default() };
-    let installation = Installation::install(testbed, options).await?;
-    let address = installation.scheduler;
-    let pid = installation.start_scheduler_from(SCHEDULER, address, binary).await?;
-    eventually("FlowForge's scheduler is ready", READY_LIMIT, || async {
-        get(address, "/readyz").await.map(drop).map_err(|error| format!("{error:#}"))
-    })
-    .await?;
-    Ok(Contender {
-        title: "flowforge",
-        scheduler: "flowforge",
-        process: Process::new(pid),
-        exporter: Exporter::Plain(address),
-    })
-}
-
-async fn measure(args: &Args, client: &Client, theirs: &Contender, ours: &Contender) -> Result<()> {
-    let load = |name: &str, pods, gang, arrival| Load { name: name.to_owned(), pods, gang, arrival };
-    let burst = Arrival::Burst(args.parallel);
-    let pair = [theirs, ours];
-    let bursts = in_turn(&load("burst", args.pods, 1, burst), args.rounds, client, pair).await?;
-    run(&load("gangs", args.pods / GANG * GANG, GANG, burst), client, ours).await?;
-    let paced = load("paced", args.paced, 1, Arrival::Paced(POD_PAUSE));
-    let paced = in_turn(&paced, PACED_ROUNDS, client, pair).await?;
-    run(&load("paced-gangs", args.paced_gangs * GANG, GANG, Arrival::Paced(GANG_PAUSE)), client, ours).await?;
-
-    println!("flowforge / kube-scheduler, medians of the rounds:");
-    println!("  CPU per bound pod, burst:     {:.3}", ratio(&bursts, |m| m.cpu_ms_per_pod));
-    println!("  pods per second, burst:       {:.3}", ratio(&bursts, |m| m.pods_per_second));
-    println!("  median create->bound, paced:  {:.3}", ratio(&paced, Measured::p50_ms));
-    println!("  peak memory of the whole run: {:.3}", ours.process.peak_mib()? / theirs.process.peak_mib()?);
-    Ok(())
-}
-
-/// The load through both in each round, the second of a round first in the next; results in the order of `pair`.
-async fn in_turn(load: &Load, rounds: usize, client: &Client, pair: [&Contender; 2]) -> Result<Vec<[Measured; 2]>> {
-    let mut results = Vec::new();
-    for round in 0..rounds {
-        let load = Load { name: format!("{}-{round}", load.name), ..load.clone() };
-        let first = round % 2;
-        let earlier = run(&load, client, pair[first]).await?;
-        let later = run(&load, client, pair[1 - first]).await?;
-        results.push(if first == 0 { [earlier, later] } else { [later, earlier] });
+    let installation = Installation::install(&testbed, options).await?;
+    let arena = Arena::new(&testbed, installation, binary).await?;
+    let mut run = Run { args: &args, arena, rows: Vec::new(), slower: None };
+    let measured = run.all().await;
+    println!("\n{}", Row::table(&run.rows));
+    drop(run);
+    if measured.is_err() {
+        println!("the logs are in {}", testbed.keep_logs().display());
     }
-    Ok(results)
+    testbed.stop()?;
+    measured
 }
 
-/// One load through one scheduler, said as soon as it is known.
-async fn run(load: &Load, client: &Client, contender: &Contender) -> Result<Measured> {
-    let measured = load.run(client, contender).await?;
-    println!("{:<14} {:<12} {measured}", contender.title, load.name);
-    Ok(measured)
+impl Run<'_> {
+    /// Everything that is asked for. Standing pods come last: after them nobody plays the nodes.
+    async fn all(&mut self) -> Result<()> {
+        let wanted = |rows| self.args.rows.is_empty() || self.args.rows.contains(&rows);
+        let [cpu, throughput, latency, gangs, standing] =
+            [Rows::Cpu, Rows::Throughput, Rows::Latency, Rows::Gangs, Rows::Standing].map(wanted);
+        if cpu {
+            let all = Workload::ALL;
+            let workloads = if self.args.workloads.is_empty() { all.to_vec() } else { self.args.workloads.clone() };
+            for workload in workloads {
+                self.cpu(workload).await?;
+            }
+        }
+        if throughput {
+            self.throughput().await?;
+        }
+        if latency {
+            self.latency().await?;
+        }
+        if gangs {
+            self.gangs().await?;
+        }
+        if standing {
+            self.standing().await?;
+        }
+        Ok(())
+    }
+
+    async fn cpu(&mut self, workload: Workload) -> Result<()> {
+        let args = self.args;
+        let load = self.load(workload.name(), workload, Arrival::Burst(args.parallel));
+        let load = Load { pods: workload.fitting(args.pods, args.nodes), ..load };
+        if workload != Workload::Plain {
+            let rounds = self.in_turn(&load, [Kind::KubeScheduler, Kind::FlowForge]).await?;
+            self.rows.push(cpu_row(workload, &rounds));
+            return Ok(());
+        }
+        let rounds = self.in_turn(&load, [Kind::KubeScheduler, Kind::FlowForge, Kind::BindOnly]).await?;
+        let rate = |contender: usize| median_of(rounds.iter().map(|round| round[contender].pods_per_second));
+        self.slower = Some(rate(0).min(rate(1)));
+        self.rows.push(cpu_row(workload, &rounds));
+        let apiserver = |m: &Measured| m.apiserver_ms_per_pod;
+        let rows = [
+            ("peak memory of these loads", 0, Goal::None, "MiB", (|m| m.peak_mib) as fn(&Measured) -> f64),
+            ("bound pods per second while they are created", 0, Goal::None, "/s", |m| m.pods_per_second),
+            ("API server CPU per pod, created and bound", 0, Goal::None, "ms", apiserver),
+            ("the same beside bind-only", 2, Goal::None, "ms", apiserver),
+        ];
+        for (what, against, goal, unit, figure) in rows {
+            self.rows.push(row(what, &rounds, [against, 1], goal, unit, figure));
+        }
+        Ok(())
+    }
+
+    async fn throughput(&mut self) -> Result<()> {
+        let load = self.load("backlog", Workload::Plain, Arrival::Backlog(self.args.parallel));
+        let rounds = self.in_turn(&load, [Kind::BindOnly, Kind::FlowForge, Kind::Plain]).await?;
+        let rate = |m: &Measured| m.pods_per_second;
+        let least = Goal::AtLeast(0.9);
+        self.rows.push(row("bound pods per second beside bind-only", &rounds, [0, 1], least, "/s", rate));
+        self.rows.push(row("the same beside bindings alone", &rounds, [2, 1], Goal::None, "/s", rate));
+        Ok(())
+    }
+
+    async fn latency(&mut self) -> Result<()> {
+        let per_second = self.slower.map_or(PACED_PER_SECOND, |slower| slower / 2.0);
+        println!("latency at {per_second:.0} pods a second");
+        let pause = Duration::from_secs_f64(1.0 / per_second);
+        let load = self.load("paced", Workload::Plain, Arrival::Paced(pause));
+        let load = Load { pods: self.args.paced, ..load };
+        let rounds = self.in_turn(&load, [Kind::KubeScheduler, Kind::FlowForge, Kind::BindOnly]).await?;
+        let excess = |contender: usize| median_of(rounds.iter().map(|r| r[contender].p99_ms() - r[2].p99_ms()));
+        let (theirs, ours) = (excess(0), excess(1));
+        let base = median_of(rounds.iter().map(|round| round[2].p99_ms()));
+        self.rows.push(Row {
+            what: format!(
+                "create to bound at {per_second:.0} pods/s, p99 in excess of bind-only's {}",
+                shown(base, "ms")
+            ),
+            theirs: shown(theirs, "ms"),
+            ours: shown(ours, "ms"),
+            // None of ours is a third of any; where theirs is none, the machine was too busy to tell.
+            ratio: if theirs > 0.0 { ours.max(0.0) / theirs } else { f64::NAN },
+            goal: Goal::AtMost(1.0 / 3.0),
+        });
+        Ok(())
+    }
+
+    async fn gangs(&mut self) -> Result<()> {
+        let args = self.args;
+        let load = |name, pods, arrival| Load { pods, gang: GANG, ..self.load(name, Workload::Plain, arrival) };
+        let burst = load("gangs", args.pods / GANG * GANG, Arrival::Burst(args.parallel));
+        let paced = load("paced-gangs", args.paced_gangs * GANG, Arrival::Paced(GANG_PAUSE));
+        for load in [burst, paced] {
+            self.run(&load, Kind::FlowForge).await?;
+        }
+        Ok(())
+    }
+
+    async fn standing(&mut self) -> Result<()> {
+        let rounds = standing::measure(&self.arena, self.args.standing, self.args.rounds).await?;
+        let median = |figure: fn(&standing::Round) -> f64| median_of(rounds.iter().map(figure));
+        let compared =
+            |what: &str, goal, unit, theirs: fn(&standing::Round) -> f64, ours: fn(&standing::Round) -> f64| Row {
+                what: format!("{what}, {} nodes and {} bound pods", self.args.nodes, self.args.standing),
+                theirs: shown(median(theirs), unit),
+                ours: shown(median(ours), unit),
+                ratio: median_of(rounds.iter().map(|round| ours(round) / theirs(round))),
+                goal,
+            };
+        let first_bind = |round: &standing::Round| round.flowforge.first_bind_ms;
+        let rows = [
+            compared(
+                "peak memory",
+                Goal::AtMost(1.0 / 3.0),
+                "MiB",
+                |r| r.kube_scheduler.peak_mib,
+                |r| r.flowforge.peak_mib,
+            ),
+            compared("start to first bind beside raw lists", Goal::AtMost(1.3), "ms", |r| r.lists_ms, first_bind),
+            compared(
+                "the same beside kube-scheduler",
+                Goal::None,
+                "ms",
+                |r| r.kube_scheduler.first_bind_ms,
+                first_bind,
+            ),
+        ];
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    fn load(&self, name: &str, workload: Workload, arrival: Arrival) -> Load {
+        Load { name: name.to_owned(), workload, pods: self.args.pods, gang: 1, arrival }
+    }
+
+    /// The load through each in every round, in turned order in every other one; results in the order of `kinds`.
+    async fn in_turn<const N: usize>(&self, load: &Load, kinds: [Kind; N]) -> Result<Vec<Vec<Measured>>> {
+        let mut results = Vec::new();
+        for round in 0..self.args.rounds {
+            let load = Load { name: format!("{}-{round}", load.name), ..load.clone() };
+            let mut measured = Vec::new();
+            for index in 0..N {
+                let kind = if round % 2 == 0 { kinds[index] } else { kinds[N - 1 - index] };
+                measured.push(self.run(&load, kind).await?);
+            }
+            if round % 2 == 1 {
+                measured.reverse();
+            }
+            results.push(measured);
+        }
+        Ok(results)
+    }
+
+    /// One load through one contender, said as soon as it is known.
+    async fn run(&self, load: &Load, kind: Kind) -> Result<Measured> {
+        let measured = load.run(&self.arena, kind).await.with_context(|| format!("{} {}", kind.title(), load.name))?;
+        println!("{:<14} {:<16} {measured}", kind.title(), load.name);
+        Ok(measured)
+    }
 }
 
-/// The median over rounds of ours divided by theirs.
-fn ratio(rounds: &[[Measured; 2]], figure: impl Fn(&Measured) -> f64) -> f64 {
-    let mut ratios: Vec<f64> = rounds.iter().map(|[theirs, ours]| figure(ours) / figure(theirs)).collect();
-    ratios.sort_by(f64::total_cmp);
-    median(&ratios)
+fn cpu_row(workload: Workload, rounds: &[Vec<Measured>]) -> Row {
+    let what = format!("CPU per bound pod, {}", workload.title());
+    row(&what, rounds, [0, 1], Goal::AtMost(0.125), "ms", |m| m.cpu_ms_per_pod)
+}
+
+/// A figure of two contenders of the rounds, `[theirs, ours]`: the medians, and the median of the ratios of each round.
+fn row(
+    what: &str,
+    rounds: &[Vec<Measured>],
+    [theirs, ours]: [usize; 2],
+    goal: Goal,
+    unit: &str,
+    figure: fn(&Measured) -> f64,
+) -> Row {
+    let median = |contender: usize| median_of(rounds.iter().map(|round| figure(&round[contender])));
+    Row {
+        what: what.to_owned(),
+        theirs: shown(median(theirs), unit),
+        ours: shown(median(ours), unit),
+        ratio: median_of(rounds.iter().map(|round| figure(&round[ours]) / figure(&round[theirs]))),
+        goal,
+    }
+}
+
+/// Three digits or so, and the unit.
+fn shown(value: f64, unit: &str) -> String {
+    let digits = if value.abs() < 10.0 { 2 } else { usize::from(value.abs() < 100.0) };
+    format!("{value:.digits$} {unit}")
 }
 
 /// The commit that the figures belong to, as git names it.
