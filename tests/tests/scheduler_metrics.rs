@@ -1,0 +1,146 @@
+//! `scheduler_*` metrics beside kube-scheduler's, after the same load: what kube-scheduler marks STABLE or BETA has the same
+//! name, type and labels here.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails in a test's helper fails the test"
+)]
+
+mod scheduler;
+
+use flowforge_testbed::{Profile, Testbed, network::port};
+use flowforge_tests::metrics::get;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use scheduler::{create, install, is_live, namespace, pod, pods, unscheduled, until};
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What FlowForge may lack, and why.
+const EXCLUDED: [(&str, &str); 2] = [
+    ("scheduler_preemption_attempts_total", "where no pod is preempted there is nothing to count"),
+    ("scheduler_preemption_victims", "the same"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stable_and_beta_metrics_are_those_of_kube_scheduler() {
+    let testbed = Testbed::builder().nodes(Profile::DgxH100, 2).kube_scheduler(true).start().await.unwrap();
+    let installation = install(&testbed, "").await;
+    load(&testbed, "flowforge").await;
+    load(&testbed, "default-scheduler").await;
+    let upstream = families(&of_kube_scheduler(&testbed).await);
+    let ours = families(&get(installation.scheduler, "/metrics").await.unwrap());
+    let marked = |family: &&Family| family.help.starts_with("[STABLE]") || family.help.starts_with("[BETA]");
+    let compared: Vec<&Family> =
+        upstream.values().filter(|family| family.name.starts_with("scheduler_")).filter(marked).collect();
+    assert!(compared.len() >= 12, "kube-scheduler shows only {} of them", compared.len());
+    let mut wrong = Vec::new();
+    for family in compared {
+        let excluded = EXCLUDED.iter().any(|(name, _)| *name == family.name);
+        match ours.get(&family.name) {
+            None if excluded => {}
+            None => wrong.push(format!("{} is missing", family.name)),
+            Some(mine) if (&mine.kind, &mine.labels) != (&family.kind, &family.labels) => {
+                wrong.push(format!(
+                    "{}: {} {:?}, here {} {:?}",
+                    family.name, family.kind, family.labels, mine.kind, mine.labels
+                ));
+            }
+            Some(mine) if mine.buckets != family.buckets => {
+                wrong.push(format!("{}: buckets {:?}, here {:?}", family.name, family.buckets, mine.buckets));
+            }
+            Some(_) => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Pods that are bound, and one that fits nowhere.
+async fn load(testbed: &Testbed, scheduler_name: &str) {
+    let of = |name: &str, gpus: &str| {
+        let mut pod = pod(name, gpus);
+        pod["spec"]["schedulerName"] = json!(scheduler_name);
+        pod
+    };
+    let space = format!("load-{scheduler_name}");
+    namespace(testbed, &space).await;
+    create(testbed, &space, vec![of("a", "1"), of("b", "2"), of("too-large", "99")]).await;
+    until("two are bound and one is refused", LIMIT, || async {
+        let found = pods(testbed, &space, "").await;
+        let live = found.iter().filter(|pod| is_live(pod)).count();
+        let refused = found.iter().filter(|pod| unscheduled(pod).is_some()).count();
+        if (live, refused) == (2, 1) { Ok(()) } else { Err(format!("{live} bound, {refused} refused")) }
+    })
+    .await;
+    // Gauges are set from time to time; kube-scheduler records what plugins took asynchronously.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+async fn of_kube_scheduler(testbed: &Testbed) -> String {
+    let file = Kubeconfig::read_from(testbed.admin_kubeconfig()).unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    config.cluster_url = format!("https://{}", testbed.network().at(port::SCHEDULER)).parse().unwrap();
+    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+    Client::try_from(config).unwrap().request_text(request).await.unwrap()
+}
+
+/// One metric.
+#[derive(Clone, Debug, Default)]
+struct Family {
+    name: String,
+    help: String,
+    kind: String,
+    labels: BTreeSet<String>,
+    buckets: BTreeSet<String>,
+}
+
+/// The metrics of a text in Prometheus' format.
+fn families(text: &str) -> BTreeMap<String, Family> {
+    let mut all: BTreeMap<String, Family> = BTreeMap::new();
+    for line in text.lines() {
+        let words = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        if let Some((word @ ("HELP" | "TYPE"), rest)) = words {
+            let (name, value) = rest.split_once(' ').unwrap_or((rest, ""));
+            let family = all.entry(name.to_owned()).or_default();
+            family.name = name.to_owned();
+            *(if word == "HELP" { &mut family.help } else { &mut family.kind }) = value.to_owned();
+        } else if let Some((series, _)) = line.rsplit_once(' ').filter(|_| !line.starts_with('#')) {
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let key = base.filter(|base| all.contains_key(*base)).unwrap_or(name);
+            let Some(family) = all.get_mut(key) else { continue };
+            for (label, value) in pairs(labels.trim_end_matches('}')) {
+                if label == "le" {
+                    family.buckets.insert(bound(value));
+                } else {
+                    family.labels.insert(label.to_owned());
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Labels and values; no value here has a quote or a comma in it.
+fn pairs(labels: &str) -> impl Iterator<Item = (&str, &str)> {
+    labels.split(',').filter_map(|pair| pair.split_once('=')).map(|(label, value)| (label, value.trim_matches('"')))
+}
+
+/// A bucket's bound to six digits: floating point is written otherwise on both sides.
+fn bound(value: &str) -> String {
+    value.parse::<f64>().map_or_else(|_| value.to_owned(), |bound| format!("{bound:.5e}"))
+}
+
+#[test]
+fn names_types_labels_and_buckets_are_read() {
+    let text = "# HELP x [STABLE] words\n# TYPE x histogram\nx_bucket{a=\"1\",le=\"0.1\"} 1\nx_bucket{a=\"1\",le=\"+Inf\"} 1\nx_sum{a=\"1\"} 1\n# TYPE y counter\ny 3\n";
+    let found = families(text);
+    let x = &found["x"];
+    assert_eq!((x.kind.as_str(), x.help.as_str(), x.buckets.len()), ("histogram", "[STABLE] words", 2));
+    assert_eq!(x.labels, BTreeSet::from(["a".to_owned()]));
+    assert!(found["y"].labels.is_empty());
+}
