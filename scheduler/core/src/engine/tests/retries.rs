@@ -118,3 +118,75 @@ fn a_journal_slot_that_cannot_be_decoded_is_told() {
     let told = |o: &Observation| matches!(o, Observation::JournalUnreadable(what) if what.starts_with("slot 0: "));
     assert!(s.observations.iter().any(told), "{:?}", s.observations);
 }
+
+#[test]
+fn when_room_appears_the_most_important_refused_pod_gets_it_whatever_its_shape() {
+    let mut s = Scene::new();
+    s.nodes([dgx("d0", "b1", "r1")]);
+    s.create(pod("short").asks("nvidia.com/gpu", 8));
+    s.run();
+    // The less important ones came first and are many, of several shapes.
+    for i in 0..20 {
+        s.create(PodInfo { priority: 5, ..pod(&format!("low-{i}")).asks("nvidia.com/gpu", 4 + i % 5) });
+    }
+    s.run();
+    s.create(PodInfo { priority: 100, ..pod("high").asks("nvidia.com/gpu", 8).asks("cpu", 7) });
+    s.run();
+    assert_eq!(s.engine.stats().unschedulable, 21);
+    s.end("short");
+    s.run();
+    assert_eq!(s.pods["uid-high"].node_name.as_deref(), Some("d0"));
+    assert_eq!(s.engine.stats().unschedulable, 20);
+}
+
+#[test]
+fn more_refused_pods_than_a_run_tries_do_not_hold_up_one_that_fits() {
+    let mut s = Scene::new();
+    s.nodes([node("n1")]);
+    for i in 0..1_500 {
+        s.create(PodInfo { priority: 100, ..pod(&format!("never-{i}")).asks("cpu", 10_000_000 + i) });
+    }
+    s.create(pod("fits").asks("cpu", 100));
+    s.run();
+    assert_eq!(s.pods["uid-fits"].node_name.as_deref(), Some("n1"));
+    assert_eq!(s.engine.stats().unschedulable, 1_500);
+}
+
+#[test]
+fn a_refused_pod_is_tried_again_after_five_minutes_whatever_happened() {
+    let mut s = Scene::new();
+    s.nodes([node("n1")]);
+    s.create(pod("p").asks("cpu", 10_000_000));
+    s.run();
+    let attempts = |s: &Scene| {
+        let refused = |o: &&Observation| matches!(o, Observation::Attempt { result: AttemptResult::Unschedulable, .. });
+        s.observations.iter().filter(refused).count()
+    };
+    let before = attempts(&s);
+    s.pass(299_000);
+    assert_eq!(attempts(&s), before, "nothing happened that could cure it");
+    s.pass(2_000);
+    assert_eq!(attempts(&s), before + 1);
+    let incoming = s.engine.take_incoming();
+    assert_eq!(incoming.get(&("active", "UnschedulableTimeout")), Some(&1));
+    assert_eq!(incoming.get(&("active", "UnscheduledPodAdd")), Some(&1));
+}
+
+#[test]
+fn a_pod_is_woken_only_by_what_can_cure_it() {
+    let mut s = Scene::new();
+    s.nodes([node("n1"), NodeInfo { unschedulable: true, ..node("n2") }]);
+    s.create(pod("other").asks("cpu", 100));
+    s.create(pod("p").asks("cpu", 10_000_000));
+    s.run();
+    s.engine.take_incoming();
+    // A pod ends, but what it frees is not enough; a node is uncordoned, but has too little.
+    s.end("other");
+    s.nodes([node("n2")]);
+    s.run();
+    assert_eq!(s.engine.take_incoming(), [].into());
+    s.nodes([NodeInfo { allocatable: [("cpu".into(), 20_000_000), ("pods".into(), 10)].into(), ..node("n3") }]);
+    s.run();
+    assert_eq!(s.engine.take_incoming().keys().collect::<Vec<_>>(), [&("active", "NodeAdd")]);
+    assert_eq!(s.pods["uid-p"].node_name.as_deref(), Some("n3"));
+}
