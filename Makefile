@@ -31,6 +31,10 @@ CASES ?= 2000
 oracle: ## Compare verdicts and scores with kube-scheduler's own plugins: SEED=n CASES=n
 	cargo run --quiet -p flowforge-oracle -- --cases $(CASES) $(if $(SEED),--seed $(SEED))
 
+.PHONY: soak
+soak: binaries testbed ## 100,000 oracle cases and 30 minutes of churn; resumable, prints the commit (SOAK_CASES=, SOAK_SECONDS=)
+	hack/soak
+
 .PHONY: bench
 BENCH_FULL := --nodes 5000 --pods 5000 --paced 2000 --paced-gangs 500 --standing 50000
 BENCH ?= $(if $(FULL),$(BENCH_FULL),--nodes 1000 --pods 800 --paced 500 --paced-gangs 100 --standing 5000)

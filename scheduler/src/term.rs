@@ -111,7 +111,8 @@ impl Scheduler {
         inner.metrics.framework.set_profiles(&parameters.profiles);
         let engine = Engine::new(parameters);
         let writer =
-            Writer::new(engine, outbox, inputs, inner.clock, inner.metrics.clone(), inner.pulse.clone(), ours.clone());
+            Writer::new(engine, outbox, inputs, inner.clock, inner.metrics.clone(), inner.pulse.clone(), ours.clone())
+                .showing_snapshot(inner.config.debug_snapshot);
         let gave_up = writer.gave_up();
         let stop = leadership.lost_token();
         let runtime = Handle::current();

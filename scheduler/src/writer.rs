@@ -81,6 +81,8 @@ pub(crate) struct Writer {
     gave_up: CancellationToken,
     profile: SmolStr,
     ours: Ours,
+    /// Whether a look inside shows every node and pod.
+    shows_snapshot: bool,
     facts: BTreeMap<SmolStr, PodFacts>,
     claims: ClaimIndex,
     /// Unbound pods of ours that mount claims, with their names, by UID.
@@ -113,6 +115,7 @@ impl Writer {
             gave_up: CancellationToken::new(),
             profile,
             ours,
+            shows_snapshot: false,
             facts: BTreeMap::new(),
             claims: ClaimIndex::default(),
             claimants: BTreeMap::new(),
@@ -120,6 +123,11 @@ impl Writer {
             idle_since_ms: None,
             gauges_at: None,
         }
+    }
+
+    /// The same, with every node and pod in a look inside, or without.
+    pub(crate) fn showing_snapshot(self, shows_snapshot: bool) -> Self {
+        Self { shows_snapshot, ..self }
     }
 
     /// Cancelled when the engine was fenced, or has not come to planning for too long, as with a journal that cannot be
@@ -363,7 +371,9 @@ impl Writer {
                 "queue": entry.queue, "message": entry.message,
             })
         };
+        let dump = self.shows_snapshot.then(|| self.engine.snapshot().cluster().dump());
         json!({
+            "dump": dump,
             "queues": {
                 "active": stats.active, "backoff": stats.backoff, "unschedulable": stats.unschedulable,
                 "gated": stats.gated, "incomplete": stats.incomplete, "pending": stats.pending,

@@ -10,9 +10,9 @@ const FAILED_ONCE: &str = include_str!("failed_once.txt");
 fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
     let seed = since_epoch.as_secs() * 1_000_000;
-    println!("seed {seed}; repeat with: make oracle SEED={seed} CASES=500");
+    println!("seed {seed}; repeat with: make oracle SEED={seed} CASES=2000");
     let mut upstream = Upstream::start().expect("the oracle");
-    let outcome = run(&mut upstream, seed, 500).expect("answers");
+    let outcome = run(&mut upstream, seed, 2_000).expect("answers");
     println!("{outcome}");
     assert!(outcome.agrees(), "{outcome}");
     for plugin in [

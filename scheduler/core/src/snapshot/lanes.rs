@@ -180,6 +180,11 @@ impl Lanes {
         [clamp(self.scored[0][row]), clamp(self.scored[1][row])]
     }
 
+    /// Use of every resource of a node.
+    pub(crate) fn used_by_name(&self, row: usize) -> BTreeMap<SmolStr, i64> {
+        self.by_name.iter().map(|(name, at)| (name.clone(), self.used(*at, row))).collect()
+    }
+
     /// Every lane's name, allocatable and exact use of a node, for comparison.
     #[cfg(test)]
     pub(crate) fn row(&self, row: usize) -> BTreeMap<SmolStr, (i64, i128, i64)> {

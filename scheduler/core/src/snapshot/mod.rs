@@ -11,6 +11,7 @@
 mod changes;
 mod class;
 mod cluster;
+mod dump;
 mod footprint;
 mod images;
 mod lanes;
@@ -24,6 +25,7 @@ mod txn;
 
 pub use class::Class as NodeClass;
 pub use cluster::Cluster;
+pub use dump::{Dump, DumpedNode, DumpedPod};
 pub use footprint::{Footprint, FootprintId};
 pub use node::{DeviceTable, NodeId, NodeRecord};
 pub use pod::{Place, PodId, PodRecord};
