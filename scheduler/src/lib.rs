@@ -8,6 +8,7 @@
 //! Invariants: only [`dispatch`] writes to the API server, and only under the lease; only [`convert`] knows Kubernetes
 //! types; everything between two terms of leadership is thrown away.
 
+mod budgets;
 mod clock;
 pub mod config;
 pub mod convert;

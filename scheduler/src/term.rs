@@ -6,6 +6,7 @@
 //! Invariants: a term begins with an empty engine and ends with nothing in flight, so that nothing of one term reaches
 //! the next; the journal is read before the lists, so that every intent in it is older than what the lists show.
 
+use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
@@ -203,6 +204,7 @@ impl Scheduler {
             self.start_watch(tasks, selecting::ReplicationController, input),
             self.start_watch(tasks, selecting::ReplicaSet, input),
             self.start_watch(tasks, selecting::StatefulSet, input),
+            self.start_watch(tasks, Budgets, input),
             self.start_watch(tasks, Claims, input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),

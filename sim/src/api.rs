@@ -219,7 +219,12 @@ impl Api {
             }
             Command::MarkRollback { op, pod, .. } => Outcome::Mark { op: *op, result: self.patch(pod, None, |_| {}) },
             Command::DeletePod { op, pod } => Outcome::Delete { op: *op, result: self.delete(pod) },
-            Command::PodCondition { .. }
+            Command::Evict { op, pod, .. } => {
+                self.patch(pod, None, |pod| pod.preempted = true);
+                Outcome::Evict { op: *op, result: self.delete(pod) }
+            }
+            Command::Nominate { .. }
+            | Command::PodCondition { .. }
             | Command::PodEvent { .. }
             | Command::GangStatus { .. }
             | Command::Observe(_) => {

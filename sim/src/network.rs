@@ -156,7 +156,12 @@ fn unanswered(command: &Command) -> Option<Outcome> {
         Command::FencePod { op, .. } => write(*op, |op, result| Outcome::Fence { op, result }),
         Command::MarkRollback { op, .. } => write(*op, |op, result| Outcome::Mark { op, result }),
         Command::DeletePod { op, .. } => write(*op, |op, result| Outcome::Delete { op, result }),
-        Command::PodCondition { .. } | Command::PodEvent { .. } | Command::GangStatus { .. } | Command::Observe(_) => {
+        Command::Evict { op, .. } => write(*op, |op, result| Outcome::Evict { op, result }),
+        Command::Nominate { .. }
+        | Command::PodCondition { .. }
+        | Command::PodEvent { .. }
+        | Command::GangStatus { .. }
+        | Command::Observe(_) => {
             return None;
         }
     })
@@ -176,6 +181,7 @@ fn show(command: &Command) -> String {
         Command::FencePod { pod, resource_version, .. } => format!("fence {} @{resource_version:?}", pod.name),
         Command::MarkRollback { pod, .. } => format!("mark {}", pod.name),
         Command::DeletePod { pod, .. } => format!("delete {}", pod.name),
+        Command::Evict { pod, .. } => format!("evict {}", pod.name),
         other => format!("{other:?}"),
     }
 }
@@ -202,7 +208,8 @@ fn result(outcome: &Outcome) -> String {
         Outcome::Journal { result, .. }
         | Outcome::Fence { result, .. }
         | Outcome::Mark { result, .. }
-        | Outcome::Delete { result, .. } => format!("{result:?}"),
+        | Outcome::Delete { result, .. }
+        | Outcome::Evict { result, .. } => format!("{result:?}"),
         Outcome::JournalRead { .. } => "found".to_owned(),
         Outcome::Bind { result, .. } => format!("{result:?}"),
         Outcome::Read { result: ReadResult::Found(pod), .. } => format!(

@@ -92,7 +92,14 @@ impl Toy {
                 }
             }
             // Its pods matter to nobody.
-            Event::Relisted(RelistedKind::Gangs(_) | RelistedKind::Namespaces(_) | RelistedKind::Selectors(..))
+            Event::Relisted(
+                RelistedKind::Gangs(_)
+                | RelistedKind::Namespaces(_)
+                | RelistedKind::Selectors(..)
+                | RelistedKind::Budgets(_),
+            )
+            | Event::BudgetUpsert(_)
+            | Event::BudgetDelete { .. }
             | Event::NamespaceUpsert { .. }
             | Event::NamespaceDelete { .. }
             | Event::SelectorUpsert(_)

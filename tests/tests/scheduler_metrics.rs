@@ -20,12 +20,6 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What FlowForge may lack, and why.
-const EXCLUDED: [(&str, &str); 2] = [
-    ("scheduler_preemption_attempts_total", "where no pod is preempted there is nothing to count"),
-    ("scheduler_preemption_victims", "the same"),
-];
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stable_and_beta_metrics_are_those_of_kube_scheduler() {
     let testbed = Testbed::builder().nodes(Profile::DgxH100, 2).kube_scheduler(true).start().await.unwrap();
@@ -40,9 +34,7 @@ async fn stable_and_beta_metrics_are_those_of_kube_scheduler() {
     assert!(compared.len() >= 12, "kube-scheduler shows only {} of them", compared.len());
     let mut wrong = Vec::new();
     for family in compared {
-        let excluded = EXCLUDED.iter().any(|(name, _)| *name == family.name);
         match ours.get(&family.name) {
-            None if excluded => {}
             None => wrong.push(format!("{} is missing", family.name)),
             Some(mine) if (&mine.kind, &mine.labels) != (&family.kind, &family.labels) => {
                 wrong.push(format!(

@@ -85,7 +85,9 @@ async fn pods_that_keep_apart(testbed: &Testbed) {
     nodes.dedup();
     assert_eq!(nodes.len(), 4, "two of them share a host");
     let message = refusal(testbed, "apart").await;
-    assert_eq!(message, "0/4 nodes are available: 4 node(s) didn't match pod anti-affinity rules.");
+    let told = "0/4 nodes are available: 4 node(s) didn't match pod anti-affinity rules. \
+                preemption: 0/4 nodes are available: 4 No preemption victims found for incoming pod.";
+    assert_eq!(message, told);
     let found = pods(testbed, "related", "app=apart").await;
     let leaving = found.iter().find(|pod| is_live(pod)).and_then(|pod| pod.metadata.name.clone()).unwrap();
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), "related");
@@ -102,7 +104,9 @@ async fn pods_that_follow(testbed: &Testbed) {
         json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term("leader", HOST)}}});
     create(testbed, "related", vec![related("follower", "follower", &near)]).await;
     let message = refusal(testbed, "follower").await;
-    assert_eq!(message, "0/4 nodes are available: 4 node(s) didn't match pod affinity rules.");
+    let told = "0/4 nodes are available: 4 node(s) didn't match pod affinity rules. \
+                preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.";
+    assert_eq!(message, told);
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), "related");
     let patch = json!({"metadata": {"labels": {"app": "leader"}}});
     api.patch("leader", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();

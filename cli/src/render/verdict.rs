@@ -48,6 +48,8 @@ const NODE_CURES: &[(&str, &str)] = &[
         "node(s) didn't satisfy existing pods anti-affinity rules",
         "add nodes, or end the pods there whose podAntiAffinity names this pod",
     ),
+    ("No preemption victims found", "give the pod a higher priority, or end pods there"),
+    ("Preemption is not helpful", "nothing: no eviction would help there; see what else the node has against the pod"),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
@@ -245,6 +247,8 @@ mod tests {
             R::UnboundClaims,
             R::ResourceClaims,
             R::NoNodes,
+            R::NoVictims,
+            R::EvictionUseless,
             R::OutsideDomain("rack/r1".into()),
             R::UnknownLevel("row".into(), "zone, rack".into()),
             R::NoDomain("rack".into()),
@@ -275,7 +279,7 @@ mod tests {
                 R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
-                R::ResourceClaims => {}
+                R::ResourceClaims | R::NoVictims | R::EvictionUseless => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
                 R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}

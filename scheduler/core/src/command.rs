@@ -81,6 +81,23 @@ pub enum Command {
         /// The pod.
         pod: PodKey,
     },
+    /// Evict a pod, of ours or foreign: set condition DisruptionTarget=True with reason PreemptionByScheduler, then DELETE it
+    /// with its UID as precondition.
+    Evict {
+        /// Identity.
+        op: OpId,
+        /// The pod.
+        pod: PodKey,
+        /// Message of the condition.
+        message: String,
+    },
+    /// Write `status.nominatedNodeName`, with the UID as precondition; None clears it.
+    Nominate {
+        /// The pod.
+        pod: PodKey,
+        /// The node.
+        node: Option<SmolStr>,
+    },
     /// Write the `PodScheduled=False` condition; the latest one per pod wins, unchanged ones are not written.
     PodCondition {
         /// The pod.
@@ -123,6 +140,8 @@ pub enum EventKind {
     FailedScheduling,
     /// Warning `GangRollback`, action `Binding`.
     GangRollback,
+    /// Normal `Preempted`, action `Preempting`.
+    Preempted,
 }
 
 /// Condition `Scheduled` of a Gang and where it stands.
@@ -158,6 +177,11 @@ pub enum Observation {
         attempts: u32,
         /// Milliseconds since the pod was first seen ungated.
         sli_ms: Millis,
+    },
+    /// It was looked for pods to evict.
+    Preemption {
+        /// How many are evicted, where some were found.
+        victims: Option<u32>,
     },
     /// A gang was planned, and its binding begins.
     GangPlanned,

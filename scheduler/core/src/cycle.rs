@@ -67,6 +67,33 @@ pub fn feasible(snapshot: &mut Snapshot, shape: ShapeId) -> usize {
     nodes.iter().filter(|n| verdict(**n, &spec, snapshot.cluster()).is_feasible()).count()
 }
 
+/// The same without the nodes that are promised to others that this pod must stand back for.
+pub(crate) fn feasible_for(snapshot: &mut Snapshot, pod: PodId, shape: ShapeId) -> usize {
+    let all = feasible(snapshot, shape);
+    if all == 0 || !snapshot.any_nominated() {
+        return all;
+    }
+    let Ok(demand) = snapshot.demand(pod) else { return 0 };
+    let Some(spec) = snapshot.shape(shape).map(|s| s.spec.clone()) else { return 0 };
+    let cluster = snapshot.cluster();
+    let would_take =
+        |index: &&u32| cluster.nodes.at(**index).is_some_and(|(id, _)| verdict(id, &spec, cluster).is_feasible());
+    all.saturating_sub(demand.reserved.keys().filter(would_take).count())
+}
+
+/// The node that the pod was promised, where it takes the pod now: it is not searched any further then.
+pub(crate) fn nominated(
+    snapshot: &mut Snapshot,
+    pod: PodId,
+    shape: ShapeId,
+    demand: &Result<Demand, Reason>,
+) -> Option<NodeId> {
+    let node = snapshot.nominated_node(pod)?;
+    let spec = snapshot.shape(shape)?.spec.clone();
+    let demand = demand.as_ref().ok().filter(|_| spec.refused_anyway().is_none())?;
+    demand::takes(snapshot, shape, &spec, demand, node).then_some(node)
+}
+
 pub(crate) fn named_nodes(spec: &ShapeSpec, cluster: &Cluster) -> Vec<NodeId> {
     let named = spec.pinned().unwrap_or_default();
     let known = |id: &NodeId| cluster.node(*id).is_some_and(|n| !n.placeholder);

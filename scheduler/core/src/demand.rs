@@ -7,8 +7,9 @@
 use crate::cycle::named_nodes;
 use crate::explain::{Reason, Refusal, Seen};
 use crate::relations::{Inclusion, Ranking, Relation, View};
-use crate::shape::{Extremes, NodeEval, RawScore, ShapeId, ShapeSpec, Verdict, evaluation, total};
+use crate::shape::{Extremes, NodeEval, RawScore, ShapeId, ShapeSpec, Verdict, evaluation, total, verdict};
 use crate::snapshot::{Cluster, NodeId, Snapshot};
+use std::collections::BTreeMap;
 
 /// What there is to say about one node.
 #[derive(Clone, Debug)]
@@ -17,15 +18,20 @@ pub(crate) struct Considered {
     pub(crate) eval: NodeEval,
     /// Why the demand refuses it.
     pub(crate) refused: Option<Reason>,
+    /// Why it refuses the pod beside those that it was promised to; these come first.
+    pub(crate) reserved: Vec<Reason>,
 }
 
 impl Considered {
     pub(crate) fn is_feasible(&self) -> bool {
-        self.eval.verdict.is_feasible() && self.refused.is_none()
+        self.eval.verdict.is_feasible() && self.refused.is_none() && self.reserved.is_empty()
     }
 
     /// Why the pod may not stand there, in the order of the profile.
     pub(crate) fn reasons(&self, spec: &ShapeSpec) -> Vec<Reason> {
+        if !self.reserved.is_empty() {
+            return self.reserved.clone();
+        }
         self.refused.clone().map_or_else(|| self.eval.verdict.reasons(spec), |reason| vec![reason])
     }
 }
@@ -35,15 +41,18 @@ impl Considered {
 pub(crate) struct Demand {
     /// The rules that other pods give it.
     pub(crate) relation: Option<Relation>,
+    /// Nodes that are promised to pods of at least its priority, beside which it does not fit; and why.
+    pub(crate) reserved: BTreeMap<u32, Vec<Reason>>,
 }
 
 impl Demand {
     /// Whether it asks for anything at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.relation.is_none()
+        self.relation.is_none() && self.reserved.is_empty()
     }
 
-    /// Whether it can refuse a node that the shape does not: then the pod's answer is its own.
+    /// Whether it can refuse a node that the shape does not: then the pod's answer is its own. Reservations are not meant:
+    /// they refuse all pods of a shape and priority alike.
     pub(crate) fn refuses(&self) -> bool {
         self.relation.as_ref().is_some_and(Relation::refuses)
     }
@@ -75,6 +84,60 @@ impl DemandView<'_> {
     pub(crate) fn rank(&self, feasible: &[u32], known: &[u32], inclusion: impl Fn(u32) -> Inclusion) -> Ranking {
         self.relation.as_ref().map(|view| view.rank(feasible, known, inclusion)).unwrap_or_default()
     }
+}
+
+/// What is needed to look at one node for a pod of a shape, and that no pod on a node changes.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    known: Vec<u32>,
+    inclusion: Vec<Inclusion>,
+}
+
+impl Ground {
+    /// For a shape. `O(nodes)`.
+    pub(crate) fn of(snapshot: &mut Snapshot, shape: ShapeId, spec: &ShapeSpec) -> Self {
+        if spec.pinned().is_none()
+            && let Some((cache, _, cluster)) = snapshot.view_with_cluster(shape)
+        {
+            let all = 0..u32::try_from(cluster.nodes.bound()).unwrap_or(u32::MAX);
+            return Self { known: cache.known(), inclusion: all.map(|node| cache.node(node).inclusion).collect() };
+        }
+        let cluster = snapshot.cluster();
+        let mut ground = Self { known: Vec::new(), inclusion: vec![Inclusion::default(); cluster.nodes.bound()] };
+        for (id, _) in cluster.nodes.iter().filter(|(_, node)| !node.placeholder) {
+            ground.known.push(id.dense());
+            ground.inclusion[id.index()] = evaluation(id, spec, cluster).inclusion;
+        }
+        ground
+    }
+}
+
+/// Why a pod may not stand on a node, evaluated from scratch; empty where it may. Reservations are not looked at.
+/// `O(lanes)`, and `O(nodes · rules)` where other pods matter.
+pub(crate) fn refusals(
+    cluster: &Cluster,
+    node: NodeId,
+    spec: &ShapeSpec,
+    demand: &Demand,
+    ground: &Ground,
+) -> Vec<Reason> {
+    let verdict = verdict(node, spec, cluster);
+    if demand.refuses() && (verdict.is_feasible() || verdict == Verdict::FEATURES) {
+        let inclusion = |node: u32| ground.inclusion.get(node as usize).copied().unwrap_or_default();
+        if let Some(reason) = demand.view(cluster, &ground.known, inclusion).refuse(node) {
+            return vec![reason];
+        }
+    }
+    verdict.reasons(spec)
+}
+
+/// Whether a node takes a pod with this demand.
+pub(crate) fn takes(snapshot: &mut Snapshot, shape: ShapeId, spec: &ShapeSpec, demand: &Demand, node: NodeId) -> bool {
+    if demand.reserved.contains_key(&node.dense()) {
+        return false;
+    }
+    let ground = Ground::of(snapshot, shape, spec);
+    refusals(snapshot.cluster(), node, spec, demand, &ground).is_empty()
 }
 
 /// Every node that is looked at for a pod, in id order, and the scores of the feasible ones in the same order.
@@ -111,13 +174,14 @@ fn judge(
     inclusion: impl Fn(u32) -> Inclusion,
 ) -> (Vec<Considered>, Ranking) {
     let view = demand.view(cluster, known, &inclusion);
+    let reserved = |node: NodeId| demand.reserved.get(&node.dense()).cloned().unwrap_or_default();
     let refuse = |node: NodeId, verdict: Verdict| {
         let asked = verdict.is_feasible() || verdict == Verdict::FEATURES;
         if asked { view.refuse(node) } else { None }
     };
     let considered: Vec<Considered> = evaluated
         .into_iter()
-        .map(|(node, eval)| Considered { node, eval, refused: refuse(node, eval.verdict) })
+        .map(|(node, eval)| Considered { node, eval, refused: refuse(node, eval.verdict), reserved: reserved(node) })
         .collect();
     let feasible: Vec<u32> = considered.iter().filter(|c| c.is_feasible()).map(|c| c.node.dense()).collect();
     let ranking = view.rank(&feasible, known, &inclusion);
@@ -155,7 +219,9 @@ fn best(snapshot: &mut Snapshot, shape: ShapeId, spec: &ShapeSpec, demand: &Dema
     let view = demand.view(cluster, &known, inclusion);
     let takes = |node: &u32| {
         let id = cluster.nodes.at(*node).map(|(id, _)| id);
-        cache.node(*node).verdict.is_feasible() && id.is_some_and(|id| view.refuse(id).is_none())
+        cache.node(*node).verdict.is_feasible()
+            && !demand.reserved.contains_key(node)
+            && id.is_some_and(|id| view.refuse(id).is_none())
     };
     let feasible: Vec<u32> = known.iter().copied().filter(takes).collect();
     let ranking = view.rank(&feasible, &known, inclusion);

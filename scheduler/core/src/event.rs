@@ -3,6 +3,7 @@
 use crate::command::OpId;
 use crate::labels::Labels;
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey};
+use crate::preempt::Budget;
 use crate::relations::{SelectorInfo, SelectorKind};
 use smol_str::SmolStr;
 
@@ -54,6 +55,15 @@ pub enum Event {
         /// Its name.
         name: SmolStr,
     },
+    /// A PodDisruptionBudget was added or changed.
+    BudgetUpsert(Box<Budget>),
+    /// A PodDisruptionBudget went away.
+    BudgetDelete {
+        /// Its namespace.
+        namespace: SmolStr,
+        /// Its name.
+        name: SmolStr,
+    },
     /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
     Relisted(RelistedKind),
     /// All first lists are in.
@@ -82,6 +92,8 @@ pub enum RelistedKind {
     Gangs(Vec<SmolStr>),
     /// Names of all namespaces.
     Namespaces(Vec<SmolStr>),
+    /// Namespaces and names of all PodDisruptionBudgets.
+    Budgets(Vec<(SmolStr, SmolStr)>),
     /// Namespaces and names of all Services, or of all controllers of a kind.
     Selectors(SelectorKind, Vec<(SmolStr, SmolStr)>),
 }
@@ -149,6 +161,13 @@ pub enum Outcome {
         /// What the server said; NotFound and Conflict mean that this UID is gone.
         result: WriteResult,
     },
+    /// Of [`crate::command::Command::Evict`].
+    Evict {
+        /// The command.
+        op: OpId,
+        /// What the server said; NotFound and Conflict mean that this UID is gone.
+        result: WriteResult,
+    },
 }
 
 impl Outcome {
@@ -162,7 +181,8 @@ impl Outcome {
             | Self::Read { op, .. }
             | Self::Fence { op, .. }
             | Self::Mark { op, .. }
-            | Self::Delete { op, .. } => *op,
+            | Self::Delete { op, .. }
+            | Self::Evict { op, .. } => *op,
         }
     }
 }

@@ -103,6 +103,8 @@ pub(crate) trait PodChain: Sized {
     fn foreign(self) -> Self;
     fn within(self, level: &str) -> Self;
     fn uid(self, uid: &str) -> Self;
+    fn priority(self, priority: i32) -> Self;
+    fn labelled(self, key: &str, value: &str) -> Self;
 }
 
 impl PodChain for PodInfo {
@@ -136,6 +138,16 @@ impl PodChain for PodInfo {
         if let Some(gang) = &mut self.gang {
             gang.topology_required = Some(level.into());
         }
+        self
+    }
+
+    fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    fn labelled(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.into(), value.into());
         self
     }
 

@@ -22,6 +22,7 @@ pub mod labels;
 pub mod model;
 pub mod opinion;
 pub mod plugins;
+pub mod preempt;
 pub mod profile;
 pub mod protocol;
 pub mod queue;

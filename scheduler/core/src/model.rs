@@ -73,6 +73,14 @@ pub struct PodInfo {
     pub scheduler_name: SmolStr,
     /// `spec.priority`, 0 when absent.
     pub priority: i32,
+    /// `spec.preemptionPolicy: Never`: nobody is evicted for it.
+    pub never_preempts: bool,
+    /// `status.nominatedNodeName` as it was seen, empty strings are None.
+    pub nominated_node: Option<SmolStr>,
+    /// `status.startTime`, in milliseconds since the epoch; None has not started.
+    pub started_at_ms: Option<Millis>,
+    /// Whether a scheduler has marked it for eviction (DisruptionTarget=True, PreemptionByScheduler).
+    pub preempted: bool,
     /// Creation, in milliseconds since the epoch.
     pub created_at_ms: Millis,
     /// `spec.nodeName`, empty strings are None.

@@ -6,7 +6,7 @@ mod relations;
 pub mod requests;
 pub mod types;
 
-pub use relations::{selecting_labels, selecting_pods};
+pub use relations::{budget, selecting_labels, selecting_pods};
 
 use flowforge_api::gang::GangPhase;
 use flowforge_api::names::{annotation, label};
@@ -39,6 +39,10 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         ours: ours(&spec.scheduler_name),
         scheduler_name: spec.scheduler_name.clone(),
         priority: spec.priority,
+        never_preempts: spec.preemption_policy == "Never",
+        nominated_node: some(&pod.status.nominated_node_name),
+        started_at_ms: pod.status.start_time.map(|at| u64::try_from(at.as_millisecond()).unwrap_or_default()),
+        preempted: preempted(&pod.status),
         created_at_ms: u64::try_from(created_at_ms).unwrap_or_default(),
         node_name: some(&spec.node_name),
         phase: phase(&pod.status.phase),
@@ -253,6 +257,12 @@ fn owner(meta: &types::Meta) -> Option<Owner> {
 fn scheduled_condition(status: &types::PodStatus) -> Option<(SmolStr, String)> {
     let condition = status.conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
     (condition.status == "False").then(|| (condition.reason.clone(), condition.message.clone()))
+}
+
+/// Whether a scheduler has marked the pod for eviction.
+fn preempted(status: &types::PodStatus) -> bool {
+    let target = status.conditions.iter().find(|condition| condition.type_ == "DisruptionTarget");
+    target.is_some_and(|target| target.status == "True" && target.reason == "PreemptionByScheduler")
 }
 
 /// Which claims are bound, as the claim watch says; pods wait for a named claim until it is.

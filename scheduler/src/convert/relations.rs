@@ -2,6 +2,7 @@
 
 use super::types;
 use flowforge_scheduler_core::labels::{LabelOperator, LabelRequirement, LabelSelector, Labels};
+use flowforge_scheduler_core::preempt::Budget;
 use flowforge_scheduler_core::relations::{
     PodAffinity, PodAffinityTerm, Scope, SelectorInfo, SelectorKind, SpreadConstraint,
 };
@@ -75,6 +76,19 @@ pub(super) fn selector(selector: &types::LabelSelector) -> LabelSelector {
         }
     }));
     all
+}
+
+/// A PodDisruptionBudget.
+#[must_use]
+pub fn budget(budget: &types::Budget) -> Budget {
+    let types::Meta { namespace, name, .. } = budget.metadata.clone();
+    Budget {
+        namespace,
+        name,
+        selector: budget.spec.selector.as_ref().map(selector),
+        allowed: budget.status.disruptions_allowed,
+        disrupted: budget.status.disrupted_pods.keys().cloned().collect(),
+    }
 }
 
 /// A Service or ReplicationController.

@@ -81,6 +81,8 @@ pub struct PodSpec {
     pub scheduler_name: SmolStr,
     /// Priority.
     pub priority: i32,
+    /// `Never` or `PreemptLowerPriority`.
+    pub preemption_policy: SmolStr,
     /// Gates; only their number counts.
     pub scheduling_gates: Vec<IgnoredAny>,
     /// Whether it uses its node's network.
@@ -361,6 +363,10 @@ pub struct PodStatus {
     pub allocated_resources: Option<QuantityMap>,
     /// Pod-level actual resources.
     pub resources: Option<ResourceRequirements>,
+    /// Node that the pod was promised.
+    pub nominated_node_name: SmolStr,
+    /// When its kubelet took it up.
+    pub start_time: Option<Timestamp>,
 }
 
 /// A condition of a pod.
@@ -490,6 +496,28 @@ pub struct ClaimStatus {
 pub struct Namespace {
     /// Metadata.
     pub metadata: Meta,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Budget {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: SelectorOwnerSpec,
+    /// Status.
+    pub status: BudgetStatus,
+}
+
+/// Status of a PodDisruptionBudget.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BudgetStatus {
+    /// Evictions allowed now.
+    pub disruptions_allowed: i32,
+    /// Pods whose eviction is under way, by name; the times are skipped.
+    pub disrupted_pods: BTreeMap<SmolStr, IgnoredAny>,
 }
 
 /// A Service or ReplicationController, which select by plain labels.

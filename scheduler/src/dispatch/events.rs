@@ -60,6 +60,7 @@ impl EventKey {
             EventKind::Scheduled => 0,
             EventKind::FailedScheduling => 1,
             EventKind::GangRollback => 2,
+            EventKind::Preempted => 3,
         };
         Self { uid: pod.uid.clone(), kind }
     }
@@ -137,6 +138,7 @@ impl EventWrite {
             EventKind::Scheduled => ("Normal", "Scheduled", "Binding"),
             EventKind::FailedScheduling => ("Warning", "FailedScheduling", "Scheduling"),
             EventKind::GangRollback => ("Warning", "GangRollback", "Binding"),
+            EventKind::Preempted => ("Normal", "Preempted", "Preempting"),
         };
         json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",

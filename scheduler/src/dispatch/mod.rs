@@ -322,6 +322,8 @@ fn command_label(command: &Command) -> &'static str {
         Command::FencePod { .. } => "fence_pod",
         Command::MarkRollback { .. } => "mark_rollback",
         Command::DeletePod { .. } => "delete_pod",
+        Command::Evict { .. } => "evict",
+        Command::Nominate { .. } => "nominate",
         Command::PodCondition { .. } => "pod_condition",
         Command::PodEvent { .. } => "pod_event",
         Command::GangStatus { .. } => "gang_status",
@@ -344,7 +346,8 @@ fn outcome_label(report: &Report) -> &'static str {
             Outcome::Journal { result, .. }
             | Outcome::Fence { result, .. }
             | Outcome::Mark { result, .. }
-            | Outcome::Delete { result, .. } => write(result),
+            | Outcome::Delete { result, .. }
+            | Outcome::Evict { result, .. } => write(result),
             Outcome::JournalRead { result: JournalReadResult::Found { .. }, .. } => "ok",
             Outcome::JournalRead { result: JournalReadResult::Unknown(_), .. } => "unknown",
             Outcome::Read { result: ReadResult::Found(_), .. } => "ok",

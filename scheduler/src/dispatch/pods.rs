@@ -1,4 +1,4 @@
-//! Commands on pods: bind, read, fence, mark and delete. Each carries its precondition, so that a late one is harmless.
+//! Commands on pods: bind, read, fence, mark, delete, evict and nominate. Each carries its precondition, so that a late one is harmless.
 
 use super::Report;
 use super::gate::{Call, Failure, Gate};
@@ -38,13 +38,18 @@ pub(super) async fn execute(gate: &Gate, command: &Command, queued: Instant) -> 
             Outcome::Fence { op: *op, result: write_result(gate.send::<Written>(call, queued).await)? }
         }
         Command::MarkRollback { op, pod, message } => {
-            let call = mark(pod, message, Timestamp::now());
+            let call = mark(pod, "GangRollback", message, Timestamp::now());
             Outcome::Mark { op: *op, result: write_result(gate.send::<Written>(call, queued).await)? }
         }
         Command::DeletePod { op, pod } => {
-            let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": pod.uid}});
-            let call = Call::delete(path(pod), &body);
-            Outcome::Delete { op: *op, result: write_result(gate.send::<Written>(call, queued).await)? }
+            Outcome::Delete { op: *op, result: write_result(gate.send::<Written>(delete(pod), queued).await)? }
+        }
+        Command::Evict { op, pod, message } => {
+            Outcome::Evict { op: *op, result: evict(gate, pod, message, queued).await? }
+        }
+        Command::Nominate { pod, node } => {
+            nominate(gate, pod, node.as_deref(), queued).await;
+            return None;
         }
         _ => return None,
     };
@@ -75,9 +80,38 @@ fn fence_pod(pod: &PodKey, resource_version: Option<&str>, fence: &str) -> Call 
     Call::merge(path, &json!({"metadata": metadata}))
 }
 
-fn mark(pod: &PodKey, message: &str, now: Timestamp) -> Call {
+fn delete(pod: &PodKey) -> Call {
+    let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": pod.uid}});
+    Call::delete(path(pod), &body)
+}
+
+/// Says why first, so that nobody sees the pod go without a cause. None when the leadership was lost between or before.
+async fn evict(gate: &Gate, pod: &PodKey, message: &str, queued: Instant) -> Option<WriteResult> {
+    let call = mark(pod, "PreemptionByScheduler", message, Timestamp::now());
+    match write_result(gate.send::<Written>(call, queued).await)? {
+        WriteResult::Ok(_) => write_result(gate.send::<Written>(delete(pod), queued).await),
+        failed => Some(failed),
+    }
+}
+
+/// Not awaited by anybody: the promise holds here whether or not it is written.
+async fn nominate(gate: &Gate, pod: &PodKey, node: Option<&str>, queued: Instant) {
+    match gate.send::<Written>(nomination(pod, node), queued).await {
+        Ok(_) | Err(Failure::NotFound(_) | Failure::Conflict(_) | Failure::Lost) => {}
+        Err(Failure::Refused(why) | Failure::Unknown(why)) => {
+            tracing::warn!(namespace = %pod.namespace, pod = %pod.name, why, "cannot write status.nominatedNodeName");
+        }
+    }
+}
+
+fn nomination(pod: &PodKey, node: Option<&str>) -> Call {
+    let body = json!({"metadata": {"uid": pod.uid}, "status": {"nominatedNodeName": node}});
+    Call::merge(format!("{}/status?fieldManager={}", path(pod), field_manager::SCHEDULER), &body)
+}
+
+fn mark(pod: &PodKey, reason: &str, message: &str, now: Timestamp) -> Call {
     let condition = json!({
-        "type": "DisruptionTarget", "status": "True", "reason": "GangRollback", "message": message,
+        "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
         "lastTransitionTime": seconds(now),
     });
     let body = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
@@ -145,7 +179,9 @@ mod tests {
         assert!(
             shown(&fence_pod(&pod(), None, "f")).contains("PATCH, path: \"/api/v1/namespaces/n/pods/p?fieldManager")
         );
-        let marked = shown(&mark(&pod(), "why", Timestamp::UNIX_EPOCH));
+        let nominated = shown(&nomination(&pod(), Some("node")));
+        assert!(nominated.contains("PATCH, path: \"/api/v1/namespaces/n/pods/p/status?fieldManager"), "{nominated}");
+        let marked = shown(&mark(&pod(), "GangRollback", "why", Timestamp::UNIX_EPOCH));
         assert!(marked.contains("/pods/p/status?") && marked.contains("strategic-merge"), "{marked}");
     }
 

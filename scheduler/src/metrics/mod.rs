@@ -62,6 +62,8 @@ pub struct Metrics {
     rollbacks: IntCounter,
     foreign_binds: IntCounter,
     search_limits: IntCounter,
+    preemption_attempts: IntCounter,
+    preemption_victims: Histogram,
     journal_failures: IntCounterVec,
     open_intents: IntGauge,
     held_partial: IntGauge,
@@ -206,6 +208,17 @@ impl Metrics {
                 "Pods of ours that another scheduler bound elsewhere than planned.",
             )?,
             search_limits: counter(r, "flowforge_search_limits_total", "Searches given up at their limit.")?,
+            preemption_attempts: counter(
+                r,
+                "scheduler_preemption_attempts_total",
+                "Times that it was looked for pods to evict for a pod that no node takes.",
+            )?,
+            preemption_victims: histogram(
+                r,
+                "scheduler_preemption_victims",
+                "Pods evicted for one pod.",
+                doubling_buckets(1.0, 7),
+            )?,
             journal_failures: counters(
                 r,
                 "flowforge_journal_failures_total",
@@ -271,6 +284,10 @@ impl Metrics {
                 self.framework.waited(*members, seconds(*prepare_ms));
                 self.gang_bind.observe(seconds(*bind_ms));
                 self.gang_total.observe(seconds(*total_ms));
+            }
+            Observation::Preemption { victims } => {
+                self.preemption_attempts.inc();
+                victims.iter().for_each(|victims| self.preemption_victims.observe(f64::from(*victims)));
             }
             Observation::Repair => self.repairs.inc(),
             Observation::Rollback => self.rollbacks.inc(),

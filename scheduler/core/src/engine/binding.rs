@@ -58,7 +58,7 @@ impl Engine {
             }
             Effect::Recovered { gang, members } => self.on_recovered(gang, members, answers),
             Effect::Confirm { pod, node } => self.on_confirmed(&pod, &node, now, out),
-            Effect::Release { pod } => self.on_released(&pod),
+            Effect::Release { pod } => self.on_released(&pod, out),
             Effect::ForeignBound { gang, pod, node } => {
                 if let Some(id) = self.snapshot.cluster().find_pod(&pod.uid) {
                     self.snapshot.confirm(id, &node);
@@ -143,6 +143,7 @@ impl Engine {
     pub(super) fn on_confirmed(&mut self, key: &PodKey, node: &SmolStr, now: Millis, out: &mut Vec<Command>) {
         let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
         self.snapshot.confirm(id, node);
+        self.evict_after_all(id, now, out);
         let Some(info) = self.snapshot.cluster().info(id) else { return };
         let entity = match self.gang_of(id) {
             Some((gang, _)) => Entity::Gang(gang),
@@ -157,13 +158,14 @@ impl Engine {
     }
 
     /// A pod is not bound, and no Binding of ours can land any more.
-    fn on_released(&mut self, key: &PodKey) {
+    fn on_released(&mut self, key: &PodKey, out: &mut Vec<Command>) {
         let Some(id) = self.snapshot.cluster().find_pod(&key.uid) else { return };
         if self.vacant.contains_key(&key.uid) {
             return self.drop_pod(id);
         }
         if self.snapshot.forget(id) {
             self.cures = self.cures.and(Cures::POD_GONE);
+            self.taken_back(id, out);
         }
     }
 

@@ -45,6 +45,9 @@ impl Engine {
         let (namespace, ours) = (pod.key.namespace.clone(), pod.ours);
         let Some(news) = self.snapshot.upsert_pod(pod) else { return };
         self.cures = self.cures.and(news.cures);
+        if news.before.is_some_and(|place| place.node().is_some()) && news.after.node().is_none() {
+            self.evictions.left(news.id);
+        }
         if !ours {
             return;
         }
@@ -121,6 +124,8 @@ impl Engine {
         }
         self.queue.remove(Entity::Pod(id));
         self.first_ready.remove(&id);
+        self.evictions.forget_preemptor(id);
+        self.evictions.left(id);
         if self.snapshot.cluster().pod(id).is_some_and(|p| p.place.node().is_some()) {
             self.cures = self.cures.and(Cures::POD_GONE);
         }
@@ -170,6 +175,7 @@ impl Engine {
                 }
             }
             RelistedKind::Namespaces(names) => self.snapshot.retain_namespaces(&names.into_iter().collect()),
+            RelistedKind::Budgets(names) => self.snapshot.budgets_mut().retain(&names.into_iter().collect()),
             RelistedKind::Selectors(kind, names) => {
                 self.snapshot.retain_selectors(kind, &names.into_iter().collect());
             }
@@ -195,6 +201,8 @@ impl Engine {
         self.fx.commands.clear();
         self.fx.effects.clear();
         self.flights.clear();
+        self.evictions.end_term();
+        self.snapshot.believe_nominations();
         self.journal_lost = false;
         for id in std::mem::take(&mut self.vacant).into_values() {
             self.drop_pod(id);

@@ -15,17 +15,19 @@ mod binding;
 mod facts;
 mod gangs;
 mod planning;
+mod preempting;
 mod report;
 mod stats;
 #[cfg(test)]
 mod tests;
 
+use preempting::{Evictions, Moment};
 pub use report::Unsaid;
 pub use stats::{Stats, Waiting};
 
 use crate::command::{Command, GangSchedulingStatus};
 use crate::config::Config;
-use crate::event::Event;
+use crate::event::{Event, Outcome};
 use crate::explain::Refusal;
 use crate::gang::{Ask, GangId, Gangs};
 use crate::model::Millis;
@@ -64,8 +66,10 @@ pub struct Engine {
     settling: BTreeSet<(Millis, GangId)>,
     /// When a pod was first ready to be placed.
     first_ready: HashMap<PodId, Millis, foldhash::fast::FixedState>,
-    /// Refusals of this run: pods of one shape get one answer while nothing changes.
-    refused: BTreeMap<ShapeId, (u64, Arc<Refusal>)>,
+    /// Refusals of this run: pods of one shape, priority and preemption policy get one answer while nothing changes.
+    refused: BTreeMap<(ShapeId, i32, bool), (Moment, Arc<Refusal>)>,
+    /// Who is evicted for whom.
+    evictions: Evictions,
     /// Members that wait although their gang is in no queue.
     outside: usize,
     /// Pods whose object is gone while their place is kept for a replacement.
@@ -128,6 +132,7 @@ impl Engine {
             settling: BTreeSet::new(),
             first_ready: HashMap::default(),
             refused: BTreeMap::new(),
+            evictions: Evictions::default(),
             outside: 0,
             vacant: BTreeMap::new(),
         }
@@ -170,6 +175,8 @@ impl Engine {
             Event::NamespaceDelete { name } => self.on_namespace(&name, None),
             Event::SelectorUpsert(info) => self.snapshot.set_selector(*info),
             Event::SelectorDelete { kind, namespace, name } => self.snapshot.remove_selector(kind, &namespace, &name),
+            Event::BudgetUpsert(budget) => self.snapshot.budgets_mut().set(*budget),
+            Event::BudgetDelete { namespace, name } => self.snapshot.budgets_mut().remove(&namespace, &name),
             Event::Relisted(kind) => self.on_relisted(kind, now),
             Event::Synced => {
                 self.synced = true;
@@ -181,6 +188,7 @@ impl Engine {
                 self.protocol.lead(epoch, slots, now, &mut self.fx);
             }
             Event::Follow => self.on_follow(now),
+            Event::Outcome(Outcome::Evict { op, result }) => self.on_evicted(op, &result, now, out),
             Event::Outcome(outcome) => self.protocol.on_outcome(outcome, now, &mut self.fx),
         }
         self.settle(now, out);
@@ -196,6 +204,7 @@ impl Engine {
         }
         // 2. What waited long enough, and what events may have cured, is active again.
         self.queue.advance(now);
+        self.look_after_evictions(now, out);
         self.wake_cured(now);
         // 3. Gangs whose members changed, or whose moment has passed, are looked at.
         self.look_at_gangs(now, out);
@@ -225,6 +234,6 @@ impl Engine {
             return Some(0);
         }
         let settled = self.settling.first().map(|(at, _)| *at);
-        [protocol, self.queue.next_due(), settled].into_iter().flatten().min()
+        [protocol, self.queue.next_due(), settled, self.evictions.next_wakeup()].into_iter().flatten().min()
     }
 }

@@ -31,10 +31,7 @@ impl Engine {
         }
         if cures.meets(Cures::NODE.and(Cures::POD_GONE)) {
             for shape in self.queue.parked_shapes() {
-                let feasible = cycle::feasible(&mut self.snapshot, shape);
-                if feasible > 0 && self.queue.wake_shape(shape, feasible.max(WOKEN_AT_LEAST), cures, now) {
-                    self.cures = self.cures.and(Cures::POD_GONE);
-                }
+                self.wake_shape(shape, cures, now);
             }
         }
         for pod in self.queue.parked_alone(cures) {
@@ -49,30 +46,47 @@ impl Engine {
         }
     }
 
+    fn wake_shape(&mut self, shape: ShapeId, cures: Cures, now: Millis) {
+        let Some(first) = self.queue.first_parked(shape) else { return };
+        let feasible = cycle::feasible_for(&mut self.snapshot, first, shape);
+        if feasible == 0 {
+            self.send_scout(shape, cures, now);
+        } else if self.queue.wake_shape(shape, feasible.max(WOKEN_AT_LEAST), cures, now) {
+            self.cures = self.cures.and(Cures::POD_GONE);
+        }
+    }
+
     /// Plans a pod on its own.
     pub(super) fn try_pod(&mut self, id: PodId, now: Millis, out: &mut Vec<Command>) {
         let entity = Entity::Pod(id);
         let Some(shape) = self.snapshot.cluster().pod(id).and_then(|p| p.shape).filter(|_| self.is_waiting(id)) else {
             return self.queue.remove(entity);
         };
-        let seq = self.snapshot.cluster().changes.seq();
         let demand = self.snapshot.demand(id);
-        // Pods of one shape share an answer, unless one of them asks for more.
-        let shared = demand.as_ref().is_ok_and(|demand| !demand.refuses()).then_some(shape);
-        if let Some((at, refusal)) = shared.and_then(|shape| self.refused.get(&shape))
-            && *at == seq
+        if let Some(node) = cycle::nominated(&mut self.snapshot, id, shape, &demand) {
+            return self.bind_pod(id, node, now, out);
+        }
+        // Pods of one shape share an answer, unless one of them asks for more or was promised a place.
+        let shared = demand.as_ref().is_ok_and(|demand| !demand.refuses()) && !self.snapshot.is_nominated(id);
+        let kind = self.kind_of(id, shape);
+        let moment = self.moment();
+        if let Some((at, refusal)) = self.refused.get(&kind).filter(|_| shared)
+            && *at == moment
         {
             let refusal = Arc::clone(refusal);
-            return self.refuse_pod(id, shared, refusal, now, out);
+            out.push(Command::Observe(Observation::Preemption { victims: None }));
+            return self.refuse_pod(id, Some(shape), refusal, now, out);
         }
         match cycle::find_for(&mut self.snapshot, shape, &demand) {
             Ok(node) => self.bind_pod(id, node, now, out),
             Err(refusal) => {
-                let refusal: Arc<Refusal> = Arc::from(refusal);
-                if let Some(shape) = shared {
-                    self.refused.insert(shape, (seq, Arc::clone(&refusal)));
+                let (refusal, found) = self.preempt(id, shape, &demand, *refusal, now, out);
+                let refusal = Arc::new(refusal);
+                let shape = (shared && !found).then_some(shape);
+                if shape.is_some() {
+                    self.refused.insert(kind, (moment, Arc::clone(&refusal)));
                 }
-                self.refuse_pod(id, shared, refusal, now, out);
+                self.refuse_pod(id, shape, refusal, now, out);
             }
         }
     }
@@ -87,7 +101,9 @@ impl Engine {
     ) {
         self.observe_attempt(id, AttemptResult::Unschedulable, out);
         self.report(&[id], &refusal, out);
-        self.queue.park(Entity::Pod(id), shape, refusal, shape.is_some(), now);
+        // What refuses a shape is known exactly; whether somebody could be evicted takes a search to find out.
+        let proven = shape.is_some() && !self.may_preempt(id);
+        self.queue.park(Entity::Pod(id), shape, refusal, proven, now);
     }
 
     fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {

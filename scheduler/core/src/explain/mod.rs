@@ -1,8 +1,10 @@
 //! Why something waits: one closed vocabulary, from which the pod condition, the event, the metric label and the text for
 //! people are all derived.
 
+mod preemption;
 mod reason;
 mod refusal;
 
+pub use preemption::Preemption;
 pub use reason::Reason;
 pub use refusal::{GangContext, Refusal, Seen};

@@ -4,6 +4,7 @@ use crate::plugins::{
     Cures, dynamic_resources, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports,
     node_resources_fit, node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration, volume_binding,
 };
+use crate::preempt;
 use smol_str::SmolStr;
 use std::fmt;
 
@@ -61,6 +62,10 @@ pub enum Reason {
     SplitDomain(SmolStr),
     /// The search gave up before it found a place or proved that there is none.
     SearchLimit(u32),
+    /// Nobody on the node is less important than the pod.
+    NoVictims,
+    /// No eviction would make the node take the pod.
+    EvictionUseless,
     /// Fewer members than needed exist (ungated): have, need, and how many exist but are gated.
     Incomplete(u32, u32, u32),
     /// All needed members exist; more are expected for a moment.
@@ -104,6 +109,7 @@ impl Reason {
             Self::UnboundClaims => volume_binding::NAME,
             Self::ResourceClaims => dynamic_resources::NAME,
             Self::NoNodes => "NoNodes",
+            Self::NoVictims | Self::EvictionUseless => preempt::NAME,
             Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
                 "FlowForgeTopology"
             }
@@ -111,6 +117,22 @@ impl Reason {
             Self::BindRefused(_) | Self::Undone(_) => "FlowForgeBind",
             _ => GANG_PLUGIN,
         }
+    }
+
+    /// Whether it may end when pods leave the node, so that it is worth to look for some to evict; what kube-scheduler calls
+    /// Unschedulable, as opposed to UnschedulableAndUnresolvable. Of a short resource it says so only where the node has
+    /// enough of it, which is the caller's to check.
+    #[must_use]
+    pub fn ends_by_eviction(&self) -> bool {
+        matches!(
+            self,
+            Self::NodePorts
+                | Self::TooManyPods
+                | Self::Insufficient(_)
+                | Self::Spread
+                | Self::PodAntiAffinity
+                | Self::ExistingAntiAffinity
+        )
     }
 
     /// The events that can cure it.
@@ -132,6 +154,7 @@ impl Reason {
             Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
             Self::SplitDomain(_) => Cures::POD_GONE.and(Cures::NODE_LABELS),
             Self::SearchLimit(_) => Cures::NODE.and(Cures::POD_GONE).and(Cures::GANG_CHANGED),
+            Self::NoVictims | Self::EvictionUseless => Cures::NODE.and(Cures::POD_GONE),
             Self::UnknownLevel(..)
             | Self::Incomplete(..)
             | Self::Settling
@@ -170,6 +193,8 @@ impl fmt::Display for Reason {
             Self::UnboundClaims => f.write_str(volume_binding::REASON),
             Self::ResourceClaims => f.write_str(dynamic_resources::REASON),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),
+            Self::NoVictims => f.write_str(preempt::NO_VICTIMS),
+            Self::EvictionUseless => f.write_str(preempt::NOT_HELPFUL),
             Self::OutsideDomain(domain) => write!(f, "node(s) were outside {domain}"),
             Self::UnknownLevel(level, known) => {
                 write!(f, "topology level \"{level}\" is not configured; the levels are {known}")

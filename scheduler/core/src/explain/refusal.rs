@@ -1,7 +1,7 @@
 //! Refusals and their messages. The message about nodes is kube-scheduler's `FitError`, byte for byte: counted reasons,
 //! sorted as strings, `0/N nodes are available: 3 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s).`
 
-use super::Reason;
+use super::{Preemption, Reason};
 use crate::plugins::Cures;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ impl Seen {
     }
 
     /// `N reason, …` sorted as upstream sorts, with `.`; empty when there is none.
-    fn histogram(&self) -> String {
+    pub(super) fn histogram(&self) -> String {
         let mut parts: Vec<String> = self.reasons.iter().map(|(reason, nodes)| format!("{nodes} {reason}")).collect();
         parts.sort();
         if parts.is_empty() { String::new() } else { format!(" {}.", parts.join(", ")) }
@@ -57,6 +57,13 @@ pub enum Refusal {
         /// Why.
         reason: Reason,
     },
+    /// Refused, and it was looked for pods to evict.
+    Preempted {
+        /// Why it is refused.
+        refusal: Box<Refusal>,
+        /// What came of it.
+        preemption: Preemption,
+    },
     /// No place for all members of a complete gang.
     GangNodes {
         /// The gang.
@@ -85,6 +92,7 @@ impl Refusal {
         match self {
             Self::Nodes(seen) => Self::nodes_message(seen),
             Self::PreFilter { total, reason } => format!("0/{total} nodes are available: {reason}."),
+            Self::Preempted { refusal, preemption } => format!("{} {preemption}", refusal.message()),
             Self::Pod { reason } => reason.to_string(),
             Self::Gang { gang, reason } => format!("gang {gang}: {reason}"),
             Self::GangNodes { gang, seen } => {
@@ -114,6 +122,7 @@ impl Refusal {
     pub fn condition_reason(&self) -> &'static str {
         match self {
             Self::Pod { .. } => "SchedulerError",
+            Self::Preempted { refusal, .. } => refusal.condition_reason(),
             Self::Gang { reason, .. } => match reason {
                 Reason::BindRefused(_) => "SchedulerError",
                 Reason::SizeConflict(..)
@@ -129,9 +138,18 @@ impl Refusal {
         }
     }
 
+    /// The refusal without what came of looking for pods to evict.
+    fn nodes(&self) -> &Self {
+        match self {
+            Self::Preempted { refusal, .. } => refusal.nodes(),
+            other => other,
+        }
+    }
+
     /// The reasons in it.
     pub fn reasons(&self) -> impl Iterator<Item = &Reason> {
-        let (seen, one) = match self {
+        let (seen, one) = match self.nodes() {
+            Self::Preempted { .. } => (None, None),
             Self::Nodes(seen) | Self::GangNodes { seen, .. } => (Some(seen), None),
             Self::PreFilter { reason, .. } | Self::Gang { reason, .. } | Self::Pod { reason } => (None, Some(reason)),
         };
@@ -147,7 +165,8 @@ impl Refusal {
     /// The events that can cure it.
     #[must_use]
     pub fn cures(&self) -> Cures {
-        let base = match self {
+        let base = match self.nodes() {
+            Self::Preempted { .. } => Cures::NONE,
             Self::Nodes(_) | Self::PreFilter { .. } => Cures::NODE_ADDED,
             Self::GangNodes { .. } => Cures::NODE.and(Cures::POD_GONE).and(Cures::GANG_CHANGED),
             Self::Gang { .. } | Self::Pod { .. } => Cures::NONE,

@@ -6,7 +6,8 @@
 //! of one shape they are exact, so the first candidate holds. Inside a domain the members fill parts as
 //! [`gang_packing`] says, and ranks follow the order of the tree. Where pods matter to each other (affinity, spread), members
 //! are searched a place one by one. Mixed gangs: the scarcest shape first, then a bounded
-//! search that tries every assignment ([`super::search`]); giving up is `SearchLimit`, never "nowhere".
+//! search that tries every assignment ([`super::search`]); giving up is `SearchLimit`, never "nowhere". Places that were
+//! promised to pods of at least the gang's priority are taken as long as it is planned.
 
 use super::search::{self, Found};
 use crate::cycle;
@@ -83,6 +84,7 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
     let groups = groups(snapshot, &ask.members);
     let Some(allowed) = allowed(snapshot, ask) else { return Planned::Split };
     snapshot.transact(|txn| {
+        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
         let mut left = ask.steps;
         let mut limited = false;
         let mut tried = BTreeSet::new();
@@ -111,8 +113,11 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
 /// Whether the counters leave a place possible: asked before a refused gang is tried again. `O(domains)`.
 pub fn may_fit(snapshot: &mut Snapshot, ask: &Ask) -> bool {
     let groups = groups(snapshot, &ask.members);
-    allowed(snapshot, ask)
-        .is_some_and(|allowed| snapshot.transact(|txn| End::RollBack(!possible(txn, &groups, allowed).is_empty())))
+    let Some(allowed) = allowed(snapshot, ask) else { return false };
+    snapshot.transact(|txn| {
+        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
+        End::RollBack(!possible(txn, &groups, allowed).is_empty())
+    })
 }
 
 /// Members by shape, in the order in which the shapes first appear.

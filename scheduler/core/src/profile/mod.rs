@@ -204,6 +204,14 @@ pub struct PreemptionArgs {
     pub candidates_absolute: u32,
 }
 
+impl PreemptionArgs {
+    /// With how many candidates the search may end, of so many nodes that may be one.
+    pub(crate) fn candidates(self, nodes: usize) -> usize {
+        let share = nodes.saturating_mul(self.candidates_percent as usize) / 100;
+        share.max(self.candidates_absolute as usize)
+    }
+}
+
 impl Default for PreemptionArgs {
     fn default() -> Self {
         Self { candidates_percent: 10, candidates_absolute: 100 }

@@ -364,7 +364,7 @@ impl Protocol {
                 Outcome::Fence { result, .. } => self.on_fenced(seq, index, result, cx),
                 Outcome::Mark { result, .. } => self.on_marked(seq, index, result, cx),
                 Outcome::Delete { result, .. } => self.on_deleted(seq, index, result, cx),
-                Outcome::Journal { .. } | Outcome::JournalRead { .. } => {}
+                Outcome::Journal { .. } | Outcome::JournalRead { .. } | Outcome::Evict { .. } => {}
             },
             _ => {}
         }

@@ -259,6 +259,21 @@ impl Queue {
         self.by_shape.keys().copied().collect()
     }
 
+    /// The parked pod of a shape whose turn is first.
+    #[must_use]
+    pub fn first_parked(&self, shape: ShapeId) -> Option<PodId> {
+        self.parked_pods(shape).next()
+    }
+
+    /// The parked pods of a shape, in the order of their turns.
+    pub fn parked_pods(&self, shape: ShapeId) -> impl Iterator<Item = PodId> + '_ {
+        let turns = self.by_shape.get(&shape).into_iter().flatten();
+        turns.filter_map(|(.., entity)| match entity {
+            Entity::Pod(pod) => Some(*pod),
+            Entity::Gang(_) => None,
+        })
+    }
+
     /// Gangs, parked or backing off, that one of the events can cure. `O(such gangs and all that back off)`.
     #[must_use]
     pub fn refused_gangs(&self, events: Cures) -> Vec<GangId> {

@@ -79,6 +79,12 @@ impl ShapeSpec {
         ))
     }
 
+    /// Whether all that its pods ask of a node is looked at as the default profile does: then it can be counted.
+    pub(crate) fn is_plain(&self) -> bool {
+        let counted = [Filter::NodePorts, Filter::NodeResourcesFit, Filter::NodeDeclaredFeatures];
+        self.ignored == 0 && counted.into_iter().all(|filter| self.runs(filter))
+    }
+
     /// Whether one of its profile's filters refuses.
     pub(crate) fn runs(&self, filter: Filter) -> bool {
         self.profile.filters.has(filter)

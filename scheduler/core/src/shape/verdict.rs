@@ -32,6 +32,12 @@ impl Verdict {
         Self(short)
     }
 
+    /// Whether NodeResourcesFit fails.
+    #[must_use]
+    pub fn is_short(self) -> bool {
+        !self.is_feasible() && self.0 < Self::FEATURES.0
+    }
+
     /// Whether a pod of the shape may stand there.
     #[must_use]
     pub fn is_feasible(self) -> bool {

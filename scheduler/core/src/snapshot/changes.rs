@@ -29,6 +29,13 @@ impl Changes {
         }
     }
 
+    /// Forgets what was noted since, where nobody has read it and it was undone without a trace.
+    pub(crate) fn rewind(&mut self, seq: u64) {
+        if let Some(kept) = seq.checked_sub(self.first).and_then(|kept| usize::try_from(kept).ok()) {
+            self.entries.truncate(kept);
+        }
+    }
+
     /// The nodes that changed since, perhaps repeated; None when the log does not reach back so far.
     pub(crate) fn since(&self, seq: u64) -> Option<impl Iterator<Item = u32> + '_> {
         let skip = usize::try_from(seq.checked_sub(self.first)?).ok()?;

@@ -8,8 +8,10 @@ use super::footprint::{Footprint, Footprints};
 use super::images::{Images, size_of};
 use super::lanes::{CPU_LANE, EPHEMERAL_STORAGE_LANE, Lanes, MEMORY_LANE, PODS_LANE};
 use super::node::{DeviceTable, NodeId, NodeRecord};
+use super::nominations::Nominations;
 use super::pod::{Place, PodId, PodRecord};
 use super::slab::Slab;
+use super::standing::Standing;
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, image_locality};
 use crate::profile::Lane;
@@ -17,7 +19,7 @@ use crate::relations::{Peer, Relations};
 use flowforge_topology_core::{DomainId, Levels, NodeHardware, Tree};
 use hashbrown::HashMap;
 use smol_str::SmolStr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -33,6 +35,9 @@ pub struct Cluster {
     pub(crate) classes: Classes,
     pub(crate) changes: Changes,
     pub(crate) relations: Relations,
+    pub(crate) nominations: Nominations,
+    /// Pods on nodes by priority.
+    pub(super) priorities: BTreeMap<i32, usize>,
     images: Images,
     pub(crate) tree: Tree,
     /// Changes when a node enters, leaves or moves in the tree.
@@ -55,6 +60,8 @@ impl Cluster {
             classes: Classes::default(),
             changes: Changes::default(),
             relations: Relations::default(),
+            nominations: Nominations::default(),
+            priorities: BTreeMap::new(),
             images: Images::default(),
             tree: Tree::new(levels),
             tree_epoch: 0,
@@ -389,6 +396,7 @@ impl Cluster {
             vacant: false,
             footprint,
             peer,
+            standing: Standing::default(),
             slot: 0,
             takes: Vec::new(),
         });
@@ -399,6 +407,7 @@ impl Cluster {
     /// Ends a pod's record; what it held is free. Returns the record.
     pub(crate) fn remove_pod(&mut self, id: PodId) -> Option<PodRecord> {
         self.set_place(id, Place::Pending);
+        self.nominations.set(id, None);
         let pod = self.pods.remove(id)?;
         if self.pod_uids.get(&pod.key.uid) == Some(&id) {
             self.pod_uids.remove(&pod.key.uid);
@@ -463,6 +472,7 @@ impl Cluster {
         self.meet(id, node, true);
         self.take_devices(id, node);
         let (Some(pod), Some(record)) = (self.pods.get_mut(id), self.nodes.get_mut(node)) else { return };
+        *self.priorities.entry(pod.standing.priority).or_default() += 1;
         pod.slot = record.pods.len();
         record.pods.push(id);
         if let Some(footprint) = self.footprints.get(pod.footprint) {
@@ -475,6 +485,7 @@ impl Cluster {
         self.account(id, node, -1);
         self.meet(id, node, false);
         let (Some(pod), Some(record)) = (self.pods.get_mut(id), self.nodes.get_mut(node)) else { return };
+        self.priorities.entry(pod.standing.priority).and_modify(|pods| *pods -= 1);
         for (table, take) in record.devices.iter_mut().zip(&pod.takes) {
             table.give_back(take);
         }

@@ -16,11 +16,15 @@ mod footprint;
 mod images;
 mod lanes;
 mod node;
+mod nominations;
 mod pod;
 mod related;
+mod reserved;
 mod slab;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod txn;
 
 pub use class::Class as NodeClass;
@@ -29,7 +33,10 @@ pub use dump::{Dump, DumpedNode, DumpedPod};
 pub use footprint::{Footprint, FootprintId};
 pub use node::{DeviceTable, NodeId, NodeRecord};
 pub use pod::{Place, PodId, PodRecord};
+pub(crate) use reserved::beside;
 pub use slab::{Id, Slab};
+pub(crate) use standing::Standing;
+pub(crate) use trial::Trial;
 pub use txn::{End, Mark, Txn};
 
 use crate::config::Config;
@@ -38,6 +45,7 @@ use crate::explain::Reason;
 use crate::labels::Labels;
 use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::Cures;
+use crate::preempt::Budgets;
 use crate::profile::{ProfileRef, Profiles};
 use crate::relations::{Peer, SelectorInfo, SelectorKind};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
@@ -51,6 +59,7 @@ pub struct Snapshot {
     pub(crate) cluster: Cluster,
     shapes: Shapes,
     profiles: Profiles,
+    budgets: Budgets,
     /// Pods of ours with scheduling gates.
     gated: usize,
 }
@@ -77,13 +86,30 @@ impl Snapshot {
         let levels = Levels::new(config.topology.clone()).unwrap_or_default();
         let mut cluster = Cluster::new(levels, config.device_resources.clone());
         cluster.lanes.watch(config.profiles.extended());
-        Self { cluster, shapes: Shapes::new(config.shape_cache_bytes), profiles: config.profiles.clone(), gated: 0 }
+        Self {
+            cluster,
+            shapes: Shapes::new(config.shape_cache_bytes),
+            profiles: config.profiles.clone(),
+            budgets: Budgets::default(),
+            gated: 0,
+        }
     }
 
     /// The cluster.
     #[must_use]
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// The PodDisruptionBudgets.
+    #[must_use]
+    pub fn budgets(&self) -> &Budgets {
+        &self.budgets
+    }
+
+    /// The PodDisruptionBudgets, to keep them up to date.
+    pub fn budgets_mut(&mut self) -> &mut Budgets {
+        &mut self.budgets
     }
 
     /// Adds or updates a node.
@@ -123,6 +149,7 @@ impl Snapshot {
         let id =
             known.unwrap_or_else(|| self.cluster.insert_pod(info.key.clone(), Footprint::of(&info), Peer::of(&info)));
         let before = self.cluster.pod(id).map(|p| p.place)?;
+        self.cluster.set_standing(id, Standing::of(&info));
         let mut cures = Cures::NONE;
         if !fresh && self.cluster.set_footprint(id, Footprint::of(&info)) && before.node().is_some() {
             cures = Cures::POD_GONE;
@@ -140,6 +167,7 @@ impl Snapshot {
             self.delete_pod(id);
             return Some(PodNews { id, before: Some(before), after, cures, shape_changed: false });
         }
+        self.see_nomination(id, &info, after);
         let shape_changed = self.set_info(id, info, after);
         Some(PodNews { id, before: (!fresh).then_some(before), after, cures, shape_changed })
     }
@@ -151,6 +179,43 @@ impl Snapshot {
         match &info.node_name {
             Some(name) => Place::Bound(self.cluster.node_or_placeholder(name)),
             None => before,
+        }
+    }
+
+    /// The node that a pod was promised, if it exists.
+    pub(crate) fn nominated_node(&self, id: PodId) -> Option<NodeId> {
+        let node = self.cluster.find_node(self.cluster.nominations.of(id)?)?;
+        self.cluster.node(node).is_some_and(|n| !n.placeholder).then_some(node)
+    }
+
+    /// Whether a pod was promised a node.
+    pub(crate) fn is_nominated(&self, id: PodId) -> bool {
+        self.cluster.nominations.of(id).is_some()
+    }
+
+    /// Whether any pod was promised a node.
+    pub(crate) fn any_nominated(&self) -> bool {
+        !self.cluster.nominations.is_empty()
+    }
+
+    /// What the API server has about promises counts, not what was noted ahead of it. `O(promises)`.
+    pub(crate) fn believe_nominations(&mut self) {
+        let noted: Vec<PodId> = self.cluster.nominations.iter().flat_map(|(_, pods)| pods.iter().copied()).collect();
+        for id in noted {
+            if let Some(info) = self.cluster.info(id) {
+                let node = info.nominated_node.clone();
+                self.nominate(id, node);
+            }
+        }
+    }
+
+    /// A promise ends when the pod stands somewhere; else what the API server has counts when it changed.
+    fn see_nomination(&mut self, id: PodId, info: &PodInfo, place: Place) {
+        let seen_before = self.cluster.info(id).map(|known| &known.nominated_node);
+        if !matches!(place, Place::Pending | Place::Assumed(_)) || info.deleting {
+            self.nominate(id, None);
+        } else if seen_before != Some(&info.nominated_node) {
+            self.nominate(id, info.nominated_node.clone());
         }
     }
 
@@ -186,10 +251,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// What refuses it whatever the nodes have, in the order of the profile.
-    #[expect(clippy::unnecessary_wraps, reason = "volumes and devices refuse before any node is looked at")]
     pub(crate) fn demand(&mut self, id: PodId) -> Result<Demand, Reason> {
+        let own = self.own_demand(id)?;
+        Ok(Demand { reserved: self.reserved(id, &own), ..own })
+    }
+
+    /// The same without what was promised to others.
+    ///
+    /// # Errors
+    /// As [`Self::demand`].
+    #[expect(clippy::unnecessary_wraps, reason = "volumes and devices refuse before any node is looked at")]
+    pub(crate) fn own_demand(&mut self, id: PodId) -> Result<Demand, Reason> {
         let profile = self.profile(id);
-        Ok(Demand { relation: self.cluster.relate(id, &profile) })
+        Ok(Demand { relation: self.cluster.relate(id, &profile), ..Demand::default() })
     }
 
     /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
@@ -201,6 +275,11 @@ impl Snapshot {
     /// How a pod of ours is scheduled.
     pub(crate) fn profile(&self, id: PodId) -> ProfileRef {
         self.profiles.of(self.cluster.info(id).map_or("", |info| &info.scheduler_name))
+    }
+
+    /// Promises a pod a node, or takes the promise back. Returns whether that is news.
+    pub(crate) fn nominate(&mut self, id: PodId, node: Option<SmolStr>) -> bool {
+        self.cluster.nominations.set(id, node)
     }
 
     /// A namespace has these labels; None: it is gone. Returns what that can cure.
@@ -259,6 +338,7 @@ impl Snapshot {
         if self.cluster.pod(id).is_some_and(|p| p.place != Place::Ended) {
             let node = self.cluster.node_or_placeholder(node);
             self.cluster.set_place(id, Place::Bound(node));
+            self.nominate(id, None);
         }
     }
 

@@ -19,6 +19,7 @@
 use super::footprint::FootprintId;
 use super::node::NodeId;
 use super::slab::Id;
+use super::standing::Standing;
 use crate::model::{PodInfo, PodKey};
 use crate::relations::PeerId;
 use crate::shape::ShapeId;
@@ -67,6 +68,7 @@ pub struct PodRecord {
     pub(crate) footprint: FootprintId,
     /// What other pods see of it.
     pub(crate) peer: PeerId,
+    pub(crate) standing: Standing,
     /// Position in the node's list of pods.
     pub(crate) slot: usize,
     /// Devices taken, by device table of the node.

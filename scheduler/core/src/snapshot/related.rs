@@ -40,6 +40,12 @@ impl Cluster {
         self.relations.relate(pod, profile, &self.nodes, &self.pods)
     }
 
+    /// Whether a pod matters to others only by what it asks of a node: it forbids nobody its place.
+    pub(crate) fn is_plain(&self, id: PodId) -> bool {
+        let peer = self.pods.get(id).and_then(|pod| self.relations.counts.peer(pod.peer));
+        peer.is_some_and(|peer| peer.affinity.required_anti.is_empty())
+    }
+
     /// A namespace has these labels; None: it is gone. Returns whether that changed anything. `O(pods)` then.
     pub(crate) fn set_namespace(&mut self, name: &SmolStr, labels: Option<Labels>) -> bool {
         let changed = self.relations.set_namespace(name, labels);

@@ -32,12 +32,14 @@ pub struct Mark(usize);
 pub struct Txn<'a> {
     snapshot: &'a mut Snapshot,
     placed: Vec<PodId>,
+    /// Pods that stand where they were promised a place until the transaction ends, however it does.
+    lent: Vec<PodId>,
 }
 
 impl Snapshot {
     /// Runs a transaction.
     pub fn transact<R>(&mut self, body: impl FnOnce(&mut Txn<'_>) -> End<R>) -> R {
-        let mut txn = Txn { snapshot: self, placed: Vec::new() };
+        let mut txn = Txn { snapshot: self, placed: Vec::new(), lent: Vec::new() };
         match body(&mut txn) {
             End::Keep(result) => {
                 txn.placed.clear();
@@ -55,6 +57,9 @@ impl Drop for Txn<'_> {
     /// Also a body that unwinds leaves nothing behind.
     fn drop(&mut self) {
         self.roll_back_to(Mark(0));
+        for pod in self.lent.drain(..).rev() {
+            self.snapshot.cluster.set_place(pod, Place::Pending);
+        }
     }
 }
 
@@ -63,6 +68,19 @@ impl Txn<'_> {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         self.snapshot
+    }
+
+    /// Keeps the places that were promised to pods of at least the priority of this one, but for its gang, until the
+    /// transaction ends. To be called before anything is placed. `O(promises)`.
+    pub(crate) fn keep_promises(&mut self, pod: PodId) {
+        let cluster = &mut self.snapshot.cluster;
+        let Some(priority) = cluster.pod(pod).map(|p| p.standing.priority) else { return };
+        for (node, pods) in cluster.all_promised(pod, priority) {
+            for pod in pods {
+                cluster.set_place(pod, Place::Assumed(node));
+                self.lent.push(pod);
+            }
+        }
     }
 
     /// Places a pending pod on a node. The caller has checked that it fits.

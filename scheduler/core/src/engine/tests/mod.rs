@@ -1,5 +1,6 @@
 //! The engine from events to commands, against a script that answers every command as a server without faults would.
 
+mod preempting;
 mod properties;
 mod related;
 mod retries;
@@ -28,6 +29,11 @@ struct Scene {
     gang_status: BTreeMap<SmolStr, GangSchedulingStatus>,
     events: Vec<(SmolStr, EventKind, String)>,
     binds: usize,
+    /// Names of the pods that were evicted, in order.
+    evicted: Vec<SmolStr>,
+    /// Whether the server answers evictions with an error.
+    evictions_fail: bool,
+    nominated: BTreeMap<SmolStr, Option<SmolStr>>,
 }
 
 impl Scene {
@@ -53,6 +59,9 @@ impl Scene {
             gang_status: BTreeMap::new(),
             events: Vec::new(),
             binds: 0,
+            evicted: Vec::new(),
+            evictions_fail: false,
+            nominated: BTreeMap::new(),
         };
         scene.see(Event::Synced);
         scene
@@ -157,6 +166,7 @@ impl Scene {
             }
             Command::FencePod { op, pod, .. } => {
                 let result = match self.pods.get_mut(&pod.uid) {
+                    Some(p) if p.node_name.is_some() => WriteResult::Conflict,
                     Some(p) => {
                         p.resource_version = format!("{}f", p.resource_version).into();
                         WriteResult::Ok(p.resource_version.clone())
@@ -173,6 +183,10 @@ impl Scene {
                 if let Some(gone) = self.pods.remove(&pod.uid) {
                     self.see(Event::PodDelete(gone.key));
                 }
+            }
+            Command::Evict { op, pod, message } => self.evict(op, &pod.uid, &message),
+            Command::Nominate { pod, node } => {
+                self.nominated.insert(pod.name, node);
             }
             Command::PodCondition { pod, reason, message } => {
                 self.condition_writes += 1;
@@ -202,6 +216,24 @@ impl Scene {
         self.binds += 1;
         let pod = pod.clone();
         self.see(Event::Outcome(Outcome::Bind { op, result: BindResult::Ok }));
+        self.see(Event::PodUpsert(Box::new(pod)));
+    }
+
+    /// The pod begins to end; [`Self::delete`] ends it.
+    fn evict(&mut self, op: crate::command::OpId, uid: &SmolStr, message: &str) {
+        assert_eq!(message, "flowforge: preempting to accommodate a higher priority pod");
+        if self.evictions_fail {
+            let result = WriteResult::Unknown("connection reset".to_owned());
+            return self.see(Event::Outcome(Outcome::Evict { op, result }));
+        }
+        let Some(pod) = self.pods.get_mut(uid) else {
+            return self.see(Event::Outcome(Outcome::Evict { op, result: WriteResult::NotFound }));
+        };
+        assert!(!pod.deleting, "{} is evicted twice", pod.key.name);
+        (pod.deleting, pod.preempted) = (true, true);
+        self.evicted.push(pod.key.name.clone());
+        let pod = pod.clone();
+        self.see(Event::Outcome(Outcome::Evict { op, result: WriteResult::Ok("".into()) }));
         self.see(Event::PodUpsert(Box::new(pod)));
     }
 

@@ -34,7 +34,8 @@ fn a_pod_that_keeps_apart_goes_when_the_other_leaves_and_not_for_anything_else()
     // It backs off once, because a pod came: that could have been who it waits for.
     s.pass(2_000);
     assert_eq!((s.node_of("a"), s.node_of("b")), (Some("n1"), None));
-    let expected = "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.";
+    let expected = "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules. \
+                    preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
     assert_eq!(s.message("b"), ("Unschedulable", expected));
     assert_eq!(s.engine.stats().unschedulable_by_plugin.get(&("InterPodAffinity", "flowforge".into())), Some(&1));
     s.pass(20_000);
@@ -52,7 +53,11 @@ fn a_pod_that_wants_company_goes_where_that_came_to() {
     friend.affinity.required.push(term("web"));
     s.create(friend);
     s.run();
-    assert_eq!(s.message("friend").1, "0/2 nodes are available: 2 node(s) didn't match pod affinity rules.");
+    assert_eq!(
+        s.message("friend").1,
+        "0/2 nodes are available: 2 node(s) didn't match pod affinity rules. \
+                    preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+    );
     s.create(PodInfo { node_name: Some("n2".into()), ours: false, ..of("stranger", "web") });
     s.pass(20_000);
     assert_eq!(s.node_of("friend"), Some("n2"));

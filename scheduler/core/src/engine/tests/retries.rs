@@ -123,7 +123,7 @@ fn a_journal_slot_that_cannot_be_decoded_is_told() {
 fn when_room_appears_the_most_important_refused_pod_gets_it_whatever_its_shape() {
     let mut s = Scene::new();
     s.nodes([dgx("d0", "b1", "r1")]);
-    s.create(pod("short").asks("nvidia.com/gpu", 8));
+    s.create(PodInfo { priority: 100, ..pod("short").asks("nvidia.com/gpu", 8) });
     s.run();
     // The less important ones came first and are many, of several shapes.
     for i in 0..20 {
