@@ -185,12 +185,13 @@ impl<'t> Churn<'t> {
     }
 }
 
-/// Whether a request was taken; that an object is gone or changed meanwhile, or that a resize is not possible now, is part of
-/// the churn.
+/// Whether a request was taken; that an object is gone or changed meanwhile, or that a resize is not possible now, as on a node
+/// that was removed, is part of the churn.
 fn tolerate(answer: kube::Result<()>) -> bool {
     match answer {
         Ok(()) => true,
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => false,
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.ends_with("not found") => false,
         Err(error) => panic!("{error}"),
     }
 }
