@@ -46,8 +46,7 @@ pub(crate) fn find_for(
         return best_of(&nodes, &spec, snapshot.cluster())
             .ok_or_else(|| Box::new(refuse_named(&nodes, &spec, snapshot.cluster())));
     }
-    let best = snapshot.view(shape).and_then(|cache| cache.best(&spec));
-    match best.and_then(|index| snapshot.cluster().nodes.at(index)) {
+    match snapshot.best(shape).and_then(|index| snapshot.cluster().nodes.at(index)) {
         Some((node, _)) => Ok(node),
         None => Err(Box::new(Refusal::Nodes(seen(snapshot, shape)))),
     }

@@ -6,6 +6,8 @@
 //! Every way to declare a gang ends in one [`GangRecord`]; there are no shadow objects.
 
 mod assess;
+mod candidates;
+mod nowhere;
 mod plan;
 #[cfg(test)]
 mod plan_tests;

@@ -2,22 +2,23 @@
 //!
 //! Search order: where the gang is tied to a domain (bound members, required level), only there. Otherwise the preferred
 //! levels, best first, or all levels from narrow to wide; within a level the domains that can hold everyone, the one with the
-//! least left over first (best fit). The domain counters prove "nowhere" without looking at a node, `O(domains)`; for a gang
-//! of one shape they are exact, so the first candidate holds. Inside a domain the members fill parts as
+//! least left over first (best fit). The domain counters prove "nowhere" without looking at a node ([`super::candidates`]);
+//! for a gang of one shape they are exact, so the first candidate holds. Inside a domain the members fill parts as
 //! [`gang_packing`] says, and ranks follow the order of the tree. Where pods matter to each other (affinity, spread), members
 //! are searched a place one by one. Mixed gangs: the scarcest shape first, then a bounded
 //! search that tries every assignment ([`super::search`]); giving up is `SearchLimit`, never "nowhere". Places that were
 //! promised to pods of at least the gang's priority are taken as long as it is planned.
 
+use super::candidates::{self, Allowed, Candidates, Stage};
+use super::nowhere;
 use super::search::{self, Found};
-use crate::cycle;
 use crate::explain::Seen;
 use crate::plugins::gang_packing;
-use crate::shape::{Shape, ShapeCache, ShapeId};
+use crate::shape::{ShapeCache, ShapeId};
 use crate::snapshot::{Cluster, End, NodeId, PodId, Snapshot, Txn};
 use flowforge_topology_core::{DomainId, LevelIndex};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 
 /// What is asked of the planner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,13 +88,14 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
         ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
         let mut left = ask.steps;
         let mut limited = false;
-        let mut tried = BTreeSet::new();
-        let stages = stages(txn.snapshot(), ask, &allowed);
+        let related = search::are_related(txn, &groups);
+        let mut stager = Stager { allowed, related, tried: BTreeSet::new() };
+        let stages = stages(txn.snapshot(), ask, allowed);
         let last = stages.len() - 1;
         for (at, stage) in stages.into_iter().enumerate() {
             let share = if at == last { left } else { left / 2 };
             let mut steps = share.saturating_add(saturate(ask.members.len()));
-            match place_in_stage(txn, &groups, stage, &mut tried, &mut steps) {
+            match stager.place(txn, &groups, stage, &mut steps) {
                 Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
                 Found::Nowhere => {}
                 Found::Limit => limited = true,
@@ -103,21 +105,19 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
         if limited {
             return End::RollBack(Planned::SearchLimit(ask.steps));
         }
-        match explain(txn, ask, &groups, &allowed) {
-            Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven: tried.is_empty(), ..nowhere }))),
+        let proven = stager.tried.is_empty();
+        match nowhere::explain(txn, ask, &groups, &stager) {
+            Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven, ..nowhere }))),
             None => End::RollBack(Planned::SearchLimit(0)),
         }
     })
 }
 
-/// Whether the counters leave a place possible: asked before a refused gang is tried again. `O(domains)`.
+/// Whether the counters leave a place possible: asked before a refused gang is tried again. `O(log domains)` for a gang of
+/// one shape, `O(domains)` for a mixed one.
 pub fn may_fit(snapshot: &mut Snapshot, ask: &Ask) -> bool {
     let groups = groups(snapshot, &ask.members);
-    let Some(allowed) = allowed(snapshot, ask) else { return false };
-    snapshot.transact(|txn| {
-        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
-        End::RollBack(!possible(txn, &groups, allowed).is_empty())
-    })
+    allowed(snapshot, ask).is_some_and(|allowed| candidates::any(snapshot, ask, &groups, allowed))
 }
 
 /// Members by shape, in the order in which the shapes first appear.
@@ -133,33 +133,32 @@ fn groups(snapshot: &Snapshot, members: &[PodId]) -> Vec<Group> {
     groups
 }
 
-/// The domains one of which must hold everyone, in id order; None: the bound members contradict that.
-fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Vec<DomainId>> {
+/// The domains one of which must hold everyone; None: the bound members contradict that.
+fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Allowed> {
     let tree = snapshot.cluster().tree();
-    let Some(level) = ask.required else { return Some(vec![DomainId::ROOT]) };
+    let Some(level) = ask.required else { return Some(Allowed::Cluster) };
     let mut domains = ask.bound.iter().map(|n| tree.domain_of(n.dense(), level));
     match domains.next() {
-        None => Some(tree.domains_at(level).collect()),
+        None => Some(Allowed::Level(level)),
         Some(first) => {
             let first = first?;
-            domains.all(|d| d == Some(first)).then(|| vec![first])
+            domains.all(|d| d == Some(first)).then_some(Allowed::Domain(first))
         }
     }
 }
 
-/// The domains to look at, in stages; the domains of one stage are equally good but for what is left over.
-fn stages(snapshot: &Snapshot, ask: &Ask, allowed: &[DomainId]) -> Vec<Vec<DomainId>> {
+/// The domains to look at, in stages.
+fn stages(snapshot: &Snapshot, ask: &Ask, allowed: Allowed) -> Vec<Stage> {
     let tree = snapshot.cluster().tree();
-    let whole = allowed == [DomainId::ROOT];
-    let inside = |d: &DomainId| whole || tree.ancestors(*d).any(|above| allowed.binary_search(&above).is_ok());
-    let mut stages: Vec<Vec<DomainId>> = if let Some(near) = nearest(snapshot, &ask.bound) {
-        tree.ancestors(near).filter(inside).map(|d| vec![d]).collect()
+    let mut stages: Vec<Stage> = if let Some(near) = nearest(snapshot, &ask.bound) {
+        tree.ancestors(near).filter(|domain| allowed.contains(tree, *domain)).map(Stage::Domain).collect()
     } else {
-        let narrow_first = || tree.levels().iter().rev().filter(|l| ask.required.is_none_or(|r| *l > r)).collect();
+        let inside = |level: &LevelIndex| ask.required.is_none_or(|required| *level > required);
+        let narrow_first = || tree.levels().iter().rev().filter(inside).collect();
         let levels: Vec<LevelIndex> = if ask.preferred.is_empty() { narrow_first() } else { ask.preferred.clone() };
-        levels.into_iter().map(|level| tree.domains_at(level).filter(inside).collect()).collect()
+        levels.into_iter().map(Stage::Level).collect()
     };
-    stages.push(allowed.to_vec());
+    stages.push(allowed.stage());
     stages
 }
 
@@ -169,55 +168,45 @@ fn nearest(snapshot: &Snapshot, nodes: &[NodeId]) -> Option<DomainId> {
     nodes.iter().filter_map(|n| tree.leaf(n.dense())).reduce(|a, b| tree.common(a, b))
 }
 
-/// The domains that can hold everyone by the counters, with what would be left over. `O(domains · shapes)`.
-fn possible(txn: &mut Txn<'_>, groups: &[Group], domains: Vec<DomainId>) -> Vec<Reverse<(u64, DomainId)>> {
-    let mut left: Vec<Reverse<(u64, DomainId)>> = domains.into_iter().map(|d| Reverse((0, d))).collect();
-    for group in groups {
-        let Some((cache, ..)) = txn.view(group.shape) else { return Vec::new() };
-        left.retain_mut(|Reverse((left, domain))| {
-            let more = cache.slots_in(*domain).checked_sub(group.need());
-            *left += more.unwrap_or(0);
-            more.is_some()
-        });
-    }
-    left
+/// Goes through the stages of one question.
+pub(super) struct Stager {
+    pub(super) allowed: Allowed,
+    /// Pods matter to each other.
+    pub(super) related: bool,
+    /// Domains that did not hold everyone.
+    tried: BTreeSet<DomainId>,
 }
 
-/// Places all groups below one domain of a stage, or nothing: first by packing alone, the best fit first, then by searching
-/// the domains where that failed. Where pods matter to each other there is only the search.
-fn place_in_stage(
-    txn: &mut Txn<'_>,
-    groups: &[Group],
-    stage: Vec<DomainId>,
-    tried: &mut BTreeSet<DomainId>,
-    steps: &mut u32,
-) -> Found {
-    let mut candidates = BinaryHeap::from(possible(txn, groups, stage));
-    let mut searched = Vec::new();
-    let related = search::are_related(txn, groups);
-    while let Some(Reverse((_, domain))) = candidates.pop() {
-        if !tried.insert(domain) {
-            continue;
+impl Stager {
+    /// Places all groups below one domain of a stage, or nothing: first by packing alone, the best fit first, then by
+    /// searching the domains where that failed. Where pods matter to each other there is only the search.
+    fn place(&mut self, txn: &mut Txn<'_>, groups: &[Group], stage: Stage, steps: &mut u32) -> Found {
+        let mut candidates = Candidates::of(txn, groups, stage, self.allowed);
+        let mut searched = Vec::new();
+        while let Some(domain) = candidates.next(txn, groups, self.allowed) {
+            if !self.tried.insert(domain) {
+                continue;
+            }
+            let order = scarcest_first(txn, groups, domain);
+            let packed = if self.related {
+                search::exhaust(txn, &order, domain, steps, true)
+            } else {
+                pack_all(txn, &order, domain, steps)
+            };
+            match packed {
+                Found::Nowhere if !self.related && order.len() > 1 => searched.push((order, domain)),
+                Found::Nowhere => {}
+                ended => return ended,
+            }
         }
-        let order = scarcest_first(txn, groups, domain);
-        let packed = if related {
-            search::exhaust(txn, &order, domain, steps, true)
-        } else {
-            pack_all(txn, &order, domain, steps)
-        };
-        match packed {
-            Found::Nowhere if !related && order.len() > 1 => searched.push((order, domain)),
-            Found::Nowhere => {}
-            ended => return ended,
+        for (order, domain) in searched {
+            match search::exhaust(txn, &order, domain, steps, false) {
+                Found::Nowhere => {}
+                ended => return ended,
+            }
         }
+        Found::Nowhere
     }
-    for (order, domain) in searched {
-        match search::exhaust(txn, &order, domain, steps, false) {
-            Found::Nowhere => {}
-            ended => return ended,
-        }
-    }
-    Found::Nowhere
 }
 
 /// Packs all groups below a domain in this order, or nothing.
@@ -238,7 +227,7 @@ fn pack_all(txn: &mut Txn<'_>, order: &[Group], domain: DomainId, steps: &mut u3
 }
 
 /// Groups by how many times they would fit, fewest first.
-fn scarcest_first(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Vec<Group> {
+pub(super) fn scarcest_first(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Vec<Group> {
     let mut keyed = Vec::with_capacity(groups.len());
     for (at, group) in groups.iter().enumerate() {
         let slots = txn.view(group.shape).map_or(0, |(cache, ..)| cache.slots_in(domain));
@@ -250,7 +239,7 @@ fn scarcest_first(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Vec<
 }
 
 /// Places up to `need` members of a group below a domain, packed; returns how many.
-fn place_group(txn: &mut Txn<'_>, group: &Group, domain: DomainId, need: u64) -> u64 {
+pub(super) fn place_group(txn: &mut Txn<'_>, group: &Group, domain: DomainId, need: u64) -> u64 {
     let mut taken = Vec::new();
     if let Some((cache, _, cluster)) = txn.view(group.shape) {
         fill(cache, cluster, domain, need, &mut taken);
@@ -302,55 +291,6 @@ fn fill(cache: &ShapeCache, cluster: &Cluster, domain: DomainId, need: u64, take
 /// The places of all members as they are assumed now.
 fn ranked(snapshot: &Snapshot, members: &[PodId]) -> Vec<(PodId, NodeId)> {
     members.iter().filter_map(|pod| Some((*pod, snapshot.cluster().pod(*pod)?.place.node()?))).collect()
-}
-
-/// Gets as far as possible and says what the nodes have against the first member that is left.
-fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], allowed: &[DomainId]) -> Option<Nowhere> {
-    let start = txn.mark();
-    let mut fits: Vec<(u64, Reverse<DomainId>)> = allowed.iter().map(|d| (0, Reverse(*d))).collect();
-    for group in groups {
-        let cache = txn.view(group.shape)?.0;
-        fits.iter_mut().for_each(|(fit, domain)| *fit += cache.slots_in(domain.0).min(group.need()));
-    }
-    let first = groups.first()?;
-    let Some((_, Reverse(domain))) = fits.into_iter().max() else {
-        let seen = seen_of(txn, first.shape, DomainId::ROOT)?;
-        return Some(Nowhere { fit: 0, domain: None, member: *first.members.first()?, seen, proven: true });
-    };
-    let name = |txn: &Txn<'_>, fit| {
-        (ask.required.is_some() && fit > 0).then(|| txn.snapshot().cluster().tree().describe(domain))
-    };
-    if search::are_related(txn, groups) {
-        let order = scarcest_first(txn, groups, domain);
-        let (fit, member, seen) = search::until_stuck(txn, &order, domain)?;
-        let domain = name(txn, u64::from(fit));
-        txn.roll_back_to(start);
-        return Some(Nowhere { fit, domain, member, seen, proven: false });
-    }
-    let (mut fit, mut missing) = (0, None);
-    for group in scarcest_first(txn, groups, domain) {
-        let placed = place_group(txn, &group, domain, group.need());
-        fit += placed;
-        if placed < group.need() && missing.is_none() {
-            missing = Some((group.shape, *group.members.get(usize::try_from(placed).ok()?)?));
-        }
-    }
-    // A mixed gang whose greedy placement succeeds here failed elsewhere in the search; that cannot be explained by counts.
-    let (shape, member) = missing?;
-    let seen = seen_of(txn, shape, domain)?;
-    let name = name(txn, fit);
-    txn.roll_back_to(start);
-    Some(Nowhere { fit: u32::try_from(fit).unwrap_or(u32::MAX), domain: name, member, seen, proven: false })
-}
-
-fn seen_of(txn: &mut Txn<'_>, shape: ShapeId, domain: DomainId) -> Option<Seen> {
-    let (cache, shape, cluster): (&ShapeCache, &Shape, &Cluster) = txn.view(shape)?;
-    if domain != DomainId::ROOT {
-        return Some(cycle::seen_within(cache, shape, cluster, domain));
-    }
-    let mut seen = Seen { total: cluster.node_count(), ..Seen::default() };
-    cycle::count(cache.histogram(), &shape.spec, &mut seen);
-    Some(seen)
 }
 
 fn saturate(n: usize) -> u32 {

@@ -1,11 +1,12 @@
 //! The planner against expectations, and against brute force on small clusters.
 
-use super::plan::{Group, may_fit};
+use super::nowhere::{filled, seen_of};
+use super::plan::{Group, may_fit, place_group};
 use super::search::{Found, exhaust};
 use super::*;
 use crate::config::Config;
 use crate::fixture::{NodeChain, PodChain, dgx, member, node};
-use crate::model::{PodInfo, Taint, TaintEffect};
+use crate::model::{HostPort, PodInfo, Taint, TaintEffect};
 use crate::snapshot::{End, NodeId, PodId, Snapshot};
 use flowforge_topology_core::{DomainId, LevelIndex};
 use proptest::prelude::*;
@@ -195,7 +196,7 @@ fn host_ports_allow_one_member_a_node() {
     let gang: Vec<PodId> = (0..3)
         .map(|r| {
             let mut pod = member("g", r, 3).asks("nvidia.com/gpu", 1);
-            pod.host_ports = vec![crate::model::HostPort { ip: "".into(), protocol: "TCP".into(), port: 29500 }];
+            pod.host_ports = vec![HostPort { ip: "".into(), protocol: "TCP".into(), port: 29500 }];
             add(&mut s, pod)
         })
         .collect();
@@ -287,6 +288,38 @@ fn check_against_brute_force(
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn what_a_full_domain_says_is_what_it_says_with_all_that_fit_placed(
+        used in prop::collection::vec((0i64..9, 0i64..70_000), 6),
+        gpus in 1i64..5,
+        port in prop::bool::weighted(0.2),
+        rack in any::<bool>(),
+    ) {
+        let mut s = cluster(&[3, 3]);
+        for (n, (gpus, cpu)) in used.iter().enumerate() {
+            let fill = crate::fixture::pod(&format!("fill-{n}")).asks("nvidia.com/gpu", *gpus).asks("cpu", *cpu);
+            s.upsert_pod(fill.on(&format!("r{}n{}", n / 3, n % 3)).foreign());
+        }
+        let members: Vec<PodId> = (0..64)
+            .map(|r| {
+                let mut pod = member("g", r, 64).asks("nvidia.com/gpu", gpus).asks("cpu", 7_000);
+                if port {
+                    pod.host_ports.push(HostPort { ip: "".into(), protocol: "".into(), port: 80 });
+                }
+                add(&mut s, pod)
+            })
+            .collect();
+        let shape = s.cluster().pod(members[0]).unwrap().shape.unwrap();
+        let domain = if rack { s.cluster().tree().domains_at(RACK).next().unwrap() } else { DomainId::ROOT };
+        s.transact(|txn| {
+            let known = filled(txn, shape, domain, 64);
+            let placed = place_group(txn, &Group { shape, members: members.clone() }, domain, 64);
+            let seen = seen_of(txn, shape, domain).unwrap();
+            assert_eq!(known, Some((placed, seen)));
+            End::RollBack(())
+        });
+    }
 
     #[test]
     fn a_gang_of_one_shape_is_placed_exactly_when_a_place_exists(racks in small(), n in 1usize..7, gpus in 0i64..4, cpus in 1i64..4, one_rack: bool) {

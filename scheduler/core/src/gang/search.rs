@@ -6,7 +6,7 @@
 //! so that the time of a search does not depend on how many nodes there are.
 //!
 //! Where pods matter to each other (affinity, spread) the order decides what each of them finds: members go back and forth
-//! over the nodes, and each asks for its relations as they are at that moment, `O(nodes · rules)`. The first way down is free;
+//! over the nodes, and each asks for its relations as they are at that moment, `O(changed nodes · rules)`. The first way down is free;
 //! every further question is charged by the size of the cluster.
 
 use super::plan::Group;
@@ -14,6 +14,7 @@ use crate::explain::{Reason, Seen};
 use crate::shape::{ShapeCache, ShapeId, verdict};
 use crate::snapshot::{Cluster, NodeId, PodId, Txn};
 use flowforge_topology_core::DomainId;
+use std::borrow::Cow;
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ fn search<'t, 's>(txn: &'t mut Txn<'s>, groups: &[Group], domain: DomainId, rela
 }
 
 /// The nodes below a domain that take a member now.
-fn collect(cache: &ShapeCache, cluster: &Cluster, domain: DomainId, nodes: &mut Vec<NodeId>) {
+pub(super) fn collect(cache: &ShapeCache, cluster: &Cluster, domain: DomainId, nodes: &mut Vec<NodeId>) {
     let tree = cluster.tree();
     let takes = |n: &u32| cache.node(*n).slots > 0;
     nodes.extend(tree.nodes(domain).filter(takes).filter_map(|n| cluster.nodes.at(n).map(|(id, _)| id)));
@@ -177,10 +178,8 @@ impl Search<'_, '_> {
         let (pod, group) = members[member];
         let (shape, nodes) = &groups[group];
         let demand = txn.demand(pod).ok()?;
-        let (cache, _, cluster) = txn.view(*shape)?;
-        let inclusion = |node| cache.node(node).inclusion;
-        let known = if demand.is_empty() { Vec::new() } else { cache.known() };
-        let view = demand.view(cluster, &known, inclusion);
+        let (cache, tallies, cluster) = txn.view_related(*shape, demand.relation.as_ref())?;
+        let view = demand.view(cluster, Cow::Borrowed(tallies));
         let takes = |at: &usize| {
             let node = nodes[*at];
             cache.node(node.dense()).verdict.is_feasible() && view.refuse(node).is_none()

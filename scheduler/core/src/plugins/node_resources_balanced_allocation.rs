@@ -4,6 +4,7 @@
 //! for.
 
 use super::MAX_NODE_SCORE;
+use super::node_resources_fit::{floor, floor_of_halves};
 
 /// kube-scheduler's name.
 pub const NAME: &str = "NodeResourcesBalancedAllocation";
@@ -19,13 +20,24 @@ pub fn score(resources: impl Iterator<Item = (i64, i64, i64)> + Clone) -> i64 {
     half + (half + with - without) / 2
 }
 
+/// [`score`] for two resources in doubles, for looks at every node: [`balance`] without the pod, use with it. The same number
+/// as long as nothing is 0 in `allocatable`, nothing is negative and nothing exceeds [`super::node_resources_fit::EXACT`].
+#[inline]
+#[must_use]
+pub fn score_of_doubles(before: f64, with: [f64; 2], allocatable: [f64; 2]) -> f64 {
+    let fraction = |i: usize| (with[i] / allocatable[i]).min(1.0);
+    let std = ((fraction(0) - fraction(1)) / 2.0).abs();
+    let after = floor((1.0 - std) * 100.0);
+    50.0 + floor_of_halves((50.0 + after - before) / 2.0)
+}
+
 /// 100 when all fractions are equal, less the further they are apart.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     reason = "upstream computes this score in float64 and truncates"
 )]
-fn balance(used: impl Iterator<Item = (i64, i64)> + Clone) -> i64 {
+pub(crate) fn balance(used: impl Iterator<Item = (i64, i64)> + Clone) -> i64 {
     let fractions = used.map(|(used, all)| (used as f64 / all as f64).min(1.0));
     let (mut sum, mut count) = (0.0, 0_u32);
     for fraction in fractions.clone() {
@@ -52,6 +64,9 @@ fn balance(used: impl Iterator<Item = (i64, i64)> + Clone) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugins::node_resources_fit::EXACT;
+    use crate::snapshot::double;
+    use proptest::prelude::*;
 
     fn of(resources: &[(i64, i64, i64)]) -> i64 {
         score(resources.iter().copied())
@@ -76,5 +91,24 @@ mod tests {
         assert_eq!(of(&[(i64::MAX, i64::MAX, 1000), (0, 0, 1000)]), 75);
         assert_eq!(of(&[]), 75);
         assert_eq!(of(&[(0, 5, 10)]), 75);
+    }
+
+    proptest! {
+        #[test]
+        fn doubles_score_as_integers_do(
+            allocatable in [1..=EXACT, 1..=EXACT],
+            used in [0..=EXACT, 0..=EXACT],
+            percent in [0i64..=110, 0i64..=110],
+            request in [0..=EXACT, 0i64..=5],
+        ) {
+            let even: [i64; 2] = std::array::from_fn(|i| (allocatable[i] / 100 * percent[i]).min(EXACT));
+            for used in [used, even] {
+                let with = std::array::from_fn(|i| double(used[i]) + double(request[i]));
+                let before = double(balance(used.into_iter().zip(allocatable)));
+                let around: [(i64, i64, i64); 2] = std::array::from_fn(|i| (used[i], used[i] + request[i], allocatable[i]));
+                let expected = of(&around);
+                prop_assert_eq!(score_of_doubles(before, with, allocatable.map(double)), double(expected));
+            }
+        }
     }
 }

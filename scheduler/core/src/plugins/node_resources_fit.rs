@@ -88,6 +88,34 @@ fn rounded_mean(scores: impl Iterator<Item = (i64, i64)>) -> i64 {
     if weights == 0 { 0 } else { (sum as f64 / weights as f64).round() as i64 }
 }
 
+/// LeastAllocated for two resources of equal weight in doubles, for looks at every node: `used` with the pod. The same number as long as no capacity is 0, nothing
+/// is negative and nothing exceeds [`EXACT`]: the quotient of two integers below 2^53 is never rounded up to the next one.
+#[inline]
+#[must_use]
+pub fn score_of_doubles(used: [f64; 2], capacity: [f64; 2]) -> f64 {
+    let share = |i: usize| floor((capacity[i] - used[i]).max(0.0) * 100.0 / capacity[i]);
+    floor_of_halves((share(0) + share(1)) / 2.0)
+}
+
+/// Largest amount that [`score_of_doubles`] takes: a hundred times as much is an integer that a double holds.
+pub const EXACT: i64 = 1 << 46;
+
+/// From here on doubles are whole numbers: what is added to it is rounded to the nearest one.
+const WHOLE: f64 = (1_u64 << 52) as f64;
+
+/// The integral part of a number from 0 to 2^51, by instructions that every machine has for several numbers at once.
+#[inline]
+pub(super) fn floor(x: f64) -> f64 {
+    let nearest = (x + WHOLE) - WHOLE;
+    if nearest > x { nearest - 1.0 } else { nearest }
+}
+
+/// The same for a multiple of one half.
+#[inline]
+pub(super) fn floor_of_halves(x: f64) -> f64 {
+    (x - 0.25 + WHOLE) - WHOLE
+}
+
 fn free_share(used: i64, capacity: i64) -> i64 {
     if used > capacity { 0 } else { percent(i128::from(capacity) - i128::from(used), capacity) }
 }
@@ -117,7 +145,10 @@ fn on_line(points: &[(i64, i64)], x: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::Strategy;
     use super::*;
+    use crate::snapshot::double;
+    use proptest::prelude::*;
 
     #[test]
     fn every_short_lane_is_reported() {
@@ -170,5 +201,27 @@ mod tests {
         let falling = Strategy::RequestedToCapacityRatio(vec![(0, 100), (100, 0)]);
         assert_eq!(falling.score([(1, 25, 100), (1, 100, 100)].into_iter()), 75, "what scores 0 is left out");
         assert_eq!(falling.score([(1, 25, 100), (1, 34, 100)].into_iter()), 71, "70.5 is rounded up");
+    }
+
+    proptest! {
+        #[test]
+        fn doubles_score_as_integers_do(
+            capacity in [1..=EXACT, 1..=EXACT],
+            parts in [0i64..=1_000, 0i64..=1_000],
+            off in [-1i64..=1, -1i64..=1],
+            requests in [0..=EXACT, 0i64..=5],
+        ) {
+            // Close to a whole percentage, where rounding would show.
+            let used: [i64; 2] = std::array::from_fn(|i| {
+                let part = i128::from(capacity[i]) * i128::from(parts[i]) / 1_000;
+                (i64::try_from(part).unwrap() + off[i]).clamp(0, EXACT)
+            });
+            for request in [[0, 0], requests, [requests[1], 0]] {
+                let with = std::array::from_fn(|i| double(used[i]) + double(request[i]));
+                let after: [(i64, i64, i64); 2] = std::array::from_fn(|i| (1, used[i] + request[i], capacity[i]));
+                let expected = least(&after);
+                prop_assert_eq!(score_of_doubles(with, capacity.map(double)), double(expected));
+            }
+        }
     }
 }

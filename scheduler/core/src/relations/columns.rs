@@ -61,9 +61,15 @@ impl Column {
 pub(crate) struct Columns {
     columns: Vec<(SmolStr, Column)>,
     ids: HashMap<SmolStr, KeyId, foldhash::fast::FixedState>,
+    /// Changes when ids end.
+    epoch: u64,
 }
 
 impl Columns {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// The column of a key; a new one is filled from `nodes`, `O(nodes)`.
     pub(crate) fn key<'a>(&mut self, key: &SmolStr, now: u64, nodes: impl Iterator<Item = (u32, &'a Labels)>) -> KeyId {
         if let Some(&id) = self.ids.get(key) {
@@ -96,6 +102,7 @@ impl Columns {
         let before = self.columns.len();
         self.columns.retain(|(_, column)| column.used >= since && !column.is_stale());
         if self.columns.len() != before {
+            self.epoch += 1;
             let ids = self.columns.iter().enumerate();
             self.ids = ids.map(|(at, (key, _))| (key.clone(), KeyId(u32::try_from(at).unwrap_or(u32::MAX)))).collect();
         }

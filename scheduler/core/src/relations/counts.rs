@@ -118,6 +118,8 @@ pub(crate) struct Counts {
     selection_ids: Ids<Selection, SelectionId>,
     /// Changes when there is a new selection, or one selects others than before.
     epoch: u64,
+    /// Times that selections were counted anew without a change of nodes.
+    recounts: u64,
     held: Slab<Held>,
     held_ids: Ids<HeldTerm, HeldId>,
     peers: Slab<PeerEntry>,
@@ -264,6 +266,11 @@ impl Counts {
             }
         }
         self.epoch += 1;
+        self.recounts += 1;
+    }
+
+    pub(crate) fn recounts(&self) -> u64 {
+        self.recounts
     }
 
     /// How many selected pods stand on each node.

@@ -6,7 +6,8 @@
 //!   a pod that asks ──relate──> Relation (its rules, by id) ──View──> per place: how many; then per node: may it, how good
 //! ```
 //! Placing and removing a pod costs `O(selections it matches + terms it has)`, inside transactions too, so that members of
-//! a gang see each other. A new selection counts all pods once, `O(pods)`. Asking costs `O(nodes · rules)` once per pod.
+//! a gang see each other. A new selection counts all pods once, `O(pods)`. Asking costs `O(nodes · rules)` for the first pods
+//! of a template, then `O(changed nodes · rules)` for rules that refuse, and `O(nodes · rules)` for those that score.
 //!
 //! Invariant: a count is the sum over the pods on the node (`counts_are_sums`); what is rolled back leaves no trace.
 
@@ -14,6 +15,7 @@ mod columns;
 mod counts;
 mod owners;
 mod relate;
+mod tally;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ pub(crate) use columns::Columns;
 pub(crate) use counts::{Counts, PeerId};
 pub use owners::{SelectorInfo, SelectorKind};
 pub(crate) use relate::{Relation, placed};
+pub(crate) use tally::Tallies;
 pub(crate) use terms::{Namespaces, Peer};
 pub use terms::{PodAffinity, PodAffinityTerm, Scope, SpreadConstraint};
 pub(crate) use view::{Inclusion, Ranking, View};
@@ -73,6 +76,11 @@ impl Relations {
             }
             None => self.namespaces.remove(name).is_some(),
         }
+    }
+
+    /// Changes when sums over places made before are void: ids of columns ended, or namespaces were counted anew.
+    pub(crate) fn epoch(&self) -> (u64, u64) {
+        (self.columns.epoch(), self.counts.recounts())
     }
 
     /// Drops what nobody asked for lately.

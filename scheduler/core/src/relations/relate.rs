@@ -65,8 +65,13 @@ impl Relation {
         !self.hard.is_empty() || self.affinity.is_some() || !self.anti.is_empty() || !self.against.is_empty()
     }
 
+    /// Whether it can prefer a node to another.
+    pub(crate) fn ranks(&self) -> bool {
+        !self.soft.is_empty() || !self.scored.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        !self.refuses() && self.soft.is_empty() && self.scored.is_empty()
+        !self.refuses() && !self.ranks()
     }
 }
 

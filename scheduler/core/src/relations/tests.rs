@@ -4,6 +4,7 @@ use super::relate::placed;
 use super::*;
 use crate::config::Config;
 use crate::cycle;
+use crate::demand;
 use crate::fixture::{NodeChain, PodChain, dgx, member, node, pod};
 use crate::gang::{Ask, Planned, plan};
 use crate::labels::LabelSelector;
@@ -76,6 +77,15 @@ impl Related for PodInfo {
 fn ask(s: &mut Snapshot, pod: PodInfo) -> Result<String, String> {
     let id = s.upsert_pod(pod).unwrap().id;
     let found = cycle::find(s, id);
+    let shape = s.cluster().pod(id).unwrap().shape.unwrap();
+    let (spec, demand) = (s.shape(shape).unwrap().spec.clone(), s.demand(id).unwrap());
+    if s.cluster().node_count() > 0 {
+        assert_eq!(
+            found,
+            demand::look_at_all(s, shape, &spec, &demand),
+            "what is kept up to date is what a look finds"
+        );
+    }
     let answer = found.map(|node| s.cluster().node_name(node).to_string()).map_err(|refusal| refusal.message());
     s.delete_pod(id);
     answer

@@ -1,11 +1,13 @@
 //! The relations of one pod as the cluster stands now: how many are in each place, and what that means for a node.
 
 use super::Relations;
-use super::columns::{ABSENT, Column, Columns};
-use super::counts::{Counts, PerNode};
-use super::relate::{Affinity, Relation, Source, Spread};
+use super::columns::{ABSENT, Column, Columns, KeyId};
+use super::counts::Counts;
+use super::relate::{Relation, Source};
+use super::tally::{Tallies, Tally, is_counted};
 use crate::explain::Reason;
 use crate::plugins::{inter_pod_affinity, pod_topology_spread};
+use std::borrow::Cow;
 
 /// Whether a node counts for spread, by the pod's node affinity and by its tolerations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,162 +16,65 @@ pub(crate) struct Inclusion {
     pub(crate) taints: bool,
 }
 
-/// The places of a hard constraint.
-struct Places<'a> {
-    spread: &'a Spread,
-    column: &'a Column,
-    /// Matching pods by value of the key.
-    counts: Vec<i64>,
-    /// The least of any place that counts.
-    fewest: i64,
-}
-
-/// The places of required affinity.
-struct Near<'a> {
-    columns: Vec<&'a Column>,
-    /// By term: whether a pod that matches all terms stands in the place of this value.
-    occupied: Vec<Vec<bool>>,
-    /// Nobody matches yet, and the pod would match itself.
-    may_be_first: bool,
-}
-
-/// Places where a pod may not stand, by value of a key.
-struct Forbidden<'a> {
-    column: &'a Column,
-    occupied: Vec<bool>,
-}
-
 /// The relations of one pod as of now.
 pub(crate) struct View<'a> {
     relation: &'a Relation,
     columns: &'a Columns,
     counts: &'a Counts,
-    places: Vec<Places<'a>>,
-    near: Option<Near<'a>>,
-    anti: Vec<Forbidden<'a>>,
-    against: Vec<Forbidden<'a>>,
+    tallies: Cow<'a, Tallies>,
+    /// By hard constraint: the least of any place that counts.
+    fewest: Vec<i64>,
+    /// Nobody matches the required affinity yet, and the pod would match itself.
+    may_be_first: bool,
 }
 
 impl<'a> View<'a> {
-    /// Looks at every node once per rule; `known` are the nodes that exist.
-    pub(crate) fn new(
-        relation: &'a Relation,
-        relations: &'a Relations,
-        known: &[u32],
-        inclusion: impl Fn(u32) -> Inclusion,
-    ) -> Self {
+    /// With the sums of the relation as of now. `O(rules)`.
+    pub(crate) fn new(relation: &'a Relation, relations: &'a Relations, tallies: Cow<'a, Tallies>) -> Self {
+        let constraints = tallies.hard.iter().zip(&relation.hard);
+        let fewest = constraints.map(|(tally, spread)| tally.fewest(spread.min_domains)).collect();
+        let nobody = tallies.near.iter().all(Tally::is_empty);
+        let may_be_first = nobody && relation.affinity.as_ref().is_some_and(|affinity| affinity.matches_itself);
         let Relations { columns, counts, .. } = relations;
-        let hard: Vec<&Column> = relation.hard.iter().map(|spread| columns.get(spread.key)).collect();
-        let in_all = |node: &&u32| hard.iter().all(|column| column.of(**node) != ABSENT);
-        let eligible: Vec<u32> =
-            if hard.is_empty() { Vec::new() } else { known.iter().filter(in_all).copied().collect() };
-        let forbidden = |column: &'a Column, count: Option<&PerNode>| Forbidden {
-            column,
-            occupied: occupied(column, count, known),
-        };
-        Self {
-            relation,
-            columns,
-            counts,
-            places: relation.hard.iter().map(|s| places(s, columns, counts, &eligible, &inclusion)).collect(),
-            near: relation.affinity.as_ref().map(|affinity| near(affinity, columns, counts, known)),
-            anti: relation.anti.iter().map(|(of, key)| forbidden(columns.get(*key), counts.selected(*of))).collect(),
-            against: relation
-                .against
-                .iter()
-                .map(|(of, key)| forbidden(columns.get(*key), counts.holders(*of)))
-                .collect(),
-        }
+        Self { relation, columns, counts, tallies, fewest, may_be_first }
     }
 
     /// Why the pod may not stand on a node, in the order of the profile; None: it may. `O(rules)`.
     pub(crate) fn refuse(&self, node: u32) -> Option<Reason> {
-        for places in &self.places {
-            let value = places.column.of(node);
+        let value = |key: &KeyId| self.columns.get(*key).of(node);
+        for ((spread, tally), fewest) in self.relation.hard.iter().zip(&self.tallies.hard).zip(&self.fewest) {
+            let value = value(&spread.key);
             if value == ABSENT {
                 return Some(Reason::SpreadLabel);
             }
-            let count = places.counts.get(value as usize).copied().unwrap_or(0);
-            let Spread { matches_itself, max_skew, .. } = *places.spread;
-            if !pod_topology_spread::fits(count, matches_itself, places.fewest, max_skew) {
+            if !pod_topology_spread::fits(tally.pods(value), spread.matches_itself, *fewest, spread.max_skew) {
                 return Some(Reason::Spread);
             }
         }
-        if self.near.as_ref().is_some_and(|near| !near.takes(node)) {
+        if !self.is_near(node) {
             return Some(Reason::PodAffinity);
         }
-        if self.anti.iter().any(|forbidden| forbidden.holds(node)) {
+        let mut anti = self.relation.anti.iter().zip(&self.tallies.anti);
+        if anti.any(|((_, key), tally)| tally.pods(value(key)) > 0) {
             return Some(Reason::PodAntiAffinity);
         }
-        self.against.iter().any(|forbidden| forbidden.holds(node)).then_some(Reason::ExistingAntiAffinity)
+        let mut against = self.relation.against.iter().zip(&self.tallies.against);
+        against.any(|((_, key), tally)| tally.pods(value(key)) > 0).then_some(Reason::ExistingAntiAffinity)
     }
-}
 
-impl Near<'_> {
-    fn takes(&self, node: u32) -> bool {
+    /// Whether every term of required affinity has a pod in the node's place.
+    fn is_near(&self, node: u32) -> bool {
         let mut all = true;
-        for (column, occupied) in self.columns.iter().zip(&self.occupied) {
-            match column.of(node) {
+        let keys = self.relation.affinity.iter().flat_map(|affinity| &affinity.keys);
+        for (key, tally) in keys.zip(&self.tallies.near) {
+            match self.columns.get(*key).of(node) {
                 // Without the key there is no place, also for the first.
                 ABSENT => return false,
-                value => all &= occupied.get(value as usize).copied().unwrap_or(false),
+                value => all &= tally.pods(value) > 0,
             }
         }
         all || self.may_be_first
     }
-}
-
-impl Forbidden<'_> {
-    fn holds(&self, node: u32) -> bool {
-        self.occupied.get(self.column.of(node) as usize).copied().unwrap_or(false)
-    }
-}
-
-fn is_counted(spread: &Spread, inclusion: Inclusion) -> bool {
-    (!spread.honor_affinity || inclusion.affinity) && (!spread.honor_taints || inclusion.taints)
-}
-
-fn places<'a>(
-    spread: &'a Spread,
-    columns: &'a Columns,
-    counts: &Counts,
-    eligible: &[u32],
-    inclusion: &impl Fn(u32) -> Inclusion,
-) -> Places<'a> {
-    let column = columns.get(spread.key);
-    let selected = spread.selection.and_then(|id| counts.selected(id));
-    let mut per_value = vec![0; column.len()];
-    let mut exists = vec![false; column.len()];
-    for &node in eligible.iter().filter(|node| is_counted(spread, inclusion(**node))) {
-        let value = column.of(node) as usize;
-        exists[value] = true;
-        per_value[value] += selected.map_or(0, |count| i64::from(count.of(node)));
-    }
-    let there = || per_value.iter().zip(&exists).filter(|(_, exists)| **exists).map(|(count, _)| *count);
-    let enough = there().count() >= spread.min_domains as usize;
-    // Where no place counts at all, the fewest are more than any.
-    let fewest = if enough { there().min().unwrap_or(i64::from(i32::MAX)) } else { 0 };
-    Places { spread, column, counts: per_value, fewest }
-}
-
-fn near<'a>(affinity: &'a Affinity, columns: &'a Columns, counts: &Counts, known: &[u32]) -> Near<'a> {
-    let columns: Vec<&Column> = affinity.keys.iter().map(|key| columns.get(*key)).collect();
-    let selected = counts.selected(affinity.selection);
-    let occupied: Vec<Vec<bool>> = columns.iter().map(|column| occupied(column, selected, known)).collect();
-    let nobody = occupied.iter().flatten().all(|occupied| !occupied);
-    Near { columns, occupied, may_be_first: nobody && affinity.matches_itself }
-}
-
-/// By value of a key: whether anybody stands in that place.
-fn occupied(column: &Column, count: Option<&PerNode>, known: &[u32]) -> Vec<bool> {
-    let mut occupied = vec![false; column.len()];
-    let Some(count) = count.filter(|count| count.total() > 0) else { return occupied };
-    for &node in known.iter().filter(|node| count.of(**node) > 0) {
-        if let Some(place) = occupied.get_mut(column.of(node) as usize) {
-            *place = true;
-        }
-    }
-    occupied
 }
 
 /// Scores over the feasible nodes, normalised; by node of the list that it was made for.

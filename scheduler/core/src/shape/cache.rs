@@ -1,8 +1,8 @@
 //! What is known about every node for one shape, kept up to date by the change log.
 //!
 //! Slow facts are evaluated once per class, fast ones per changed node. Feasible nodes are bucketed by their raw scores:
-//! normalisation depends on the largest raw score of the feasible nodes, so a pick computes the total of each bucket,
-//! `O(buckets + log nodes)`, instead of that of each node. A sync costs `O(changed nodes · log nodes)`; where it changed how
+//! normalisation depends on the largest raw score of the feasible nodes, so a pick computes totals of buckets instead of
+//! nodes, and only of the best of those that normalisation treats alike. A sync costs `O(changed nodes · log nodes)`; where it changed how
 //! many nodes have an image of the shape, or how many nodes there are, `O(nodes · log nodes)`.
 
 use super::counters::DomainCounters;
@@ -15,8 +15,10 @@ use crate::plugins::{
 use crate::profile::Filter;
 use crate::relations::Inclusion;
 use crate::snapshot::{Cluster, Id, NodeId, NodeRecord};
-use flowforge_topology_core::DomainId;
+use flowforge_topology_core::{DomainId, LevelIndex};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// Raw scores of a node, before normalisation.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
@@ -49,11 +51,11 @@ impl Default for NodeEval {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct SlowFacts {
-    verdict: Verdict,
+pub(super) struct SlowFacts {
+    pub(super) verdict: Verdict,
     inclusion: Inclusion,
-    taints: u32,
-    affinity: i64,
+    pub(super) taints: u32,
+    pub(super) affinity: i64,
 }
 
 /// Everything that is known for one shape.
@@ -206,19 +208,44 @@ impl ShapeCache {
         self.counters.as_ref().map_or(0, |c| c.slots(domain))
     }
 
+    /// Domains of a level below which at least so many pods of the shape fit, fewest first; those after this one.
+    pub(crate) fn domains_with(
+        &self,
+        level: LevelIndex,
+        slots: u64,
+        after: Option<(u64, DomainId)>,
+    ) -> impl Iterator<Item = (u64, DomainId)> + '_ {
+        self.counters.iter().flat_map(move |counters| counters.domains_with(level, slots, after))
+    }
+
     /// The best node: highest weighted score as upstream normalises it over the feasible nodes, then the lowest index.
     #[must_use]
     pub fn best(&self, spec: &ShapeSpec) -> Option<u32> {
-        let extremes = Extremes::of(self.buckets.keys());
-        let mut best: Option<(i64, u32)> = None;
-        for (raw, nodes) in &self.buckets {
-            let total = total(*raw, extremes, spec);
-            let Some(&first) = nodes.first() else { continue };
-            if best.is_none_or(|(score, node)| total > score || (total == score && first < node)) {
-                best = Some((total, first));
-            }
+        self.best_where(spec, |_| true)
+    }
+
+    /// The best of the nodes that something else takes too. Of the buckets that normalisation treats alike only the first
+    /// matters that holds such a node: `O(kinds · log buckets)` and the nodes that are not taken before one is.
+    pub(crate) fn best_where(&self, spec: &ShapeSpec, takes: impl Fn(u32) -> bool) -> Option<u32> {
+        let mut kinds: Vec<(RawScore, u32)> = Vec::new();
+        let mut below = Bound::Unbounded;
+        while let Some((raw, nodes)) = self.buckets.range((Bound::Unbounded, below)).next_back() {
+            below = match nodes.iter().find(|node| takes(**node)) {
+                Some(node) => {
+                    kinds.push((*raw, *node));
+                    Bound::Excluded(RawScore { resources: i64::MIN, ..*raw })
+                }
+                None => Bound::Excluded(*raw),
+            };
         }
-        best.map(|(_, node)| node)
+        let extremes = Extremes::of(kinds.iter().map(|(raw, _)| raw));
+        let best = kinds.iter().max_by_key(|(raw, node)| (total(*raw, extremes, spec), Reverse(*node)));
+        best.map(|(_, node)| *node)
+    }
+
+    /// What a cache of this cluster weighs at least, in bytes.
+    pub(crate) fn least_weight(cluster: &Cluster) -> usize {
+        size_of::<NodeEval>() * cluster.nodes.bound()
     }
 
     /// Rough size in bytes.
@@ -233,7 +260,7 @@ impl ShapeCache {
 }
 
 /// The filters on slow facts, in profile order.
-fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
+pub(super) fn slow(node: &NodeRecord, spec: &ShapeSpec) -> SlowFacts {
     let info = &node.info;
     let inclusion = Inclusion {
         taints: taint_toleration::fits(&spec.tolerations, &info.taints),
@@ -286,9 +313,21 @@ fn fast(id: NodeId, node: &NodeRecord, spec: &ShapeSpec, cluster: &Cluster) -> V
 /// (wanted, free) of every request, 0 wanted of those that are not looked at; a resource that no node has is free nowhere.
 fn requests<'a>(id: NodeId, spec: &'a ShapeSpec, cluster: &'a Cluster) -> impl Iterator<Item = (i64, i64)> + 'a {
     spec.footprint.requests.iter().enumerate().map(move |(at, (name, wanted))| {
-        let ignored = at < u64::BITS as usize && spec.ignored & (1 << at) != 0;
-        (if ignored { 0 } else { *wanted }, cluster.free(id, name).unwrap_or(0))
+        (if spec.ignores(at) { 0 } else { *wanted }, cluster.free(id, name).unwrap_or(0))
     })
+}
+
+/// The verdict on a node for one pod more than fits, once so many stand there beside what does now.
+pub(crate) fn verdict_when_full(id: NodeId, spec: &ShapeSpec, cluster: &Cluster, placed: u32) -> Verdict {
+    if holds_ports(spec) {
+        return Verdict::PORTS;
+    }
+    if !spec.runs(Filter::NodeResourcesFit) {
+        return Verdict::FEASIBLE;
+    }
+    let placed = i64::from(placed);
+    let left = requests(id, spec, cluster).map(|(wanted, free)| (wanted, free - wanted * placed));
+    Verdict::fit(node_resources_fit::short(cluster.free_pods(id.index()) - placed, left))
 }
 
 fn copies(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> u32 {
@@ -297,8 +336,12 @@ fn copies(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> u32 {
     } else {
         u32::MAX
     };
-    let ports_limit = spec.runs(Filter::NodePorts) && !spec.footprint.ports.is_empty();
-    if ports_limit { copies.min(1) } else { copies }
+    if holds_ports(spec) { copies.min(1) } else { copies }
+}
+
+/// Whether a second pod of the shape is refused on a node for its host ports.
+fn holds_ports(spec: &ShapeSpec) -> bool {
+    spec.runs(Filter::NodePorts) && !spec.footprint.ports.is_empty()
 }
 
 /// The verdict on one node, evaluated from scratch.
@@ -329,5 +372,5 @@ pub(crate) fn best_of(nodes: &[NodeId], spec: &ShapeSpec, cluster: &Cluster) -> 
     let evaluated: Vec<(NodeId, NodeEval)> = nodes.iter().map(|&n| (n, evaluation(n, spec, cluster))).collect();
     let feasible = || evaluated.iter().filter(|(_, e)| e.verdict.is_feasible());
     let extremes = Extremes::of(feasible().map(|(_, e)| &e.raw));
-    feasible().max_by_key(|(n, e)| (total(e.raw, extremes, spec), std::cmp::Reverse(*n))).map(|(n, _)| *n)
+    feasible().max_by_key(|(n, e)| (total(e.raw, extremes, spec), Reverse(*n))).map(|(n, _)| *n)
 }

@@ -1,23 +1,33 @@
 //! Pod shapes: pods that look the same to filters and scores are evaluated once.
 //!
 //! Shapes are interned and counted by the pods that wait for a place. A shape that no pod uses any more keeps its cache, for
-//! the next pod of its template, until the byte budget drops the least recently used ones.
+//! the next pod of its template, until the byte budget drops the least recently used ones. The first pods of a new shape are
+//! found a place without one ([`scan`]): a cache pays only where more of its template come.
 
 mod cache;
 mod counters;
+mod related;
+mod scan;
 mod scores;
 mod spec;
 mod verdict;
 
 pub use cache::{NodeEval, RawScore, ShapeCache};
-pub(crate) use cache::{best_of, evaluation, verdict};
+pub(crate) use cache::{best_of, evaluation, verdict, verdict_when_full};
+#[cfg(test)]
+pub(crate) use scan::best as scan;
 pub(crate) use scores::{Extremes, scores, total};
 pub use spec::ShapeSpec;
 pub use verdict::Verdict;
 
+use crate::relations::{Relation, Tallies};
 use crate::snapshot::{Cluster, Id, Slab};
 use hashbrown::HashMap;
+use related::Related;
 use std::sync::Arc;
+
+/// Looks at every node before a shape gets a cache, which costs as much as several.
+const SCANS: u8 = 3;
 
 /// Id of a shape.
 pub type ShapeId = Id<Shape>;
@@ -30,6 +40,10 @@ pub struct Shape {
     refs: u32,
     last_used: u64,
     cache: Option<Box<ShapeCache>>,
+    /// What its pods asked about other pods lately.
+    related: Related,
+    /// Times a place was looked for without a cache.
+    scans: u8,
 }
 
 impl Shape {
@@ -40,7 +54,7 @@ impl Shape {
     }
 
     fn weight(&self) -> usize {
-        self.spec.weight() + self.cache.as_ref().map_or(0, |c| c.weight())
+        self.spec.weight() + self.cache.as_ref().map_or(0, |c| c.weight()) + self.related.weight()
     }
 }
 
@@ -69,7 +83,14 @@ impl Shapes {
         }
         let spec = Arc::new(spec);
         self.used += 1;
-        let id = self.shapes.insert(Shape { spec: Arc::clone(&spec), refs: 1, last_used: self.used, cache: None });
+        let id = self.shapes.insert(Shape {
+            spec: Arc::clone(&spec),
+            refs: 1,
+            last_used: self.used,
+            cache: None,
+            related: Related::default(),
+            scans: 0,
+        });
         self.ids.insert(spec, id);
         (id, true)
     }
@@ -84,6 +105,25 @@ impl Shapes {
         self.shapes.get(id)
     }
 
+    /// The best node for a pod of the shape, from its cache or, for the first pods of a shape without one, by a look at every
+    /// node. `O(changes since the last view + buckets)` or `O(nodes)`.
+    pub(crate) fn best(&mut self, id: ShapeId, cluster: &Cluster) -> Option<u32> {
+        let shape = self.shapes.get_mut(id)?;
+        // With so many shapes between two pods of this one its cache would be dropped before it is used again.
+        let others = usize::try_from(self.used - shape.last_used).unwrap_or(usize::MAX);
+        if others.saturating_mul(ShapeCache::least_weight(cluster)) > self.budget {
+            shape.scans = 0;
+        }
+        if shape.cache.is_none() && shape.scans < SCANS {
+            self.used += 1;
+            shape.last_used = self.used;
+            shape.scans += 1;
+            return scan::best(&shape.spec, cluster);
+        }
+        let spec = Arc::clone(&shape.spec);
+        self.view(id, cluster, false)?.best(&spec)
+    }
+
     pub(crate) fn view(&mut self, id: ShapeId, cluster: &Cluster, counted: bool) -> Option<&ShapeCache> {
         self.used += 1;
         let shape = self.shapes.get_mut(id)?;
@@ -92,6 +132,20 @@ impl Shapes {
         let cache = shape.cache.get_or_insert_default();
         cache.sync(&spec, cluster, counted);
         Some(cache)
+    }
+
+    /// The cache of a shape, and the sums of a relation that one of its pods has.
+    pub(crate) fn view_related(
+        &mut self,
+        id: ShapeId,
+        cluster: &Cluster,
+        relation: Option<&Relation>,
+        counted: bool,
+    ) -> Option<(&ShapeCache, &Tallies)> {
+        self.view(id, cluster, counted)?;
+        let shape = self.shapes.get_mut(id)?;
+        let cache = shape.cache.as_deref()?;
+        Some((cache, shape.related.sync(relation, cache, cluster)))
     }
 
     /// Enforces the budget: drops caches, least recently used first, and shapes without users with them. Returns the specs
@@ -115,6 +169,7 @@ impl Shapes {
             let Some(shape) = self.shapes.get_mut(id) else { continue };
             let before = shape.weight();
             shape.cache = None;
+            shape.related = Related::default();
             let (after, refs) = (shape.weight(), shape.refs);
             total -= before - after;
             if refs == 0

@@ -75,7 +75,7 @@ pub(super) fn resource_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) ->
     sum
 }
 
-fn image_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
+pub(super) fn image_score(id: NodeId, spec: &ShapeSpec, cluster: &Cluster) -> i64 {
     let worth = cluster.node(id).map_or(0, |node| cluster.images_worth(node, &spec.images));
     spec.profile.weights.image_locality * image_locality::score(worth, spec.images.len())
 }

@@ -85,6 +85,11 @@ impl ShapeSpec {
         self.ignored == 0 && counted.into_iter().all(|filter| self.runs(filter))
     }
 
+    /// Whether NodeResourcesFit does not look at the request at this position.
+    pub(crate) fn ignores(&self, at: usize) -> bool {
+        at < u64::BITS as usize && self.ignored & (1 << at) != 0
+    }
+
     /// Whether one of its profile's filters refuses.
     pub(crate) fn runs(&self, filter: Filter) -> bool {
         self.profile.filters.has(filter)

@@ -3,7 +3,7 @@
 //! Every change of a node (also of what is free on it) is noted in the change log, `O(lanes)` per pod placed or removed.
 
 use super::changes::Changes;
-use super::class::Classes;
+use super::class::{ClassId, Classes};
 use super::footprint::{Footprint, Footprints};
 use super::images::{Images, size_of};
 use super::lanes::{CPU_LANE, EPHEMERAL_STORAGE_LANE, Lanes, MEMORY_LANE, PODS_LANE};
@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
+/// In the column of classes: no node.
+pub(crate) const NO_CLASS: u32 = u32::MAX;
+
 /// The cluster as it is known and assumed.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -33,6 +36,8 @@ pub struct Cluster {
     pub(crate) lanes: Lanes,
     pub(crate) footprints: Footprints,
     pub(crate) classes: Classes,
+    /// Class of each node by index, [`NO_CLASS`] where there is no node.
+    class_column: Vec<u32>,
     pub(crate) changes: Changes,
     pub(crate) relations: Relations,
     pub(crate) nominations: Nominations,
@@ -58,6 +63,7 @@ impl Cluster {
             lanes: Lanes::new(),
             footprints: Footprints::default(),
             classes: Classes::default(),
+            class_column: Vec::new(),
             changes: Changes::default(),
             relations: Relations::default(),
             nominations: Nominations::default(),
@@ -219,15 +225,12 @@ impl Cluster {
         let class = self.classes.enter(&info);
         let tables = self.device_tables(&info);
         let Some(node) = self.nodes.get_mut(id) else { return };
-        let left = node.class.replace(class);
         let same_devices = node.devices.len() == tables.len()
             && node.devices.iter().zip(&tables).all(|(a, b)| (&a.resource, &a.hardware) == (&b.resource, &b.hardware));
         self.relations.columns.set_node(id.dense(), Some(&info.labels));
         node.info = info;
         node.placeholder = false;
-        if let Some(left) = left {
-            self.classes.leave(left);
-        }
+        self.set_class(id, Some(class));
         if !same_devices {
             self.replace_devices(id, tables);
         }
@@ -321,18 +324,15 @@ impl Cluster {
         let Some(node) = self.nodes.get(id).filter(|n| !n.placeholder) else { return };
         let gone = NodeInfo { name: node.info.name.clone(), ..NodeInfo::default() };
         let old = node.info.allocatable.clone();
-        let (class, empty) = (node.class, node.pods.is_empty());
+        let empty = node.pods.is_empty();
         self.set_allocatable(id, &old, &gone);
         self.tree.remove(id.dense());
         self.tree_epoch += 1;
         self.known_nodes -= 1;
-        if let Some(class) = class {
-            self.classes.leave(class);
-        }
+        self.set_class(id, None);
         if let Some(node) = self.nodes.get_mut(id) {
             node.info = gone;
             node.placeholder = true;
-            node.class = None;
         }
         self.relations.columns.set_node(id.dense(), None);
         self.set_images(id, &[]);
@@ -349,14 +349,11 @@ impl Cluster {
         let Some(node) = self.nodes.get(id) else { return };
         if !node.placeholder {
             let old = node.info.allocatable.clone();
-            let class = node.class;
             self.set_allocatable(id, &old, &NodeInfo::default());
             self.tree.remove(id.dense());
             self.tree_epoch += 1;
             self.known_nodes -= 1;
-            if let Some(class) = class {
-                self.classes.leave(class);
-            }
+            self.set_class(id, None);
         }
         self.relations.columns.set_node(id.dense(), None);
         self.set_images(id, &[]);
@@ -533,11 +530,8 @@ impl Cluster {
     pub(crate) fn project_again(&mut self) {
         let ids: Vec<NodeId> = self.nodes.iter().filter(|(_, n)| !n.placeholder).map(|(id, _)| id).collect();
         for id in ids {
-            let Some(node) = self.nodes.get_mut(id) else { continue };
-            let class = self.classes.enter(&node.info);
-            if let Some(left) = node.class.replace(class) {
-                self.classes.leave(left);
-            }
+            let Some(class) = self.nodes.get(id).map(|node| self.classes.enter(&node.info)) else { continue };
+            self.set_class(id, Some(class));
         }
     }
 
@@ -558,6 +552,29 @@ impl Cluster {
         };
         let allocatable = self.lanes.allocatable(at, row);
         (allocatable > 0).then_some((used, allocatable))
+    }
+
+    /// A node is of this class now; the one it leaves may end.
+    fn set_class(&mut self, id: NodeId, class: Option<ClassId>) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let left = std::mem::replace(&mut node.class, class);
+        if self.class_column.len() < self.nodes.bound() {
+            self.class_column.resize(self.nodes.bound(), NO_CLASS);
+        }
+        self.class_column[id.index()] = class.map_or(NO_CLASS, ClassId::dense);
+        if let Some(left) = left {
+            self.classes.leave(left);
+        }
+    }
+
+    /// Class of each node by index; [`NO_CLASS`] where no node is known. May be shorter than the list of nodes.
+    pub(crate) fn class_column(&self) -> &[u32] {
+        &self.class_column
+    }
+
+    /// The lanes, for looks at every node.
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Free places for pods on a node.

@@ -4,6 +4,7 @@
 //! (128 bits: pods that ask for absurd amounts add up and subtract without loss), `free` is what is compared: allocatable
 //! less used, signed because static, mirror and foreign pods may overcommit, and saturated to 64 bits.
 
+use super::scoring_rows::ScoringRows;
 use crate::model::{CPU, EPHEMERAL_STORAGE, MEMORY, PODS};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -38,6 +39,8 @@ pub(crate) struct Lanes {
     scored: [Vec<i128>; 2],
     /// Names that profiles score by, and their lanes now.
     watched: Vec<(SmolStr, Option<LaneIndex>)>,
+    /// The same columns as doubles, for looks at every node.
+    rows_for_scores: ScoringRows,
     /// Changes when a lane begins or ends: resolved requests are stale then.
     epoch: u64,
 }
@@ -51,6 +54,7 @@ impl Lanes {
             rows: 0,
             scored: [Vec::new(), Vec::new()],
             watched: Vec::new(),
+            rows_for_scores: ScoringRows::default(),
             epoch: 0,
         };
         for name in FIXED {
@@ -93,6 +97,7 @@ impl Lanes {
         for column in &mut self.scored {
             column.resize(rows, 0);
         }
+        self.rows_for_scores.grow(rows);
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<LaneIndex> {
@@ -157,11 +162,32 @@ impl Lanes {
     pub(crate) fn add_scored(&mut self, row: usize, cpu: i128, memory: i128) {
         self.scored[0][row] += cpu;
         self.scored[1][row] += memory;
+        self.rows_for_scores.set_scored(row, self.scored(row));
     }
 
-    fn refresh(&mut self, lane: LaneIndex, row: usize) {
-        let lane = &mut self.lanes[lane];
+    fn refresh(&mut self, at: LaneIndex, row: usize) {
+        let lane = &mut self.lanes[at];
         lane.free[row] = clamp(i128::from(lane.allocatable[row]) - lane.used[row]);
+        if at == CPU_LANE || at == MEMORY_LANE {
+            let both = |of: fn(&Self, LaneIndex, usize) -> i64| [of(self, CPU_LANE, row), of(self, MEMORY_LANE, row)];
+            let (allocatable, used) = (both(Self::allocatable), both(Self::used));
+            self.rows_for_scores.set_used(row, used, self.scored(row), allocatable);
+        }
+    }
+
+    /// The columns that scores are computed from when every node is looked at.
+    pub(crate) fn scoring_rows(&self) -> &ScoringRows {
+        &self.rows_for_scores
+    }
+
+    /// Free places for pods, by row.
+    pub(crate) fn free_pod_places(&self) -> &[i64] {
+        self.free_column(PODS_LANE)
+    }
+
+    /// A lane's free amounts, by row.
+    pub(crate) fn free_column(&self, lane: LaneIndex) -> &[i64] {
+        &self.lanes[lane].free
     }
 
     pub(crate) fn free(&self, lane: LaneIndex, row: usize) -> i64 {

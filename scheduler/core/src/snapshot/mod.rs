@@ -20,6 +20,7 @@ mod nominations;
 mod pod;
 mod related;
 mod reserved;
+mod scoring_rows;
 mod slab;
 mod standing;
 #[cfg(test)]
@@ -29,11 +30,13 @@ mod txn;
 
 pub use class::Class as NodeClass;
 pub use cluster::Cluster;
+pub(crate) use cluster::NO_CLASS;
 pub use dump::{Dump, DumpedNode, DumpedPod};
 pub use footprint::{Footprint, FootprintId};
 pub use node::{DeviceTable, NodeId, NodeRecord};
 pub use pod::{Place, PodId, PodRecord};
 pub(crate) use reserved::beside;
+pub(crate) use scoring_rows::{ScoringRows, double};
 pub use slab::{Id, Slab};
 pub(crate) use standing::Standing;
 pub(crate) use trial::Trial;
@@ -47,7 +50,7 @@ use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::Cures;
 use crate::preempt::Budgets;
 use crate::profile::{ProfileRef, Profiles};
-use crate::relations::{Peer, SelectorInfo, SelectorKind};
+use crate::relations::{Peer, Relation, SelectorInfo, SelectorKind, Tallies};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
 use flowforge_topology_core::Levels;
 use smol_str::SmolStr;
@@ -369,6 +372,11 @@ impl Snapshot {
         self.shapes.get(id)
     }
 
+    /// The best node for a pod of a shape that asks for nothing beyond it: see [`Shapes::best`].
+    pub(crate) fn best(&mut self, id: ShapeId) -> Option<u32> {
+        self.shapes.best(id, &self.cluster)
+    }
+
     /// The cache of a shape, brought up to date: `O(changes since)`. None when the shape ended.
     pub fn view(&mut self, id: ShapeId) -> Option<&ShapeCache> {
         self.shapes.view(id, &self.cluster, false)
@@ -384,6 +392,17 @@ impl Snapshot {
         self.shapes.view(id, &self.cluster, true)?;
         let shape = self.shapes.get(id)?;
         Some((shape.cache()?, shape, &self.cluster))
+    }
+
+    /// The cache of a shape, the sums of a relation that one of its pods has, and the cluster; with domain counters or not.
+    pub(crate) fn view_related(
+        &mut self,
+        id: ShapeId,
+        relation: Option<&Relation>,
+        counted: bool,
+    ) -> Option<(&ShapeCache, &Tallies, &Cluster)> {
+        let (cache, tallies) = self.shapes.view_related(id, &self.cluster, relation, counted)?;
+        Some((cache, tallies, &self.cluster))
     }
 
     /// Pods of ours with scheduling gates.

@@ -4,7 +4,7 @@ use super::*;
 use crate::cycle;
 use crate::fixture::{NodeChain, PodChain, dgx, node, pod};
 use crate::model::{HostPort, NodeOperator, NodeRequirement, NodeSelectorTerm, PodPhase, Taint, TaintEffect};
-use crate::shape::{Verdict, best_of, evaluation};
+use crate::shape::{Verdict, best_of, evaluation, scan};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -293,7 +293,8 @@ fn caches_equal_naive(s: &mut Snapshot) {
         for (domain, expected) in slots {
             assert_eq!(cache.slots_in(domain), expected, "{}", cluster.tree().describe(domain));
         }
-        assert_eq!(cache.best(&spec), best_of(&nodes, &spec, cluster).map(Id::dense));
+        let best = best_of(&nodes, &spec, cluster).map(Id::dense);
+        assert_eq!((cache.best(&spec), scan(&spec, cluster)), (best, best));
     }
 }
 

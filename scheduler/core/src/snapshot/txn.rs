@@ -12,6 +12,7 @@ use super::node::NodeId;
 use super::pod::{Place, PodId};
 use crate::demand::{self, Considered, Demand};
 use crate::explain::Reason;
+use crate::relations::{Relation, Tallies};
 use crate::shape::{Shape, ShapeCache, ShapeId};
 
 /// How a transaction ends.
@@ -122,6 +123,15 @@ impl Txn<'_> {
     /// What refuses it whatever the nodes have.
     pub(crate) fn demand(&mut self, pod: PodId) -> Result<Demand, Reason> {
         self.snapshot.demand(pod)
+    }
+
+    /// The cache of a shape as of now, with domain counters, the sums of a relation that one of its pods has, and the cluster.
+    pub(crate) fn view_related(
+        &mut self,
+        shape: ShapeId,
+        relation: Option<&Relation>,
+    ) -> Option<(&ShapeCache, &Tallies, &super::Cluster)> {
+        self.snapshot.view_related(shape, relation, true)
     }
 
     /// The cache of a shape as of now, with domain counters, and the cluster.
