@@ -34,6 +34,7 @@ pub(crate) use cluster::NO_CLASS;
 pub use dump::{Dump, DumpedNode, DumpedPod};
 pub use footprint::{Footprint, FootprintId};
 pub use node::{DeviceTable, NodeId, NodeRecord};
+use pod::settled;
 pub use pod::{Place, PodId, PodRecord};
 pub(crate) use reserved::beside;
 pub(crate) use scoring_rows::{ScoringRows, double};
@@ -227,6 +228,8 @@ impl Snapshot {
             return false;
         }
         let shape = (place == Place::Pending || matches!(place, Place::Assumed(_))).then(|| self.enter_shape(&info));
+        let stands = matches!(place, Place::Bound(_)) && info.gang.is_none();
+        let info = if stands { settled(info) } else { info };
         let Some(pod) = self.cluster.pods.get_mut(id) else { return false };
         let old = std::mem::replace(&mut pod.shape, shape);
         self.gated += usize::from(is_gated(&info));

@@ -21,9 +21,10 @@ use super::node::NodeId;
 use super::slab::Id;
 use super::standing::Standing;
 use crate::model::{PodInfo, PodKey};
-use crate::relations::PeerId;
+use crate::relations::{PeerId, PodAffinity};
 use crate::shape::ShapeId;
 use flowforge_topology_core::DeviceTake;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Id of a pod.
 pub type PodId = Id<PodRecord>;
@@ -52,12 +53,32 @@ impl Place {
     }
 }
 
+/// What is still to be known of a pod of ours that stands on its node and is in no gang: who it is and how it is, not what it
+/// looked for in a node. Others see that of it as its peer and footprint, which pods of one template share. Most of a large
+/// cluster's memory would be these.
+pub(super) fn settled(info: PodInfo) -> PodInfo {
+    PodInfo {
+        labels: BTreeMap::new(),
+        requests: BTreeMap::new(),
+        node_selector: BTreeMap::new(),
+        required_node_affinity: None,
+        preferred_node_affinity: Vec::new(),
+        affinity: PodAffinity::default(),
+        spread: Vec::new(),
+        images: Vec::new(),
+        tolerations: Vec::new(),
+        required_features: BTreeSet::new(),
+        host_ports: Vec::new(),
+        ..info
+    }
+}
+
 /// A pod, of ours or foreign.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodRecord {
     /// Identity.
     pub key: PodKey,
-    /// Everything that is known, for pods of ours only.
+    /// Everything that is known, for pods of ours only; once bound less, see `settled`.
     pub info: Option<Box<PodInfo>>,
     /// Shape, for pods of ours that wait for a place.
     pub shape: Option<ShapeId>,

@@ -39,6 +39,25 @@ fn a_watch_event_without_node_never_unassumes() {
 }
 
 #[test]
+fn of_a_bound_pod_outside_a_gang_only_what_others_see_is_kept() {
+    let mut s = snapshot();
+    s.upsert_node(node("n1"));
+    let mut web = pod("p").asks("cpu", 1000);
+    web.labels.insert("app".into(), "web".into());
+    web.priority = 7;
+    let id = s.upsert_pod(web.clone()).unwrap().id;
+    assert_eq!(s.cluster.info(id).unwrap().labels, web.labels);
+    s.upsert_pod(web.clone().on("n1"));
+    let info = s.cluster.info(id).unwrap();
+    assert_eq!((info.labels.len(), info.requests.len(), info.priority), (0, 0, 7));
+    let peer = s.cluster.relations.counts.peer(s.cluster.pod(id).unwrap().peer).unwrap();
+    assert_eq!((&peer.labels, free(&s, "n1", "cpu")), (&web.labels, 63_000));
+    let mut asks = s.upsert_pod(web.on("n1").asks("cpu", 3000)).unwrap();
+    asks.cures = Cures::NONE;
+    assert_eq!((asks.shape_changed, free(&s, "n1", "cpu")), (false, 61_000), "a resize counts");
+}
+
+#[test]
 fn a_pod_seen_on_another_node_than_assumed_moves_there() {
     let mut s = snapshot();
     s.upsert_node(node("n1"));
