@@ -8,7 +8,8 @@ use flowforge_scheduler_core::engine::Engine;
 use flowforge_scheduler_core::event::Event;
 use smol_str::format_smolstr;
 
-/// Half of the pods are another scheduler's, in a thousand templates.
+/// First every second pod is ours, then the others are too: what ours need beyond those of another scheduler is the second
+/// step. The pods are of a thousand templates and not members of gangs.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let pods = args.pods.unwrap_or(1_000_000);
     for nodes in args.nodes_or(&[100_000]) {
@@ -18,20 +19,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             engine.apply(Event::NodeUpsert(Box::new(node(index))), 0, &mut out);
         }
         let empty = resident_mib()?;
-        for at in 0..pods {
-            let mut pod = pod(format_smolstr!("deployment-{}-{:010x}-{at:05}", at % 1_000, at % 1_000 * 7_919));
-            pod.key.uid = format_smolstr!("{at:08x}-89ab-4def-8123-456789abcdef");
-            pod.resource_version = format_smolstr!("{}", 1_000_000 + at);
-            pod.labels.insert("app".into(), format_smolstr!("app-{}", at % 1_000));
-            pod.ours = at % 2 == 0;
-            pod.node_name = Some(node(at % nodes).name);
-            engine.apply(Event::PodUpsert(Box::new(pod)), 0, &mut out);
-            out.clear();
+        let mut steps = Vec::new();
+        for every in [false, true] {
+            (0..pods).for_each(|at| engine.apply(bound(at, nodes, every), 0, &mut Vec::new()));
+            steps.push(resident_mib()?);
         }
-        let full = resident_mib()?;
-        println!("{nodes} nodes: {empty:.0} MiB; with {pods} bound pods, half of them ours: {full:.0} MiB");
+        let [half, all] = steps[..] else { continue };
+        println!(
+            "{nodes} nodes: {empty:.0} MiB; and {pods} bound pods, half of them ours: {half:.0} MiB; all: {all:.0} MiB"
+        );
     }
     Ok(())
+}
+
+fn bound(at: usize, nodes: usize, every: bool) -> Event {
+    let template = at % 1_000;
+    let mut pod = pod(format_smolstr!("deployment-{template}-{:010x}-{at:05}", template * 7_919));
+    pod.key.uid = format_smolstr!("{at:08x}-89ab-4def-8123-456789abcdef");
+    pod.resource_version = format_smolstr!("{}", 1_000_000 + at);
+    pod.labels.insert("app".into(), format_smolstr!("app-{template}"));
+    pod.ours = every || at % 2 == 0;
+    pod.node_name = Some(node(at % nodes).name);
+    Event::PodUpsert(Box::new(pod))
 }
 
 /// Peak resident memory of this process.
