@@ -38,7 +38,7 @@ fn bound(at: usize, nodes: usize, every: bool) -> Event {
     pod.key.uid = format_smolstr!("{at:08x}-89ab-4def-8123-456789abcdef");
     pod.resource_version = format_smolstr!("{}", 1_000_000 + at);
     pod.labels.insert("app".into(), format_smolstr!("app-{template}"));
-    pod.ours = every || at % 2 == 0;
+    pod.ours = every || at.is_multiple_of(2);
     pod.node_name = Some(node(at % nodes).name);
     Event::PodUpsert(Box::new(pod))
 }

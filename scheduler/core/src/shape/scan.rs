@@ -1,10 +1,10 @@
 //! One look at every node for a shape that has no cache: its best node, and nothing that would outlive the question.
 //!
 //! A shape of which only a few pods come never earns back what its cache costs. So its first pods are found a place by going
-//! over the columns of the cluster once: scores of resources are computed for
-//! many nodes at once, and only nodes that score more than the best before them are asked whether they are feasible. Nodes
-//! that normalisation treats alike (soft taints, preferred affinity) are one kind, of which the best is remembered. `O(nodes)`
-//! at a few nanoseconds each; a node costs more where the shape looks at node names or has images that nodes have.
+//! over the columns of the cluster once: scores of resources are computed for many nodes at once, and only nodes that score
+//! more than the best before them are asked whether they are feasible. Nodes that normalisation treats alike (soft taints,
+//! preferred affinity) are one kind, of which the best is remembered. `O(nodes)` at a few nanoseconds each; a node costs more
+//! where the shape looks at node names or has images that nodes have, or its profile scores other resources or otherwise.
 
 use super::ShapeSpec;
 use super::cache::{RawScore, slow, verdict};
@@ -26,7 +26,7 @@ enum Judged {
     Kind(usize),
 }
 
-/// Feasible nodes with equal taints and affinity scores, and the best of them.
+/// Nodes with equal taints and affinity scores, and the best feasible one.
 struct Kind {
     taints: u32,
     affinity: i64,
