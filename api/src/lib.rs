@@ -6,15 +6,18 @@
 //! ```text
 //!   Workflow ──owns──> Gang (one per attempt of a node) ──owns──> Pods, headless Service
 //!   PlacementJournal: slots of open bind intents, written by the scheduler alone
+//!   ClusterTopology: the levels of the cluster, read by the scheduler, which writes what the nodes make of them
 //! ```
 
 pub mod gang;
 pub mod journal;
 pub mod names;
+pub mod topology;
 pub mod workflow;
 
 pub use gang::{Gang, GangSpec, GangStatus};
 pub use journal::{PlacementJournal, PlacementJournalSpec};
+pub use topology::{ClusterTopology, ClusterTopologySpec, ClusterTopologyStatus};
 pub use workflow::{Workflow, WorkflowSpec, WorkflowStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -27,6 +30,7 @@ pub const GROUP: &str = "flowforge.dev";
 #[must_use]
 pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
+        ("flowforge.dev_clustertopologies", ClusterTopology::crd()),
         ("flowforge.dev_gangs", Gang::crd()),
         ("flowforge.dev_placementjournals", PlacementJournal::crd()),
         ("flowforge.dev_workflows", workflow::crd()),

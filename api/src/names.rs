@@ -66,8 +66,11 @@ pub mod condition {
     pub const COMPLETE: &str = "Complete";
     /// On a Workflow: the spec was accepted (False with reason InvalidSpec or a storage reason).
     pub const ACCEPTED: &str = "Accepted";
-    /// On a Workflow or Gang: progress is made, but not as asked.
+    /// On a Workflow or Gang: progress is made, but not as asked. On a ClusterTopology: labels of nodes are missing or
+    /// contradict each other.
     pub const DEGRADED: &str = "Degraded";
+    /// On a ClusterTopology: its levels are in force.
+    pub const READY: &str = "Ready";
 }
 
 /// The scheduler name pods ask for by default.

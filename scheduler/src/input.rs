@@ -2,6 +2,7 @@
 
 use crate::convert::types;
 use crate::dispatch::{PodFacts, Report};
+use crate::topology::TopologyFact;
 use flowforge_scheduler_core::event::{Event, JournalSlotRead};
 use flowforge_scheduler_core::model::{GangInfo, NodeInfo, PodInfo, PodKey};
 use smol_str::SmolStr;
@@ -49,6 +50,8 @@ pub(crate) enum Fact {
     },
     /// Namespaces and names of all claims that a list found.
     ClaimsListed(Vec<(SmolStr, SmolStr)>),
+    /// News of a ClusterTopology.
+    Topology(TopologyFact),
     /// Anything that the engine takes as it is.
     Plain(Box<Event>),
 }

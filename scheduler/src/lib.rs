@@ -18,6 +18,7 @@ pub mod metrics;
 mod selecting;
 mod term;
 mod thread;
+mod topology;
 mod watch;
 mod writer;
 

@@ -14,6 +14,7 @@ use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
 use crate::selecting;
 use crate::thread::{EnginePanicked, EngineThread};
+use crate::topology::ClusterTopologies;
 use crate::watch::{Claims, Gangs, Nodes, Ours, Pods, Watched, Watcher};
 use crate::writer::{Pulse, Writer};
 use flowforge_runtime::{Leadership, LeaseTiming, Pressure};
@@ -208,6 +209,7 @@ impl Scheduler {
             self.start_watch(tasks, Claims, input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),
+            self.start_watch(tasks, ClusterTopologies, input),
             self.start_watch(tasks, Pods(ours), input),
         ]
     }

@@ -8,6 +8,7 @@ use crate::convert::ClaimIndex;
 use crate::dispatch::{Outbox, PodFacts, Report, subject};
 use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
+use crate::topology::TopologyDesk;
 use crate::watch::{Ours, pod_fact};
 use flowforge_scheduler_core::command::{Command, Observation};
 use flowforge_scheduler_core::engine::{Engine, Stats, Waiting};
@@ -87,6 +88,7 @@ pub(crate) struct Writer {
     claims: ClaimIndex,
     /// Unbound pods of ours that mount claims, with their names, by UID.
     claimants: BTreeMap<SmolStr, (PodInfo, Vec<SmolStr>)>,
+    topology: TopologyDesk,
     commands: Vec<Command>,
     /// Since when the engine should plan but does not.
     idle_since_ms: Option<u64>,
@@ -105,6 +107,7 @@ impl Writer {
         ours: Ours,
     ) -> Self {
         let profile = ours.0.first().cloned().unwrap_or_default();
+        let topology = TopologyDesk::new(engine.snapshot().cluster().tree().levels().clone());
         Self {
             engine,
             outbox,
@@ -119,6 +122,7 @@ impl Writer {
             facts: BTreeMap::new(),
             claims: ClaimIndex::default(),
             claimants: BTreeMap::new(),
+            topology,
             commands: Vec::new(),
             idle_since_ms: None,
             gauges_at: None,
@@ -168,6 +172,7 @@ impl Writer {
         if self.outbox.flush() {
             self.plan();
         }
+        self.topology.tell(&self.engine, &self.outbox, &self.metrics);
         self.set_gauges();
         self.beat();
     }
@@ -312,6 +317,11 @@ impl Writer {
                 return;
             }
             Fact::ClaimsListed(names) => return self.claims_listed(&names, at_ms),
+            Fact::Topology(fact) => {
+                let Some(levels) = self.topology.take(fact) else { return };
+                self.metrics.topology_changes.inc();
+                Event::Topology(levels)
+            }
             Fact::Plain(event) => *event,
         };
         self.apply(event, at_ms);
@@ -385,6 +395,7 @@ impl Writer {
                 "nodes": stats.nodes, "pods": stats.pods, "assumed": stats.assumed, "gangs": stats.gangs,
                 "nodeClasses": stats.classes, "podShapes": stats.shapes, "podShapeBytes": stats.shape_bytes,
             },
+            "topology": self.topology.inspect(),
             "waiting": self.engine.waiting(INSPECTED).into_iter().map(waiting).collect::<Vec<_>>(),
         })
     }

@@ -91,7 +91,7 @@ impl Toy {
                     self.protocol.on_node_gone(&name, now, &mut fx);
                 }
             }
-            // Its pods matter to nobody.
+            // Its pods matter to nobody, and stand anywhere.
             Event::Relisted(
                 RelistedKind::Gangs(_)
                 | RelistedKind::Namespaces(_)
@@ -104,6 +104,7 @@ impl Toy {
             | Event::NamespaceDelete { .. }
             | Event::SelectorUpsert(_)
             | Event::SelectorDelete { .. }
+            | Event::Topology(_)
             | Event::Synced => {}
             Event::Lead { epoch, slots } => {
                 self.assumed.clear();

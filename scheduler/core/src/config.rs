@@ -41,7 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             profiles: Profiles::default(),
-            topology: default_topology(),
+            topology: flowforge_topology_core::standard(),
             settle_ms: 1_000,
             backoff_initial_ms: 1_000,
             backoff_max_ms: 10_000,
@@ -55,37 +55,4 @@ impl Default for Config {
             seed: 0,
         }
     }
-}
-
-/// The levels of a cluster that says nothing else: label keys are configuration, these are the common ones. Topograph
-/// counts its tiers from the node: tier 0 is the leaf switch.
-#[must_use]
-pub fn default_topology() -> TopologyLevels {
-    let level = |name: &str, keys: &[&str]| (SmolStr::from(name), keys.iter().map(|k| SmolStr::from(*k)).collect());
-    vec![
-        level("zone", &["topology.kubernetes.io/zone"]),
-        level(
-            "block",
-            &[
-                "fabric.topograph.run/tier-1",
-                "network.topology.nvidia.com/spine",
-                "topology.k8s.aws/network-node-layer-2",
-                "cloud.google.com/gce-topology-block",
-                "oci.oraclecloud.com/host.network_block_id",
-            ],
-        ),
-        level(
-            "rack",
-            &[
-                "fabric.topograph.run/tier-0",
-                "network.topology.nvidia.com/leaf",
-                "topology.k8s.aws/network-node-layer-3",
-                "cloud.google.com/gce-topology-subblock",
-                "oci.oraclecloud.com/host.rack_id",
-                "node.coreweave.cloud/rack",
-            ],
-        ),
-        level("nvlink", &["nvidia.com/gpu.clique", "accelerator.topograph.run/domain"]),
-        level("host", &["kubernetes.io/hostname"]),
-    ]
 }

@@ -2,7 +2,7 @@
 
 use crate::command::OpId;
 use crate::labels::Labels;
-use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey};
+use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey, TopologyLevels};
 use crate::preempt::Budget;
 use crate::relations::{SelectorInfo, SelectorKind};
 use smol_str::SmolStr;
@@ -64,6 +64,8 @@ pub enum Event {
         /// Its name.
         name: SmolStr,
     },
+    /// The topology levels are these from now on; a list that [`flowforge_topology_core::Levels`] refuses changes nothing.
+    Topology(TopologyLevels),
     /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
     Relisted(RelistedKind),
     /// All first lists are in.

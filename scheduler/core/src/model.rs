@@ -308,4 +308,4 @@ pub struct GangRoleInfo {
 }
 
 /// An ordered list of topology levels, widest first: (level name, node label keys, first present wins).
-pub type TopologyLevels = Vec<(SmolStr, Vec<SmolStr>)>;
+pub type TopologyLevels = Vec<flowforge_topology_core::LevelSpec>;

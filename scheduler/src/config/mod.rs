@@ -25,6 +25,7 @@ use flowforge_scheduler_core::config as core;
 use flowforge_scheduler_core::model::TopologyLevels;
 use flowforge_scheduler_core::profile::{self as core_profile, Profiles};
 use flowforge_scheduler_core::protocol::{ProtocolConfig, Tolerance, TolerantOwner};
+use flowforge_topology_core::Levels;
 use serde::Deserialize;
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
@@ -408,6 +409,11 @@ impl Config {
             require(!seen, &format!("topology[{index}].name {:?} is used twice", level.name));
             require(!level.labels.is_empty(), &format!("topology[{index}].labels must name at least one node label"));
         }
+        if !problems.iter().any(|problem| problem.starts_with("topology"))
+            && let Err(why) = Levels::new(self.topology_levels())
+        {
+            problems.push(format!("topology: {why}"));
+        }
         problems
     }
 
@@ -450,7 +456,7 @@ impl Config {
 
     fn topology_levels(&self) -> TopologyLevels {
         match &self.topology {
-            None => core::default_topology(),
+            None => flowforge_topology_core::standard(),
             Some(levels) => levels.iter().map(|level| (level.name.clone(), level.labels.clone())).collect(),
         }
     }

@@ -272,3 +272,11 @@ fn fields_that_contradict_each_other_or_cannot_be_followed_are_refused() {
         assert_eq!(problem(text), format!("config.yaml: {expected}"), "{text}");
     }
 }
+
+#[test]
+fn levels_that_contradict_each_other_are_named() {
+    let text = problem("topology: [{name: a, labels: [x]}, {name: b, labels: [x]}]");
+    let expected =
+        "topology: node label \"x\" is read by topology levels \"a\" and \"b\"; a label belongs to one level";
+    assert!(text.ends_with(expected), "{text}");
+}

@@ -14,6 +14,7 @@ mod journal;
 mod latest;
 mod pods;
 mod reports;
+mod topology;
 
 use crate::convert::types;
 use crate::input::Input;
@@ -31,8 +32,9 @@ use smol_str::SmolStr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+pub(crate) use topology::TopologyWrite;
 
 /// Commands that each lane holds besides those in flight.
 const LANE_CAPACITY: usize = 16_384;
@@ -95,6 +97,7 @@ pub(crate) struct Outbox {
     journal: mpsc::Sender<Job>,
     pods: mpsc::Sender<Job>,
     reports: Arc<Reports>,
+    topologies: watch::Sender<Vec<TopologyWrite>>,
     backlog: VecDeque<Job>,
     metrics: Metrics,
 }
@@ -133,8 +136,10 @@ impl Dispatch {
                 }
             });
         }
+        let (topologies, batches) = watch::channel(Vec::new());
+        lanes.spawn(topology::write_all(worker.gate.clone(), batches, metrics.clone()));
         let backlog = VecDeque::new();
-        (Self { lanes }, Outbox { journal: journal_sender, pods: pod_sender, reports, backlog, metrics })
+        (Self { lanes }, Outbox { journal: journal_sender, pods: pod_sender, reports, topologies, backlog, metrics })
     }
 
     /// Stops everything and waits until nothing is in flight.
@@ -188,6 +193,13 @@ impl Outbox {
     /// Whether commands wait for room in a lane.
     pub(crate) fn is_blocked(&self) -> bool {
         !self.backlog.is_empty()
+    }
+
+    /// Takes the statuses of ClusterTopologies that are not as they should be; what waits of a former batch is dropped.
+    pub(crate) fn write_topologies(&self, batch: Vec<TopologyWrite>) {
+        let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
+        self.metrics.queue_items.with_label_values(&[topology::QUEUE, "in"]).inc_by(count);
+        self.topologies.send_replace(batch);
     }
 
     /// A gang object is gone.

@@ -10,6 +10,7 @@ pub use framework::Framework;
 use flowforge_runtime::metrics::{Metrics as Registry, doubling_buckets, register};
 use flowforge_scheduler_core::command::{AttemptResult, Observation};
 use flowforge_scheduler_core::engine::Stats;
+use flowforge_topology_core::{FindingKind, Survey};
 use parking_lot::Mutex;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Result,
@@ -65,6 +66,9 @@ pub struct Metrics {
     preemption_attempts: IntCounter,
     preemption_victims: Histogram,
     journal_failures: IntCounterVec,
+    topology_findings: IntGaugeVec,
+    /// Times that other topology levels came into force.
+    pub topology_changes: IntCounter,
     open_intents: IntGauge,
     held_partial: IntGauge,
     run: Histogram,
@@ -225,6 +229,17 @@ impl Metrics {
                 "Journal slots that the API server refused to write, and that could not be decoded, by kind: refused, unreadable.",
                 &["kind"],
             )?,
+            topology_findings: gauges(
+                r,
+                "flowforge_topology_findings",
+                "What is wrong with the topology, by kind: unusable levels, nodes without a label that others have, labels that contradict each other, domains in two places, nodes with one hostname.",
+                &["kind"],
+            )?,
+            topology_changes: counter(
+                r,
+                "flowforge_topology_changes_total",
+                "Times that other topology levels came into force.",
+            )?,
             open_intents: gauge(r, "flowforge_open_intents", "Gangs being bound, repaired or rolled back.")?,
             held_partial: gauge(
                 r,
@@ -332,6 +347,16 @@ impl Metrics {
         self.held_partial.set(integer(stats.gangs_held_partial));
     }
 
+    /// Sets what is wrong with the topology: how many nodes or domains each kind concerns, and whether levels are unusable.
+    pub fn set_topology(&self, survey: &Survey, unusable: bool) {
+        self.topology_findings.with_label_values(&["invalid_levels"]).set(i64::from(unusable));
+        for kind in FindingKind::ALL {
+            let of_kind = survey.findings.iter().filter(|finding| finding.kind == kind);
+            let count = of_kind.map(|finding| finding.count).sum();
+            self.topology_findings.with_label_values(&[finding_label(kind)]).set(integer(count));
+        }
+    }
+
     /// Only what refuses nothing any more is removed: a scrape between a reset and a set would see no series at all.
     fn set_unschedulable(&self, stats: &Stats) {
         for ((plugin, profile), pods) in &stats.unschedulable_by_plugin {
@@ -349,6 +374,7 @@ impl Metrics {
     /// A follower has nothing pending.
     pub fn clear_gauges(&self) {
         self.set_gauges(&Stats::default());
+        self.set_topology(&Survey::default(), false);
     }
 }
 
@@ -357,6 +383,15 @@ fn result_label(result: AttemptResult) -> &'static str {
         AttemptResult::Scheduled => "scheduled",
         AttemptResult::Unschedulable => "unschedulable",
         AttemptResult::Error => "error",
+    }
+}
+
+fn finding_label(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::MissingLabels => "missing_labels",
+        FindingKind::ContradictoryLabels => "contradictory_labels",
+        FindingKind::SplitDomain => "split_domain",
+        FindingKind::SharedHost => "shared_host",
     }
 }
 
@@ -378,6 +413,7 @@ fn integer(size: usize) -> i64 {
 mod tests {
     use super::*;
     use flowforge_scheduler_core::profile::{Filter, Profile, Profiles};
+    use flowforge_topology_core::Finding;
 
     fn metrics() -> (Registry, Metrics) {
         let registry = Registry::new("test", "1").expect("registry");
@@ -417,6 +453,13 @@ mod tests {
         assert!(text.contains("scheduler_pending_pods{queue=\"unschedulable\"} 3"), "{text}");
         assert!(text.contains("scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"flowforge\"} 3"));
         assert!(text.contains("flowforge_open_intents 2"));
+        let finding = |kind, count| Finding { kind, level: "rack".into(), message: String::new(), count };
+        let findings = vec![finding(FindingKind::MissingLabels, 2), finding(FindingKind::MissingLabels, 1)];
+        metrics.set_topology(&Survey { findings, ..Survey::default() }, true);
+        let told = registry.encode().expect("encodes");
+        for line in ["{kind=\"missing_labels\"} 3", "{kind=\"invalid_levels\"} 1", "{kind=\"split_domain\"} 0"] {
+            assert!(told.contains(&format!("flowforge_topology_findings{line}")), "{line} is missing in\n{told}");
+        }
         metrics.clear_gauges();
         let text = registry.encode().expect("encodes");
         assert!(!text.contains("NodeResourcesFit"), "{text}");

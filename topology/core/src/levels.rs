@@ -13,6 +13,57 @@ const MAX_LEVELS: usize = 16;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LevelIndex(pub u8);
 
+/// A level as it is written down: its name and its label keys, of which the first present wins.
+pub type LevelSpec = (SmolStr, Vec<SmolStr>);
+
+/// The levels of a cluster that says nothing else. Label keys are configuration; these are those of topograph (which counts
+/// its tiers from the node: tier 0 is the leaf switch), of topograph before 1.0, of the clouds, and of NVIDIA's GPU feature
+/// discovery. Where a node has several of a level, the network's own grouping comes before the provider's.
+#[must_use]
+pub fn standard() -> Vec<LevelSpec> {
+    let level = |name: &str, keys: &[&str]| (SmolStr::from(name), keys.iter().map(|k| SmolStr::from(*k)).collect());
+    vec![
+        level("zone", &["topology.kubernetes.io/zone"]),
+        level(
+            "block",
+            &[
+                "fabric.topograph.run/tier-1",
+                "network.topology.nvidia.com/spine",
+                "topology.k8s.aws/network-node-layer-2",
+                "cloud.google.com/gce-topology-block",
+                "oci.oraclecloud.com/host.network_block_id",
+                "ib.coreweave.cloud/superpod",
+                "backend.coreweave.cloud/fabric",
+                "crusoe.ai/ib.partition.id",
+            ],
+        ),
+        level(
+            "rack",
+            &[
+                "fabric.topograph.run/tier-0",
+                "network.topology.nvidia.com/leaf",
+                "topology.k8s.aws/network-node-layer-3",
+                "cloud.google.com/gce-topology-subblock",
+                "oci.oraclecloud.com/host.rack_id",
+                "ib.coreweave.cloud/leafgroup",
+                "backend.coreweave.cloud/leafgroup",
+                "node.coreweave.cloud/rack",
+                "crusoe.ai/pod.id",
+            ],
+        ),
+        level(
+            "nvlink",
+            &[
+                "nvidia.com/gpu.clique",
+                "accelerator.topograph.run/domain",
+                "network.topology.nvidia.com/accelerator",
+                "topology.k8s.aws/ultraserver-id",
+            ],
+        ),
+        level("host", &[HOSTNAME]),
+    ]
+}
+
 /// Why a list of levels cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LevelsError {
@@ -89,6 +140,24 @@ impl Levels {
         Ok(Self { levels: seen })
     }
 
+    /// Levels whose domains are not named by labels, widest first: whoever makes them knows where each node stands.
+    ///
+    /// # Errors
+    /// When names repeat, are missing, or are too many.
+    pub fn of_names(names: impl IntoIterator<Item = SmolStr>) -> Result<Self, LevelsError> {
+        let mut levels: Vec<Level> = Vec::new();
+        for (at, name) in names.into_iter().enumerate() {
+            if name.is_empty() {
+                return Err(LevelsError::Unnamed(at));
+            }
+            if levels.iter().any(|level| level.name == name) {
+                return Err(LevelsError::Duplicate(name));
+            }
+            levels.push(Level { name, keys: Vec::new() });
+        }
+        if levels.len() > MAX_LEVELS { Err(LevelsError::TooMany(levels.len())) } else { Ok(Self { levels }) }
+    }
+
     /// Number of levels.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -121,6 +190,23 @@ impl Levels {
     /// The names of all levels, widest first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.levels.iter().map(|l| l.name.as_str())
+    }
+
+    /// The list that they were made of.
+    #[must_use]
+    pub fn specs(&self) -> Vec<LevelSpec> {
+        self.levels.iter().map(|l| (l.name.clone(), l.keys.clone())).collect()
+    }
+
+    /// Label keys of a level, the first present wins; empty when there is no such level.
+    #[must_use]
+    pub fn keys(&self, level: LevelIndex) -> &[SmolStr] {
+        self.levels.get(usize::from(level.0)).map_or(&[], |l| l.keys.as_slice())
+    }
+
+    /// The label keys of all levels.
+    pub fn all_keys(&self) -> impl Iterator<Item = &SmolStr> {
+        self.levels.iter().flat_map(|l| &l.keys)
     }
 
     /// Whether some level reads this label.
@@ -176,6 +262,52 @@ mod tests {
         );
         assert!(message(&[("", &["x"])]).contains("no name"));
         assert!(message(&vec![("a", &["x"] as &[&str]); 17]).contains("17 levels"));
+    }
+
+    #[test]
+    fn the_standard_levels_recognise_each_operator() {
+        let levels = Levels::new(standard()).unwrap();
+        let check = |labels: &[(&str, &'static str)], expected: [Option<&str>; 4]| {
+            let labels: BTreeMap<_, _> = labels.iter().copied().collect();
+            let path = levels.path("n", |k| labels.get(k).copied());
+            assert_eq!(path.iter().take(4).map(|v| v.as_deref()).collect::<Vec<_>>(), expected);
+        };
+        let (b, r, n) = (Some("b"), Some("r"), Some("n"));
+        check(
+            &[
+                ("fabric.topograph.run/tier-1", "b"),
+                ("fabric.topograph.run/tier-0", "r"),
+                ("nvidia.com/gpu.clique", "n"),
+            ],
+            [None, b, r, n],
+        );
+        check(
+            &[
+                ("network.topology.nvidia.com/spine", "b"),
+                ("network.topology.nvidia.com/leaf", "r"),
+                ("network.topology.nvidia.com/accelerator", "n"),
+            ],
+            [None, b, r, n],
+        );
+        check(
+            &[("cloud.google.com/gce-topology-block", "b"), ("cloud.google.com/gce-topology-subblock", "r")],
+            [None, b, r, None],
+        );
+        check(
+            &[
+                ("topology.kubernetes.io/zone", "z"),
+                ("topology.k8s.aws/network-node-layer-2", "b"),
+                ("topology.k8s.aws/network-node-layer-3", "r"),
+                ("topology.k8s.aws/ultraserver-id", "n"),
+            ],
+            [Some("z"), b, r, n],
+        );
+        check(
+            &[("oci.oraclecloud.com/host.network_block_id", "b"), ("oci.oraclecloud.com/host.rack_id", "r")],
+            [None, b, r, None],
+        );
+        check(&[("ib.coreweave.cloud/superpod", "b"), ("ib.coreweave.cloud/leafgroup", "r")], [None, b, r, None]);
+        check(&[("crusoe.ai/ib.partition.id", "b"), ("crusoe.ai/pod.id", "r")], [None, b, r, None]);
     }
 
     #[test]

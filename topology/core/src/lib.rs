@@ -10,8 +10,10 @@
 
 mod hardware;
 mod levels;
+mod survey;
 mod tree;
 
 pub use hardware::{DeviceTake, LinkKind, NodeHardware};
-pub use levels::{HOSTNAME, LevelIndex, Levels, LevelsError};
+pub use levels::{HOSTNAME, LevelIndex, LevelSpec, Levels, LevelsError, standard};
+pub use survey::{Finding, FindingKind, LevelCount, Survey, Surveyed, survey};
 pub use tree::{DomainId, Tree};

@@ -20,6 +20,7 @@ mod report;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 use preempting::{Evictions, Moment};
 pub use report::Unsaid;
@@ -177,6 +178,7 @@ impl Engine {
             Event::SelectorDelete { kind, namespace, name } => self.snapshot.remove_selector(kind, &namespace, &name),
             Event::BudgetUpsert(budget) => self.snapshot.budgets_mut().set(*budget),
             Event::BudgetDelete { namespace, name } => self.snapshot.budgets_mut().remove(&namespace, &name),
+            Event::Topology(levels) => self.on_topology(levels, now),
             Event::Relisted(kind) => self.on_relisted(kind, now),
             Event::Synced => {
                 self.synced = true;

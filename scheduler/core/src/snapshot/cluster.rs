@@ -47,7 +47,9 @@ pub struct Cluster {
     pub(crate) tree: Tree,
     /// Changes when a node enters, leaves or moves in the tree.
     pub(crate) tree_epoch: u64,
-    device_resources: Vec<SmolStr>,
+    /// Changes when labels that levels read, or devices, change without the tree.
+    pub(super) label_epoch: u64,
+    pub(super) device_resources: Vec<SmolStr>,
     known_nodes: usize,
     assumed: usize,
     ended: usize,
@@ -71,6 +73,7 @@ impl Cluster {
             images: Images::default(),
             tree: Tree::new(levels),
             tree_epoch: 0,
+            label_epoch: 0,
             device_resources,
             known_nodes: 0,
             assumed: 0,
@@ -217,7 +220,9 @@ impl Cluster {
             }
             return;
         }
-        self.known_nodes += usize::from(node.placeholder);
+        let (fresh, otherwise) = (node.placeholder, self.says_otherwise(node, &info));
+        self.known_nodes += usize::from(fresh);
+        self.label_epoch += u64::from(otherwise);
         self.set_allocatable(id, &old, &info);
         if self.tree.place(id.dense(), &info.name, |k| info.labels.get(k).map(SmolStr::as_str)) {
             self.tree_epoch += 1;

@@ -25,6 +25,7 @@ mod slab;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod trial;
 mod txn;
 

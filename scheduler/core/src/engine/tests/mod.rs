@@ -5,6 +5,7 @@ mod properties;
 mod related;
 mod retries;
 mod stories;
+mod topology;
 
 use super::*;
 use crate::command::{AttemptResult, EventKind, Observation};
