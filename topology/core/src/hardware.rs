@@ -1,8 +1,9 @@
-//! Hardware of one node: devices, the NUMA nodes they hang on, and how they are linked.
+//! Hardware of one node, condensed: devices by NUMA node, and whether they share a switch. [`crate::host`] is the whole of it.
 //!
 //! Where no agent reports it, it is read from labels: the device count is the node's allocatable, devices are spread evenly
 //! over the NUMA nodes, and the GPU product tells whether they share an NVSwitch.
 
+use crate::host::{Catalogued, gpu_of_product};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -12,8 +13,6 @@ const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 const NUMA_NODES: &str = "flowforge.dev/numa-nodes";
 /// Labels with the NVLink domain that spans nodes.
 const CLIQUE: [&str; 2] = ["nvidia.com/gpu.clique", "accelerator.topograph.run/domain"];
-/// Products whose GPUs are joined all-to-all by NVSwitch; PCIe and bridge cards are not.
-const NVSWITCH: [&str; 8] = ["SXM", "HGX", "H100-80GB-HBM3", "H200", "B200", "B300", "GB200", "GB300"];
 /// Most NUMA nodes that are modelled.
 const MAX_NUMA: u16 = 64;
 
@@ -51,8 +50,7 @@ impl NodeHardware {
             label(NUMA_NODES).and_then(|v| v.parse::<u16>().ok()).filter(|n| (1..=MAX_NUMA).contains(n)).unwrap_or(1);
         let numa = u32::from(numa);
         let per_numa = (0..numa).map(|i| devices / numa + u32::from(i < devices % numa)).collect();
-        let nvswitch =
-            label(GPU_PRODUCT).is_some_and(|p| NVSWITCH.iter().any(|s| p.contains(s)) && !p.contains("PCIe"));
+        let nvswitch = label(GPU_PRODUCT).and_then(gpu_of_product).is_some_and(Catalogued::is_switched);
         let clique = CLIQUE.iter().find_map(|k| label(k).filter(|v| !v.is_empty())).map(SmolStr::from);
         Self { per_numa, nvswitch, clique }
     }

@@ -3,12 +3,14 @@
 //! ```text
 //!   cluster ── zone ── block ── rack ── nvlink ── host          (levels: an ordered list, label keys are configuration)
 //!      └─ every node hangs below the narrowest level it has a label for; a level without a label is skipped
-//!   host ── NUMA node ── device ── link                          (hardware of one node)
+//!   host ── NUMA node ── PCIe ── device, NVLink as a graph         (`host`; `cost` tells what a set of devices is worth)
 //! ```
 //! Invariants: a domain is identified by its whole path (two racks named `r1` in two zones are two domains); every node
 //! is in at most one domain of a level; everything iterates in a fixed order; no IO, no clock.
 
+pub mod cost;
 mod hardware;
+pub mod host;
 mod levels;
 mod survey;
 mod tree;
