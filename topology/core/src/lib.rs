@@ -5,13 +5,16 @@
 //!      └─ every node hangs below the narrowest level it has a label for; a level without a label is skipped
 //!   host ── NUMA node ── PCIe ── device, NVLink as a graph         (`host`; `cost` tells what a set of devices is worth)
 //! ```
+//! `readers` and `fabric` read what others publish: CRDs, labels, slices, and descriptions of networks.
 //! Invariants: a domain is identified by its whole path (two racks named `r1` in two zones are two domains); every node
 //! is in at most one domain of a level; everything iterates in a fixed order; no IO, no clock.
 
 pub mod cost;
+pub mod fabric;
 mod hardware;
 pub mod host;
 mod levels;
+pub mod readers;
 mod survey;
 mod tree;
 

@@ -71,6 +71,13 @@ impl Tree {
     /// Puts a node where its labels say, taking it from where it was. Returns whether anything changed.
     pub fn place<'a>(&mut self, node: u32, name: &str, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         let path = self.levels.path(name, label);
+        self.place_at(node, path)
+    }
+
+    /// Puts a node on a path through the levels, widest first; what the path lacks at its end is taken for missing. Returns
+    /// whether anything changed.
+    pub fn place_at(&mut self, node: u32, mut path: Vec<Option<SmolStr>>) -> bool {
+        path.resize(self.levels.len(), None);
         if let Some(at) = self.leaf(node) {
             if self.path(at) == path {
                 return false;
