@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Say why something waits, node by node and reason by reason, and what would cure it.
     Explain(ExplainArgs),
+    /// Draw the cluster's topology with free and used GPUs.
+    Topology(TopologyArgs),
     /// Stop workflows with grace.
     Cancel(CancelArgs),
     /// Print the logs of one member of a node.
@@ -148,6 +150,36 @@ pub(crate) enum ExplainKind {
     Pod,
     /// A workflow and each of its nodes that has not ended.
     Workflow,
+}
+
+/// The form of a drawing.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Picture {
+    /// For people.
+    #[default]
+    Tree,
+    /// A picture, for a browser or a document.
+    Svg,
+    /// For programs.
+    Json,
+    /// For files.
+    Yaml,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TopologyArgs {
+    /// Draw down to the domains of this level, or to each node with `nodes`; to the nodes when absent, unless they are many.
+    #[arg(short, long, value_name = "LEVEL")]
+    pub(crate) level: Option<String>,
+    /// Resource that counts GPUs; those of NVIDIA, AMD and Intel when absent.
+    #[arg(short, long, value_name = "NAME", conflicts_with = "file")]
+    pub(crate) resource: Option<String>,
+    /// Draw the network that a file describes instead: CSV of hosts and switches, ibnetdiscover, topograph's models, NetQ.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Picture,
 }
 
 #[derive(Args, Debug)]

@@ -7,5 +7,6 @@ pub(crate) mod get;
 pub(crate) mod lint;
 pub(crate) mod logs;
 pub(crate) mod submit;
+pub(crate) mod topology;
 pub(crate) mod version;
 pub(crate) mod watch;

@@ -1,4 +1,4 @@
-//! The flowforge command line: submit a workflow, watch it, ask why it waits, cancel it, read its logs.
+//! The flowforge command line: submit a workflow, watch it, ask why it waits, cancel it, read its logs, draw the cluster.
 //!
 //! ```text
 //!   args ──> commands/* ──> cluster (the only user of the network) ──> API server
@@ -75,6 +75,10 @@ async fn online(command: Command, target: &Target, out: &mut Output) -> Result<E
         // Reads and checks its documents before it needs a cluster.
         return commands::submit::run(&args, target, out).await;
     }
+    if let Command::Topology(args) = command {
+        // The description of a network needs no cluster.
+        return commands::topology::run(&args, target, out).await;
+    }
     let cluster = target.connect().await?;
     match command {
         Command::Get(args) => commands::get::run(&args, &cluster, out).await,
@@ -83,6 +87,6 @@ async fn online(command: Command, target: &Target, out: &mut Output) -> Result<E
         Command::Cancel(args) => commands::cancel::run(&args, &cluster, out).await,
         Command::Logs(args) => commands::logs::run(&args, &cluster, out).await,
         Command::Version(args) => commands::version::server(args.output, &cluster, out).await,
-        Command::Submit(_) | Command::Lint(_) | Command::Completion(_) => Ok(Exit::Success),
+        Command::Submit(_) | Command::Topology(_) | Command::Lint(_) | Command::Completion(_) => Ok(Exit::Success),
     }
 }

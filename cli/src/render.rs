@@ -6,6 +6,7 @@ pub(crate) mod picture;
 pub(crate) mod strip;
 pub(crate) mod style;
 pub(crate) mod table;
+pub(crate) mod topology;
 pub(crate) mod transitions;
 pub(crate) mod tree;
 pub(crate) mod verdict;

@@ -12,12 +12,14 @@ mod scheduler;
 use flowforge_api::topology::{DEFAULT, TopologyLevel};
 use flowforge_api::{ClusterTopology, ClusterTopologySpec};
 use flowforge_testbed::{Profile, Testbed};
+use flowforge_tests::install::program;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use scheduler::{
     bound, create, gang, install, label_node, members, namespace, node_names, nodes_of, unscheduled, until,
 };
 use serde_json::json;
+use std::process::Command;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -91,6 +93,25 @@ async fn a_topology_gives_it(testbed: &Testbed, topologies: &Api<ClusterTopology
     assert_eq!((status.nodes, counts), (Some(4), vec![("row", 2, 3), ("host", 4, 4)]));
     label_node(testbed, &nodes[3], json!({ROW: "row-0"})).await;
     condition(topologies, DEFAULT, "Degraded", "Complete").await;
+    let drawn = drawn(testbed);
+    for (begin, end) in [
+        ("cluster", "16 of 32 GPUs free"),
+        ("├─ row/row-0", "16 of 16 GPUs free"),
+        ("└─ row/row-1", "0 of 16 GPUs free"),
+    ] {
+        assert!(
+            drawn.lines().any(|line| line.starts_with(begin) && line.ends_with(&format!(" {end}"))),
+            "{begin}: {drawn}"
+        );
+    }
+}
+
+/// What `flowforge topology` answers.
+fn drawn(testbed: &Testbed) -> String {
+    let mut command = Command::new(program("flowforge").expect("built"));
+    let output = command.arg("topology").env("KUBECONFIG", testbed.admin_kubeconfig()).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
 }
 
 async fn a_broken_one_changes_nothing(testbed: &Testbed, topologies: &Api<ClusterTopology>) {
