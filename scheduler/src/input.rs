@@ -1,6 +1,5 @@
 //! What reaches the engine's thread: one bounded channel for watches, outcomes and questions, in order of arrival.
 
-use crate::convert::types;
 use crate::dispatch::{PodFacts, Report};
 use crate::topology::TopologyFact;
 use flowforge_scheduler_core::event::{Event, JournalSlotRead};
@@ -39,17 +38,6 @@ pub(crate) enum Fact {
     },
     /// UIDs of all gangs that a list found.
     GangsListed(Vec<SmolStr>),
-    /// A claim was added or changed.
-    Claim(Box<types::Claim>),
-    /// A claim is gone.
-    ClaimGone {
-        /// Namespace.
-        namespace: SmolStr,
-        /// Name.
-        name: SmolStr,
-    },
-    /// Namespaces and names of all claims that a list found.
-    ClaimsListed(Vec<(SmolStr, SmolStr)>),
     /// News of a ClusterTopology.
     Topology(TopologyFact),
     /// Anything that the engine takes as it is.
@@ -61,8 +49,6 @@ pub(crate) enum Fact {
 pub(crate) struct PodFact {
     /// What the core sees.
     pub(crate) info: PodInfo,
-    /// Names of its claims.
-    pub(crate) claims: Vec<SmolStr>,
     /// For its condition and Events.
     pub(crate) facts: PodFacts,
 }

@@ -16,6 +16,7 @@ mod dispatch;
 mod input;
 pub mod metrics;
 mod selecting;
+mod storing;
 mod term;
 mod thread;
 mod topology;

@@ -13,9 +13,10 @@ use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
 use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
 use crate::selecting;
+use crate::storing;
 use crate::thread::{EnginePanicked, EngineThread};
 use crate::topology::ClusterTopologies;
-use crate::watch::{Claims, Gangs, Nodes, Ours, Pods, Watched, Watcher};
+use crate::watch::{Gangs, Nodes, Ours, Pods, Watched, Watcher};
 use crate::writer::{Pulse, Writer};
 use flowforge_runtime::{Leadership, LeaseTiming, Pressure};
 use flowforge_scheduler_core::engine::Engine;
@@ -206,7 +207,13 @@ impl Scheduler {
             self.start_watch(tasks, selecting::ReplicaSet, input),
             self.start_watch(tasks, selecting::StatefulSet, input),
             self.start_watch(tasks, Budgets, input),
-            self.start_watch(tasks, Claims, input),
+            self.start_watch(tasks, storing::Claims, input),
+            self.start_watch(tasks, storing::Volumes, input),
+            self.start_watch(tasks, storing::Classes, input),
+            self.start_watch(tasks, storing::CsiNodes, input),
+            self.start_watch(tasks, storing::CsiDrivers, input),
+            self.start_watch(tasks, storing::Capacities, input),
+            self.start_watch(tasks, storing::Attachments, input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),
             self.start_watch(tasks, ClusterTopologies, input),

@@ -77,8 +77,6 @@ pub(crate) struct Pods(pub(crate) Ours);
 pub(crate) struct Nodes;
 /// Gangs.
 pub(crate) struct Gangs;
-/// PersistentVolumeClaims.
-pub(crate) struct Claims;
 
 impl Watched for Pods {
     type Object = types::Pod;
@@ -110,7 +108,7 @@ pub(crate) fn pod_fact(object: &types::Pod, ours: &Ours) -> PodFact {
         conditioned: info.scheduled_condition.is_some(),
         profile: info.scheduler_name.clone(),
     };
-    PodFact { info, claims: convert::claims(object), facts }
+    PodFact { info, facts }
 }
 
 impl Watched for Nodes {
@@ -156,28 +154,6 @@ impl Watched for Gangs {
 
     fn listed(metas: Vec<Listed>) -> Fact {
         Fact::GangsListed(metas.into_iter().map(|listed| listed.uid).collect())
-    }
-}
-
-impl Watched for Claims {
-    type Object = types::Claim;
-    const KIND: &'static str = "persistentvolumeclaims";
-    const PATH: &'static str = "/api/v1/persistentvolumeclaims";
-
-    fn meta(object: &types::Claim) -> &types::Meta {
-        &object.metadata
-    }
-
-    fn upsert(&self, object: &types::Claim) -> Fact {
-        Fact::Claim(Box::new(object.clone()))
-    }
-
-    fn gone(object: &types::Claim) -> Fact {
-        Fact::ClaimGone { namespace: object.metadata.namespace.clone(), name: object.metadata.name.clone() }
-    }
-
-    fn listed(metas: Vec<Listed>) -> Fact {
-        Fact::ClaimsListed(metas.into_iter().map(|listed| (listed.namespace, listed.name)).collect())
     }
 }
 

@@ -4,7 +4,6 @@
 //! facts and outcomes are still taken in, but nothing new is planned.
 
 use crate::clock::Clock;
-use crate::convert::ClaimIndex;
 use crate::dispatch::{Outbox, PodFacts, Report, subject};
 use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
@@ -85,9 +84,6 @@ pub(crate) struct Writer {
     /// Whether a look inside shows every node and pod.
     shows_snapshot: bool,
     facts: BTreeMap<SmolStr, PodFacts>,
-    claims: ClaimIndex,
-    /// Unbound pods of ours that mount claims, with their names, by UID.
-    claimants: BTreeMap<SmolStr, (PodInfo, Vec<SmolStr>)>,
     topology: TopologyDesk,
     commands: Vec<Command>,
     /// Since when the engine should plan but does not.
@@ -120,8 +116,6 @@ impl Writer {
             ours,
             shows_snapshot: false,
             facts: BTreeMap::new(),
-            claims: ClaimIndex::default(),
-            claimants: BTreeMap::new(),
             topology,
             commands: Vec::new(),
             idle_since_ms: None,
@@ -259,7 +253,7 @@ impl Writer {
             }
             Input::Report(Report::PodRead { op, pod }) => {
                 let fact = pod_fact(&pod, &self.ours);
-                let info = self.with_claims(fact);
+                let info = self.note(fact);
                 let now_ms = self.clock.now_ms();
                 let result = ReadResult::Found(Box::new(info));
                 self.apply(Event::Outcome(Outcome::Read { op, result }), now_ms);
@@ -279,17 +273,15 @@ impl Writer {
 
     fn take_fact(&mut self, fact: Fact, at_ms: u64) {
         let event = match fact {
-            Fact::Pod(fact) => Event::PodUpsert(Box::new(self.with_claims(*fact))),
+            Fact::Pod(fact) => Event::PodUpsert(Box::new(self.note(*fact))),
             Fact::PodGone(key) => {
                 self.facts.remove(&key.uid);
-                self.claimants.remove(&key.uid);
                 self.outbox.forget_pod(&key.uid);
                 Event::PodDelete(key)
             }
             Fact::PodsListed(uids) => {
                 let listed: BTreeSet<&SmolStr> = uids.iter().collect();
                 self.facts.retain(|uid, _| listed.contains(uid));
-                self.claimants.retain(|uid, _| listed.contains(uid));
                 Event::Relisted(RelistedKind::Pods(uids))
             }
             Fact::Node(node) => Event::NodeUpsert(node),
@@ -304,19 +296,6 @@ impl Writer {
                 self.outbox.retain_gangs(&uids);
                 Event::Relisted(RelistedKind::Gangs(uids))
             }
-            Fact::Claim(claim) => {
-                if self.claims.note(&claim) {
-                    self.claims_changed(at_ms);
-                }
-                return;
-            }
-            Fact::ClaimGone { namespace, name } => {
-                if self.claims.forget(&namespace, &name) {
-                    self.claims_changed(at_ms);
-                }
-                return;
-            }
-            Fact::ClaimsListed(names) => return self.claims_listed(&names, at_ms),
             Fact::Topology(fact) => {
                 let Some(levels) = self.topology.take(fact) else { return };
                 self.metrics.topology_changes.inc();
@@ -327,50 +306,16 @@ impl Writer {
         self.apply(event, at_ms);
     }
 
-    /// Fills in which claims of a pod are not bound, and remembers what the shell needs of it.
-    fn with_claims(&mut self, fact: PodFact) -> PodInfo {
-        let PodFact { mut info, claims, facts } = fact;
+    /// Remembers what the shell needs of a pod.
+    fn note(&mut self, fact: PodFact) -> PodInfo {
+        let PodFact { info, facts } = fact;
         let uid = info.key.uid.clone();
-        let waits = info.ours && info.node_name.is_none() && !info.phase.is_terminal();
         if info.ours && !info.phase.is_terminal() {
-            self.facts.insert(uid.clone(), facts);
+            self.facts.insert(uid, facts);
         } else {
             self.facts.remove(&uid);
         }
-        if waits && !claims.is_empty() {
-            info.unbound_claims = self.claims.unbound(&info.key.namespace, &claims);
-            self.claimants.insert(uid, (info.clone(), claims));
-        } else {
-            self.claimants.remove(&uid);
-        }
         info
-    }
-
-    fn claims_listed(&mut self, names: &[(SmolStr, SmolStr)], at_ms: u64) {
-        let listed: BTreeSet<&(SmolStr, SmolStr)> = names.iter().collect();
-        let known: Vec<(SmolStr, SmolStr)> = self.claims.names().map(|(ns, name)| (ns.clone(), name.clone())).collect();
-        let gone: Vec<_> = known.into_iter().filter(|name| !listed.contains(name)).collect();
-        for (namespace, name) in &gone {
-            self.claims.forget(namespace, name);
-        }
-        if !gone.is_empty() {
-            self.claims_changed(at_ms);
-        }
-    }
-
-    /// Tells the engine about the pods whose unbound claims are others than before.
-    fn claims_changed(&mut self, at_ms: u64) {
-        let mut changed = Vec::new();
-        for (info, claims) in self.claimants.values_mut() {
-            let unbound = self.claims.unbound(&info.key.namespace, claims);
-            if unbound != info.unbound_claims {
-                info.unbound_claims = unbound;
-                changed.push(info.clone());
-            }
-        }
-        for info in changed {
-            self.apply(Event::PodUpsert(Box::new(info)), at_ms);
-        }
     }
 
     fn inspect(&self) -> Value {

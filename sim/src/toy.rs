@@ -91,15 +91,18 @@ impl Toy {
                     self.protocol.on_node_gone(&name, now, &mut fx);
                 }
             }
-            // Its pods matter to nobody, and stand anywhere.
+            // Its pods matter to nobody, stand anywhere and mount nothing.
             Event::Relisted(
                 RelistedKind::Gangs(_)
                 | RelistedKind::Namespaces(_)
                 | RelistedKind::Selectors(..)
-                | RelistedKind::Budgets(_),
+                | RelistedKind::Budgets(_)
+                | RelistedKind::Storage(..),
             )
             | Event::BudgetUpsert(_)
             | Event::BudgetDelete { .. }
+            | Event::StorageUpsert(_)
+            | Event::StorageDelete { .. }
             | Event::NamespaceUpsert { .. }
             | Event::NamespaceDelete { .. }
             | Event::SelectorUpsert(_)

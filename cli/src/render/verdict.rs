@@ -50,6 +50,29 @@ const NODE_CURES: &[(&str, &str)] = &[
     ),
     ("No preemption victims found", "give the pod a higher priority, or end pods there"),
     ("Preemption is not helpful", "nothing: no eviction would help there; see what else the node has against the pod"),
+    (
+        "node(s) had no available disk",
+        "end the pods there that mount the same disk, or mount it read-only in all of them",
+    ),
+    (
+        "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod",
+        "end the pod that uses the claim, or give each pod its own claim",
+    ),
+    ("node(s) exceed max volume count", "add nodes, or end pods there that mount volumes of the same driver"),
+    (
+        "node(s) didn't match PersistentVolume's node affinity",
+        "free resources on the nodes that reach the pod's volumes: kubectl get pv -o yaml",
+    ),
+    (
+        "node(s) didn't find available persistent volumes to bind",
+        "make volumes that these nodes reach, or use a StorageClass whose provisioner and allowedTopologies cover them",
+    ),
+    ("node(s) did not have enough free storage", "free storage there: kubectl get csistoragecapacities -A"),
+    (
+        "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
+        "restore the volume, or delete the claim and make it anew",
+    ),
+    ("node(s) had no available volume zone", "free resources on nodes in the zones of the pod's volumes"),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
@@ -58,6 +81,17 @@ const NODE_CURES: &[(&str, &str)] = &[
 /// What cures what a message says, where the condition's reason alone does not tell; the first part found counts.
 const MESSAGE_CURES: &[(&str, &str)] = &[
     ("unbound immediate PersistentVolumeClaims", "bind the claims: kubectl describe pvc"),
+    ("waiting for ephemeral volume controller", "nothing: kube-controller-manager makes the claim"),
+    ("bound to non-existent persistentvolume", "restore the volume, or delete the claim and make it anew"),
+    ("is being deleted", "let the claim's other users end, then make it anew"),
+    ("(pod is not owner)", "delete the claim: it has the name of the pod's ephemeral volume and was not made for it"),
+    ("persistentvolumeclaim \"", "create the claim in the pod's namespace"),
+    ("persistentvolume \"", "restore the volume that the claim is bound to, or make the claim anew"),
+    ("CSI driver is not installed", "install the driver on the nodes: kubectl get csinodes"),
+    (
+        "wait for its node, which this scheduler",
+        "use a StorageClass with volumeBindingMode Immediate, or another scheduler for this pod",
+    ),
     ("pod has ResourceClaims", "use device-plugin resources (nvidia.com/gpu), or another scheduler for this pod"),
     ("no nodes available to schedule pods", "add a node"),
     ("pod affinity terms conflict", "correct the pod's node affinity: its terms exclude each other"),
@@ -168,7 +202,7 @@ fn one_reason(part: &str) -> Option<NodeReason> {
 mod tests {
     use super::*;
     use expect_test::{Expect, expect};
-    use flowforge_scheduler_core::explain::{Reason, Refusal};
+    use flowforge_scheduler_core::explain::{Reason, Refusal, VolumeReason};
 
     #[track_caller]
     fn check(message: &str, expected: &Expect) {
@@ -227,6 +261,7 @@ mod tests {
     /// One of each, and a match without a wildcard: a reason that is new to the scheduler does not compile here.
     fn every_reason() -> Vec<Reason> {
         use Reason as R;
+        use VolumeReason as V;
         let all = vec![
             R::NodeName,
             R::NodeUnschedulable,
@@ -244,7 +279,23 @@ mod tests {
             R::DeclaredFeatures,
             R::TooManyPods,
             R::Insufficient("nvidia.com/gpu".into()),
-            R::UnboundClaims,
+            R::Volume(V::DiskConflict),
+            R::Volume(V::ReadWriteOncePod),
+            R::Volume(V::ClaimMissing("data".into())),
+            R::Volume(V::Limit),
+            R::Volume(V::DriverMissing("csi.example".into())),
+            R::Volume(V::EphemeralClaimMissing("p-data".into())),
+            R::Volume(V::ClaimLost("data".into(), "pv".into())),
+            R::Volume(V::ClaimDeleting("data".into())),
+            R::Volume(V::ClaimNotOwned("ml".into(), "p-data".into(), "p".into())),
+            R::Volume(V::UnboundClaims),
+            R::Volume(V::Affinity),
+            R::Volume(V::NoVolume),
+            R::Volume(V::NoStorage),
+            R::Volume(V::NoSuchVolume),
+            R::Volume(V::ClaimsNotPrepared),
+            R::Volume(V::VolumeMissing("pv".into())),
+            R::Volume(V::Zone),
             R::ResourceClaims,
             R::NoNodes,
             R::NoVictims,
@@ -278,7 +329,13 @@ mod tests {
                 | R::AffinityConflict => {}
                 R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
-                R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::UnboundClaims | R::NoNodes => {}
+                R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::NoNodes => {}
+                R::Volume(
+                    V::DiskConflict | V::ReadWriteOncePod | V::ClaimMissing(_) | V::Limit | V::DriverMissing(_),
+                ) => {}
+                R::Volume(V::EphemeralClaimMissing(_) | V::ClaimLost(..) | V::ClaimDeleting(_)) => {}
+                R::Volume(V::ClaimNotOwned(..) | V::UnboundClaims | V::Affinity | V::NoVolume | V::NoStorage) => {}
+                R::Volume(V::NoSuchVolume | V::ClaimsNotPrepared | V::VolumeMissing(_) | V::Zone) => {}
                 R::ResourceClaims | R::NoVictims | R::EvictionUseless => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}

@@ -10,6 +10,7 @@ use crate::explain::{Reason, Refusal, Seen};
 use crate::relations::{Inclusion, Ranking, Relation, Tallies, View};
 use crate::shape::{Extremes, NodeEval, RawScore, ShapeId, ShapeSpec, Verdict, evaluation, total, verdict};
 use crate::snapshot::{Cluster, NodeId, Snapshot};
+use crate::volumes::{VolumeDemand, VolumeView};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -18,15 +19,15 @@ use std::collections::BTreeMap;
 pub(crate) struct Considered {
     pub(crate) node: NodeId,
     pub(crate) eval: NodeEval,
-    /// Why the demand refuses it.
-    pub(crate) refused: Option<Reason>,
+    /// Why the demand refuses it: what the first filter has against it.
+    pub(crate) refused: Vec<Reason>,
     /// Why it refuses the pod beside those that it was promised to; these come first.
     pub(crate) reserved: Vec<Reason>,
 }
 
 impl Considered {
     pub(crate) fn is_feasible(&self) -> bool {
-        self.eval.verdict.is_feasible() && self.refused.is_none() && self.reserved.is_empty()
+        self.eval.verdict.is_feasible() && self.refused.is_empty() && self.reserved.is_empty()
     }
 
     /// Why the pod may not stand there, in the order of the profile.
@@ -34,13 +35,15 @@ impl Considered {
         if !self.reserved.is_empty() {
             return self.reserved.clone();
         }
-        self.refused.clone().map_or_else(|| self.eval.verdict.reasons(spec), |reason| vec![reason])
+        if self.refused.is_empty() { self.eval.verdict.reasons(spec) } else { self.refused.clone() }
     }
 }
 
 /// What tells a pod from others of its shape.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Demand {
+    /// What its volumes ask for.
+    pub(crate) volumes: Option<VolumeDemand>,
     /// The rules that other pods give it.
     pub(crate) relation: Option<Relation>,
     /// Nodes that are promised to pods of at least its priority, beside which it does not fit; and why.
@@ -50,18 +53,18 @@ pub(crate) struct Demand {
 impl Demand {
     /// Whether it asks for anything at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.relation.is_none() && self.reserved.is_empty()
+        self.volumes.is_none() && self.relation.is_none() && self.reserved.is_empty()
     }
 
     /// Whether it can refuse a node that the shape does not: then the pod's answer is its own. Reservations are not meant:
     /// they refuse all pods of a shape and priority alike.
     pub(crate) fn refuses(&self) -> bool {
-        self.relation.as_ref().is_some_and(Relation::refuses)
+        self.volumes.is_some() || self.relation.as_ref().is_some_and(Relation::refuses)
     }
 
     /// Whether it scores nodes too.
     pub(crate) fn ranks(&self) -> bool {
-        self.relation.as_ref().is_some_and(Relation::ranks)
+        self.volumes.as_ref().is_some_and(VolumeDemand::ranks) || self.relation.as_ref().is_some_and(Relation::ranks)
     }
 
     /// The sums of its relation over these nodes, from scratch.
@@ -73,24 +76,38 @@ impl Demand {
     /// What it says about nodes as they are now, with the sums of its relation.
     pub(crate) fn view<'a>(&'a self, cluster: &'a Cluster, tallies: Cow<'a, Tallies>) -> DemandView<'a> {
         let relation = self.relation.as_ref().map(|r| View::new(r, &cluster.relations, tallies));
-        DemandView { relation }
+        DemandView { volumes: self.volumes.as_ref().map(|volumes| VolumeView::new(volumes, cluster)), relation }
     }
 }
 
 /// A demand against the nodes of one moment.
 pub(crate) struct DemandView<'a> {
+    volumes: Option<VolumeView<'a>>,
     relation: Option<View<'a>>,
 }
 
 impl DemandView<'_> {
     /// Why a node is refused that the shape's filters before NodeDeclaredFeatures let pass; the first in profile order.
     pub(crate) fn refuse(&self, node: NodeId) -> Option<Reason> {
-        self.relation.as_ref().and_then(|view| view.refuse(node.dense()))
+        let volumes = self.volumes.as_ref().and_then(|view| view.refuse(node)).map(Reason::Volume);
+        volumes.or_else(|| self.relation.as_ref().and_then(|view| view.refuse(node.dense())))
+    }
+
+    /// Everything that the first failing filter has against a node.
+    fn reasons(&self, node: NodeId) -> Vec<Reason> {
+        match (self.refuse(node), &self.volumes) {
+            (Some(Reason::Volume(first)), Some(volumes)) => {
+                volumes.reasons(node, first).into_iter().map(Reason::Volume).collect()
+            }
+            (first, _) => first.into_iter().collect(),
+        }
     }
 
     /// Scores of the feasible nodes, in their order.
     pub(crate) fn rank(&self, feasible: &[u32], known: &[u32], inclusion: impl Fn(u32) -> Inclusion) -> Ranking {
-        self.relation.as_ref().map(|view| view.rank(feasible, known, inclusion)).unwrap_or_default()
+        let ranking = self.relation.as_ref().map(|view| view.rank(feasible, known, inclusion)).unwrap_or_default();
+        let volumes = self.volumes.as_ref().map(|view| feasible.iter().map(|node| view.score(*node)).collect());
+        Ranking { volumes, ..ranking }
     }
 }
 
@@ -133,8 +150,9 @@ pub(crate) fn refusals(
     if demand.refuses() && (verdict.is_feasible() || verdict == Verdict::FEATURES) {
         let inclusion = |node: u32| ground.inclusion.get(node as usize).copied().unwrap_or_default();
         let tallies = Cow::Owned(demand.tallies(cluster, &ground.known, inclusion));
-        if let Some(reason) = demand.view(cluster, tallies).refuse(node) {
-            return vec![reason];
+        let refused = demand.view(cluster, tallies).reasons(node);
+        if !refused.is_empty() {
+            return refused;
         }
     }
     verdict.reasons(spec)
@@ -186,7 +204,7 @@ fn judge(
     let reserved = |node: NodeId| demand.reserved.get(&node.dense()).cloned().unwrap_or_default();
     let refuse = |node: NodeId, verdict: Verdict| {
         let asked = verdict.is_feasible() || verdict == Verdict::FEATURES;
-        if asked { view.refuse(node) } else { None }
+        if asked { view.reasons(node) } else { Vec::new() }
     };
     let considered: Vec<Considered> = evaluated
         .into_iter()

@@ -5,6 +5,7 @@ use crate::labels::Labels;
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey, TopologyLevels};
 use crate::preempt::Budget;
 use crate::relations::{SelectorInfo, SelectorKind};
+use crate::volumes::{ObjectName, StorageFact, StorageKind};
 use smol_str::SmolStr;
 
 /// One thing that happened.
@@ -66,6 +67,17 @@ pub enum Event {
     },
     /// The topology levels are these from now on; a list that [`flowforge_topology_core::Levels`] refuses changes nothing.
     Topology(TopologyLevels),
+    /// A storage object was added or changed.
+    StorageUpsert(Box<StorageFact>),
+    /// A storage object went away.
+    StorageDelete {
+        /// What it is.
+        kind: StorageKind,
+        /// Its namespace; empty for what has none.
+        namespace: SmolStr,
+        /// Its name.
+        name: SmolStr,
+    },
     /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
     Relisted(RelistedKind),
     /// All first lists are in.
@@ -98,6 +110,8 @@ pub enum RelistedKind {
     Budgets(Vec<(SmolStr, SmolStr)>),
     /// Namespaces and names of all Services, or of all controllers of a kind.
     Selectors(SelectorKind, Vec<(SmolStr, SmolStr)>),
+    /// Namespaces and names of all storage objects of a kind.
+    Storage(StorageKind, Vec<ObjectName>),
 }
 
 /// A journal slot as it was read.

@@ -29,3 +29,4 @@ pub mod queue;
 pub mod relations;
 pub mod shape;
 pub mod snapshot;
+pub mod volumes;

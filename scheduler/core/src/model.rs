@@ -4,6 +4,7 @@
 //! everything else in base units (bytes, counts; rounded up), as kube-scheduler's `framework.Resource` holds them.
 
 use crate::relations::{PodAffinity, SpreadConstraint};
+use crate::volumes::PodVolume;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,8 +132,56 @@ pub struct PodInfo {
     pub scheduled_condition: Option<(SmolStr, String)>,
     /// Whether it has ResourceClaims.
     pub resource_claims: bool,
-    /// Claims and volumes are not schedulable yet by this build: names of PVCs that are unbound, for a named refusal.
-    pub unbound_claims: Vec<SmolStr>,
+    /// Volumes that scheduling has anything to do with, in the order of the spec. They never change.
+    pub volumes: Vec<PodVolume>,
+}
+
+/// Identity of a PersistentVolumeClaim.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Ord, PartialOrd, Serialize, Deserialize)]
+pub struct ClaimName {
+    /// Namespace.
+    pub namespace: SmolStr,
+    /// Name.
+    pub name: SmolStr,
+    /// UID; a claim made anew under the same name is another claim.
+    pub uid: SmolStr,
+}
+
+/// What has to be done before a pod may be bound to its node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Preparation {
+    /// A volume that is there is bound to a claim.
+    BindVolume {
+        /// The claim.
+        claim: ClaimName,
+        /// Its resourceVersion when it was chosen for.
+        claim_resource_version: SmolStr,
+        /// Name of the volume.
+        volume: SmolStr,
+        /// UID of the volume.
+        volume_uid: SmolStr,
+        /// resourceVersion of the volume when it was chosen.
+        volume_resource_version: SmolStr,
+    },
+    /// A volume is made for a claim where the node can reach it.
+    Provision {
+        /// The claim.
+        claim: ClaimName,
+        /// Its resourceVersion when it was chosen for.
+        claim_resource_version: SmolStr,
+        /// The node.
+        node: SmolStr,
+    },
+}
+
+impl Preparation {
+    /// The claim that it is about.
+    #[must_use]
+    pub fn claim(&self) -> &ClaimName {
+        match self {
+            Self::BindVolume { claim, .. } | Self::Provision { claim, .. } => claim,
+        }
+    }
 }
 
 /// Which gang a pod belongs to and as what.

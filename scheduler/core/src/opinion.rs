@@ -3,7 +3,7 @@
 
 use crate::demand::{Considered, consider};
 use crate::explain::Reason;
-use crate::plugins::{inter_pod_affinity, pod_topology_spread};
+use crate::plugins::{inter_pod_affinity, pod_topology_spread, volume_binding};
 use crate::relations::Ranking;
 use crate::shape::{Extremes, scores};
 use crate::snapshot::{PodId, Snapshot};
@@ -44,6 +44,10 @@ pub fn opinions(snapshot: &mut Snapshot, pod: PodId) -> Vec<Opinion> {
                 Ok(at) => {
                     let mut all = scores(id, found.eval.raw, extremes, &spec, cluster);
                     all.extend(relational(&ranking, at));
+                    // Upstream scores every pod by it.
+                    if spec.profile.weights.volume_binding != 0 {
+                        all.push((volume_binding::NAME, ranking.volumes.as_ref().map_or(0, |scores| scores[at])));
+                    }
                     (Vec::new(), all)
                 }
                 Err(_) => (found.reasons(&spec), Vec::new()),

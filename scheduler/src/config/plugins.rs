@@ -100,7 +100,7 @@ const DEFAULT: [(&str, i64, &[Point]); 20] = [
     ("NodeResourcesFit", 1, FILTER_AND_SCORE),
     ("VolumeRestrictions", 0, FILTER),
     ("NodeVolumeLimits", 0, FILTER),
-    ("VolumeBinding", 0, &[PreFilter, Filtering, PreScore, Score, Reserve, PreBind]),
+    ("VolumeBinding", 1, &[PreFilter, Filtering, PreScore, Score, Reserve, PreBind]),
     ("VolumeZone", 0, FILTER),
     ("PodTopologySpread", 2, FILTER_AND_SCORE),
     ("InterPodAffinity", 2, FILTER_AND_SCORE),
@@ -152,6 +152,7 @@ impl Plugins {
             pod_topology_spread: weight("PodTopologySpread"),
             inter_pod_affinity: weight("InterPodAffinity"),
             dynamic_resources: weight("DynamicResources"),
+            volume_binding: weight("VolumeBinding"),
         };
         Enabled { filters, weights, preempts: self.runs("DefaultPreemption", PostFilter) }
     }

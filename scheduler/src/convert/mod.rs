@@ -1,10 +1,12 @@
 //! The only place that knows Kubernetes types: API objects in, the core's plain facts out.
 
 mod features;
+mod migration;
 pub mod quantity;
 mod relations;
 pub mod requests;
 pub mod types;
+pub mod volumes;
 
 pub use relations::{budget, selecting_labels, selecting_pods};
 
@@ -16,7 +18,6 @@ use flowforge_scheduler_core::model::{
 };
 use flowforge_scheduler_core::plugins::image_locality;
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
 
 /// The role of a member that names none.
 const DEFAULT_ROLE: SmolStr = SmolStr::new_static("worker");
@@ -79,19 +80,8 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         fence: own_annotation(&pod.metadata, annotation::FENCE),
         scheduled_condition: scheduled_condition(&pod.status),
         resource_claims: !spec.resource_claims.is_empty(),
-        unbound_claims: Vec::new(),
+        volumes: volumes::mounted(pod),
     }
-}
-
-/// Names of the claims that a pod mounts: those it names, and those made for its ephemeral volumes.
-#[must_use]
-pub fn claims(pod: &types::Pod) -> Vec<SmolStr> {
-    let claim = |volume: &types::Volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(claim), _) => Some(claim.claim_name.clone()),
-        (None, Some(_)) => Some(smol_str::format_smolstr!("{}-{}", pod.metadata.name, volume.name)),
-        (None, None) => None,
-    };
-    pod.spec.volumes.iter().filter_map(claim).collect()
 }
 
 /// Converts a node.
@@ -263,39 +253,6 @@ fn scheduled_condition(status: &types::PodStatus) -> Option<(SmolStr, String)> {
 fn preempted(status: &types::PodStatus) -> bool {
     let target = status.conditions.iter().find(|condition| condition.type_ == "DisruptionTarget");
     target.is_some_and(|target| target.status == "True" && target.reason == "PreemptionByScheduler")
-}
-
-/// Which claims are bound, as the claim watch says; pods wait for a named claim until it is.
-#[derive(Debug, Default)]
-pub struct ClaimIndex {
-    bound: BTreeMap<SmolStr, BTreeMap<SmolStr, bool>>,
-}
-
-impl ClaimIndex {
-    /// Notes a claim; true when it became bound or unbound by that.
-    pub fn note(&mut self, claim: &types::Claim) -> bool {
-        let bound = claim.status.phase == "Bound" && !claim.metadata.deletion_timestamp;
-        let claims = self.bound.entry(claim.metadata.namespace.clone()).or_default();
-        claims.insert(claim.metadata.name.clone(), bound) != Some(bound)
-    }
-
-    /// Forgets a claim; true when it was known.
-    pub fn forget(&mut self, namespace: &str, name: &str) -> bool {
-        self.bound.get_mut(namespace).is_some_and(|claims| claims.remove(name).is_some())
-    }
-
-    /// Every claim known, as (namespace, name).
-    pub fn names(&self) -> impl Iterator<Item = (&SmolStr, &SmolStr)> {
-        self.bound.iter().flat_map(|(namespace, claims)| claims.keys().map(move |name| (namespace, name)))
-    }
-
-    /// Which of these claims are missing or not bound.
-    #[must_use]
-    pub fn unbound(&self, namespace: &str, claims: &[SmolStr]) -> Vec<SmolStr> {
-        let known = self.bound.get(namespace);
-        let is_bound = |name: &SmolStr| known.and_then(|known| known.get(name)).copied().unwrap_or_default();
-        claims.iter().filter(|name| !is_bound(name)).cloned().collect()
-    }
 }
 
 #[cfg(test)]

@@ -48,6 +48,12 @@ impl Quantity {
         clamp(div_ceil(self.0, NANOS))
     }
 
+    /// Billionths.
+    #[must_use]
+    pub const fn nanos(self) -> i128 {
+        self.0
+    }
+
     /// Thousandths, rounded up.
     #[must_use]
     pub fn milli_value(self) -> i64 {

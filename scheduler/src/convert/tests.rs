@@ -139,34 +139,6 @@ fn a_gang_is_closed_when_it_ended_or_is_deleted_and_ignored_when_foreign() {
 }
 
 #[test]
-fn claims_are_unbound_until_the_watch_says_otherwise() {
-    let raw: types::Pod = serde_json::from_value(json!({
-        "metadata": {"name": "p", "namespace": "n"},
-        "spec": {"volumes": [
-            {"name": "data", "persistentVolumeClaim": {"claimName": "shared"}},
-            {"name": "scratch", "ephemeral": {"volumeClaimTemplate": {}}},
-            {"name": "cfg", "configMap": {"name": "c"}},
-        ]},
-    }))
-    .expect("a pod");
-    let names = claims(&raw);
-    assert_eq!(names, ["shared", "p-scratch"]);
-    let claim = |name: &str, phase: &str| -> types::Claim {
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "n"}, "status": {"phase": phase}}))
-            .expect("a claim")
-    };
-    let mut index = ClaimIndex::default();
-    assert_eq!(index.unbound("n", &names).len(), 2);
-    assert!(index.note(&claim("shared", "Bound")));
-    assert!(!index.note(&claim("shared", "Bound")), "nothing new");
-    assert!(index.note(&claim("p-scratch", "Pending")));
-    assert_eq!(index.unbound("n", &names), ["p-scratch"]);
-    assert!(index.forget("n", "shared"));
-    assert_eq!(index.unbound("n", &names).len(), 2);
-    assert!(!index.forget("n", "shared"));
-}
-
-#[test]
 fn odd_objects_do_no_harm() {
     for odd in [
         json!({}),

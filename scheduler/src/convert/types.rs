@@ -1,16 +1,21 @@
-//! Pods, nodes, gangs, claims, and what selects pods, as the API server sends them, trimmed to the fields that scheduling uses.
+//! Pods, nodes, gangs, and what selects pods, as the API server sends them, trimmed to the fields that scheduling uses.
 //!
 //! Decoding is the largest cost of a big cluster's watch: whatever is not named here is skipped by the parser without
-//! being stored (managed fields above all). Annotations keep only our own.
+//! being stored (managed fields above all). Annotations keep only our own and those of storage.
+
+pub mod storage;
+
+pub use storage::Volume;
 
 use super::quantity::QuantityMap;
 use flowforge_api::gang::{GangPhase, GangSpec};
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use storage::annotation;
 
 /// Prefix of the annotations that are kept.
 const OUR_PREFIX: &str = "flowforge.dev/";
@@ -31,7 +36,7 @@ pub struct Meta {
     pub generation: i64,
     /// Labels.
     pub labels: BTreeMap<SmolStr, SmolStr>,
-    /// Annotations of ours.
+    /// Annotations of ours and of storage.
     #[serde(deserialize_with = "our_annotations")]
     pub annotations: BTreeMap<SmolStr, String>,
     /// Creation.
@@ -317,36 +322,6 @@ pub struct Toleration {
     pub effect: SmolStr,
 }
 
-/// A volume; only what names a claim or an image.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Volume {
-    /// Name.
-    pub name: SmolStr,
-    /// A claim by name.
-    pub persistent_volume_claim: Option<ClaimSource>,
-    /// A claim made for the pod, named `POD-VOLUME`.
-    pub ephemeral: Option<IgnoredAny>,
-    /// An image.
-    pub image: Option<ImageSource>,
-}
-
-/// An image by reference.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct ImageSource {
-    /// Its reference.
-    pub reference: SmolStr,
-}
-
-/// A claim by name.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ClaimSource {
-    /// Its name.
-    pub claim_name: SmolStr,
-}
-
 /// Status of a pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -472,24 +447,6 @@ pub struct GangStatus {
     pub phase: Option<GangPhase>,
 }
 
-/// A PersistentVolumeClaim.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Claim {
-    /// Metadata.
-    pub metadata: Meta,
-    /// Status.
-    pub status: ClaimStatus,
-}
-
-/// Status of a claim.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct ClaimStatus {
-    /// `Bound` or not.
-    pub phase: SmolStr,
-}
-
 /// A namespace.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -561,7 +518,7 @@ fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Err
     Option::<IgnoredAny>::deserialize(deserializer).map(|value| value.is_some())
 }
 
-/// Keeps our own annotations; the values of all others are skipped without being stored.
+/// Keeps our own annotations and those of storage; the values of all others are skipped without being stored.
 fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SmolStr, String>, D::Error> {
     struct Ours;
 
@@ -579,7 +536,7 @@ fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMa
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut kept = BTreeMap::new();
             while let Some(key) = map.next_key::<SmolStr>()? {
-                if key.starts_with(OUR_PREFIX) {
+                if key.starts_with(OUR_PREFIX) || annotation::KEPT.contains(&key.as_str()) {
                     kept.insert(key, map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;

@@ -12,13 +12,14 @@ pub(crate) struct Difference {
 }
 
 /// Rules whose scores FlowForge has.
-const SCORED: [&str; 7] = [
+const SCORED: [&str; 8] = [
     "TaintToleration",
     "NodeAffinity",
     "PodTopologySpread",
     "InterPodAffinity",
     "NodeResourcesFit",
     "NodeResourcesBalancedAllocation",
+    "VolumeBinding",
     "ImageLocality",
 ];
 

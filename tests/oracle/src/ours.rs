@@ -2,13 +2,15 @@
 
 use anyhow::{Context as _, Result};
 use flowforge_scheduler::config;
-use flowforge_scheduler::convert::{self, types};
+use flowforge_scheduler::convert::types::storage;
+use flowforge_scheduler::convert::{self, types, volumes};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
 use flowforge_scheduler_core::model::PodInfo;
 use flowforge_scheduler_core::opinion::opinions;
 use flowforge_scheduler_core::relations::SelectorKind;
 use flowforge_scheduler_core::snapshot::{PodId, Snapshot};
+use flowforge_scheduler_core::volumes::{StorageFact, StorageKind};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -28,6 +30,13 @@ struct Case {
     replica_sets: Vec<types::SelectorOwner>,
     stateful_sets: Vec<types::SelectorOwner>,
     configuration: Option<Value>,
+    persistent_volumes: Vec<storage::PersistentVolume>,
+    persistent_volume_claims: Vec<storage::Claim>,
+    storage_classes: Vec<storage::StorageClass>,
+    csi_nodes: Vec<storage::CsiNode>,
+    csi_drivers: Vec<storage::CsiDriver>,
+    csi_storage_capacities: Vec<storage::StorageCapacity>,
+    volume_attachments: Vec<storage::VolumeAttachment>,
 }
 
 /// What FlowForge says about a case.
@@ -60,6 +69,8 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
     let id = snapshot.upsert_pod(pod(&case.pod)).context("the pod is nobody's concern")?.id;
     snapshot.cluster().pod(id).and_then(|pod| pod.shape).context("the pod has no shape")?;
     selectors(&case, &mut snapshot);
+    let (first, later): (Vec<_>, Vec<_>) = stored(&case).into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
+    first.into_iter().for_each(|(_, fact)| drop(snapshot.set_storage(fact)));
     let (early, late) = case.nodes.split_at(case.nodes.len() / 2);
     for (node, other) in early.iter().zip(case.nodes.iter().rev()) {
         snapshot.upsert_node(convert::node(&posing_as(node, other)));
@@ -90,6 +101,8 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
         look(&mut snapshot, id);
         snapshot.delete_node(&passing.metadata.name);
     }
+    later.into_iter().for_each(|(_, fact)| drop(snapshot.set_storage(fact)));
+    detour(&case, &mut snapshot, id);
     // Namespaces come last: whom they select is counted again.
     for namespace in &case.namespaces {
         snapshot.set_namespace(&namespace.metadata.name, Some(namespace.metadata.labels.clone()));
@@ -102,6 +115,37 @@ fn configured(case: &Case) -> Result<Config> {
     let Some(configuration) = &case.configuration else { return Ok(Config::default()) };
     let config = config::Config::parse(&configuration.to_string(), "configuration")?;
     Ok(config.core(Duration::from_secs(5)))
+}
+
+/// Everything about storage.
+fn stored(case: &Case) -> Vec<StorageFact> {
+    let classes = case.storage_classes.iter().map(|class| StorageFact::Class(volumes::class(class)));
+    let claims = case.persistent_volume_claims.iter().map(|claim| StorageFact::Claim(volumes::claim(claim)));
+    let all = case.persistent_volumes.iter().map(|volume| StorageFact::Volume(volumes::volume(volume)));
+    let nodes = case.csi_nodes.iter().map(|node| StorageFact::CsiNode(volumes::csi_node(node)));
+    let drivers = case.csi_drivers.iter().map(|driver| StorageFact::Driver(volumes::csi_driver(driver)));
+    let capacities = case.csi_storage_capacities.iter().map(|one| StorageFact::Capacity(volumes::capacity(one)));
+    let attachments = case.volume_attachments.iter().map(|one| StorageFact::Attachment(volumes::attachment(one)));
+    claims.chain(all).chain(classes).chain(nodes).chain(drivers).chain(capacities).chain(attachments).collect()
+}
+
+/// The pod is placed on trial and taken back, and volumes and CSINodes go and come again.
+fn detour(case: &Case, snapshot: &mut Snapshot, id: PodId) {
+    if let Ok(node) = cycle::find(snapshot, id) {
+        snapshot.assume(id, node);
+        look(snapshot, id);
+        snapshot.forget(id);
+    }
+    for volume in &case.persistent_volumes {
+        snapshot.remove_storage(StorageKind::Volume, &volume.metadata.namespace, &volume.metadata.name);
+        look(snapshot, id);
+        snapshot.set_storage(StorageFact::Volume(volumes::volume(volume)));
+    }
+    for node in &case.csi_nodes {
+        snapshot.remove_storage(StorageKind::CsiNode, &node.metadata.namespace, &node.metadata.name);
+        look(snapshot, id);
+        snapshot.set_storage(StorageFact::CsiNode(volumes::csi_node(node)));
+    }
 }
 
 /// Services and controllers.

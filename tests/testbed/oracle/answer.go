@@ -64,14 +64,14 @@ func (p *profile) answer(ctx context.Context, c *Case) (*Answer, error) {
 	for _, info := range infos {
 		answer.Nodes = append(answer.Nodes, &NodeAnswer{Name: info.Node().Name, Filters: map[string][]string{}})
 	}
-	if err := p.askEach(ctx, &c.Pod, infos, answer); err != nil {
-		return nil, err
-	}
+	p.askEach(ctx, &c.Pod, infos, answer)
 	return answer, p.decide(ctx, &c.Pod, infos, answer)
 }
 
-// askEach runs every filter by itself on every node.
-func (p *profile) askEach(ctx context.Context, pod *v1.Pod, infos []fwk.NodeInfo, answer *Answer) error {
+// askEach runs every filter by itself on every node. One that fails is left
+// out: in a cycle others may refuse the pod before it is asked, which decide
+// finds out.
+func (p *profile) askEach(ctx context.Context, pod *v1.Pod, infos []fwk.NodeInfo, answer *Answer) {
 	for _, plugin := range p.plugins {
 		state := framework.NewCycleState()
 		if pre, ok := plugin.(fwk.PreFilterPlugin); ok {
@@ -83,25 +83,30 @@ func (p *profile) askEach(ctx context.Context, pod *v1.Pod, infos []fwk.NodeInfo
 				answer.PreFilter[plugin.Name()] = status.Reasons()
 				continue
 			case !status.IsSuccess():
-				return fmt.Errorf("%s: PreFilter: %w", plugin.Name(), status.AsError())
+				continue
 			}
 		}
 		filter, ok := plugin.(fwk.FilterPlugin)
 		if !ok {
 			continue
 		}
-		answer.Applied = append(answer.Applied, plugin.Name())
+		refused := make(map[int][]string)
+		failed := false
 		for i, info := range infos {
 			status := filter.Filter(ctx, state, pod, info)
-			if !status.IsSuccess() && !status.IsRejected() {
-				return fmt.Errorf("%s: Filter: %w", plugin.Name(), status.AsError())
-			}
-			if !status.IsSuccess() {
-				answer.Nodes[i].Filters[plugin.Name()] = status.Reasons()
+			failed = failed || (!status.IsSuccess() && !status.IsRejected())
+			if status.IsRejected() {
+				refused[i] = status.Reasons()
 			}
 		}
+		if failed {
+			continue
+		}
+		answer.Applied = append(answer.Applied, plugin.Name())
+		for i, reasons := range refused {
+			answer.Nodes[i].Filters[plugin.Name()] = reasons
+		}
 	}
-	return nil
 }
 
 // decide does what the scheduling cycle does, on all nodes.

@@ -16,20 +16,21 @@ import (
 
 // Case is a cluster and the pod to find a place for.
 type Case struct {
-	Pod                    v1.Pod                        `json:"pod"`
-	Nodes                  []*v1.Node                    `json:"nodes"`
-	Pods                   []*v1.Pod                     `json:"pods"`
-	Namespaces             []*v1.Namespace               `json:"namespaces"`
-	Services               []*v1.Service                 `json:"services"`
-	ReplicationControllers []*v1.ReplicationController   `json:"replicationControllers"`
-	ReplicaSets            []*appsv1.ReplicaSet          `json:"replicaSets"`
-	StatefulSets           []*appsv1.StatefulSet         `json:"statefulSets"`
-	PersistentVolumes      []*v1.PersistentVolume        `json:"persistentVolumes"`
-	PersistentVolumeClaims []*v1.PersistentVolumeClaim   `json:"persistentVolumeClaims"`
-	StorageClasses         []*storagev1.StorageClass     `json:"storageClasses"`
-	CSINodes               []*storagev1.CSINode          `json:"csiNodes"`
-	CSIDrivers             []*storagev1.CSIDriver        `json:"csiDrivers"`
-	VolumeAttachments      []*storagev1.VolumeAttachment `json:"volumeAttachments"`
+	Pod                    v1.Pod                          `json:"pod"`
+	Nodes                  []*v1.Node                      `json:"nodes"`
+	Pods                   []*v1.Pod                       `json:"pods"`
+	Namespaces             []*v1.Namespace                 `json:"namespaces"`
+	Services               []*v1.Service                   `json:"services"`
+	ReplicationControllers []*v1.ReplicationController     `json:"replicationControllers"`
+	ReplicaSets            []*appsv1.ReplicaSet            `json:"replicaSets"`
+	StatefulSets           []*appsv1.StatefulSet           `json:"statefulSets"`
+	PersistentVolumes      []*v1.PersistentVolume          `json:"persistentVolumes"`
+	PersistentVolumeClaims []*v1.PersistentVolumeClaim     `json:"persistentVolumeClaims"`
+	StorageClasses         []*storagev1.StorageClass       `json:"storageClasses"`
+	CSINodes               []*storagev1.CSINode            `json:"csiNodes"`
+	CSIDrivers             []*storagev1.CSIDriver          `json:"csiDrivers"`
+	VolumeAttachments      []*storagev1.VolumeAttachment   `json:"volumeAttachments"`
+	CSIStorageCapacities   []*storagev1.CSIStorageCapacity `json:"csiStorageCapacities"`
 	// Configuration is a KubeSchedulerConfiguration with one profile; none is
 	// the default.
 	Configuration json.RawMessage `json:"configuration,omitempty"`
@@ -67,6 +68,7 @@ func (c *Case) fill(factory informers.SharedInformerFactory) error {
 		{storage.CSINodes().Informer(), anys(c.CSINodes)},
 		{storage.CSIDrivers().Informer(), anys(c.CSIDrivers)},
 		{storage.VolumeAttachments().Informer(), anys(c.VolumeAttachments)},
+		{storage.CSIStorageCapacities().Informer(), anys(c.CSIStorageCapacities)},
 	} {
 		if err := list.informer.GetIndexer().Replace(list.objects, ""); err != nil {
 			return fmt.Errorf("filling a lister: %w", err)

@@ -8,9 +8,10 @@
 //	                                  │            │
 //	                                  └── again, each plugin by itself
 //
-// The plugins of volume binding and of resource claims keep caches of their own
-// that only running informers fill; cases have no unbound claims and no
-// ResourceClaims.
+// The plugin of volume binding lays what it assumes over the stores of the
+// informers, which are filled directly; nothing is ever assumed here. The plugin
+// of resource claims keeps caches of its own that only running informers fill;
+// cases have no ResourceClaims.
 package oracle
 
 import (

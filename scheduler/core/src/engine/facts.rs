@@ -8,7 +8,8 @@ use crate::labels::Labels;
 use crate::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, scheduling_gates};
 use crate::queue::Entity;
-use crate::snapshot::{Place, PodId};
+use crate::snapshot::{Place, PodId, StorageNews};
+use crate::volumes::{StorageFact, StorageKind};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
 
@@ -25,6 +26,21 @@ impl Engine {
 
     pub(super) fn on_namespace(&mut self, name: &SmolStr, labels: Option<Labels>) {
         self.cures = self.cures.and(self.snapshot.set_namespace(name, labels));
+    }
+
+    pub(super) fn on_storage(&mut self, fact: StorageFact) {
+        let news = self.snapshot.set_storage(fact);
+        self.on_storage_news(news);
+    }
+
+    pub(super) fn on_storage_gone(&mut self, kind: StorageKind, namespace: &SmolStr, name: &SmolStr) {
+        let news = self.snapshot.remove_storage(kind, namespace, name);
+        self.on_storage_news(news);
+    }
+
+    fn on_storage_news(&mut self, news: StorageNews) {
+        self.cures = self.cures.and(news.cures);
+        self.claimants.extend(news.users);
     }
 
     pub(super) fn on_pod(&mut self, pod: PodInfo, now: Millis) {
@@ -178,6 +194,10 @@ impl Engine {
             RelistedKind::Budgets(names) => self.snapshot.budgets_mut().retain(&names.into_iter().collect()),
             RelistedKind::Selectors(kind, names) => {
                 self.snapshot.retain_selectors(kind, &names.into_iter().collect());
+            }
+            RelistedKind::Storage(kind, names) => {
+                let news = self.snapshot.retain_storage(kind, &names.into_iter().collect());
+                self.on_storage_news(news);
             }
             RelistedKind::Pods(uids) => {
                 let uids: BTreeSet<SmolStr> = uids.into_iter().collect();

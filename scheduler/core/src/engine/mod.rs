@@ -59,6 +59,8 @@ pub struct Engine {
     fenced_by: Option<u64>,
     /// What happened since the last run that can cure refusals.
     cures: Cures,
+    /// Pods whose claims changed since.
+    claimants: BTreeSet<PodId>,
     /// What is being bound, by the protocol's key.
     flights: BTreeMap<GangKey, Flight>,
     /// What is remembered of a gang between looks.
@@ -128,6 +130,7 @@ impl Engine {
             journal_lost: false,
             fenced_by: None,
             cures: Cures::NONE,
+            claimants: BTreeSet::new(),
             flights: BTreeMap::new(),
             notes: BTreeMap::new(),
             settling: BTreeSet::new(),
@@ -179,6 +182,8 @@ impl Engine {
             Event::BudgetUpsert(budget) => self.snapshot.budgets_mut().set(*budget),
             Event::BudgetDelete { namespace, name } => self.snapshot.budgets_mut().remove(&namespace, &name),
             Event::Topology(levels) => self.on_topology(levels, now),
+            Event::StorageUpsert(fact) => self.on_storage(*fact),
+            Event::StorageDelete { kind, namespace, name } => self.on_storage_gone(kind, &namespace, &name),
             Event::Relisted(kind) => self.on_relisted(kind, now),
             Event::Synced => {
                 self.synced = true;

@@ -4,7 +4,7 @@ use super::gangs::quorum;
 use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, Observation};
 use crate::cycle;
-use crate::explain::{GangContext, Reason, Refusal};
+use crate::explain::{GangContext, Reason, Refusal, VolumeReason};
 use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan};
 use crate::model::Millis;
 use crate::plugins::Cures;
@@ -25,6 +25,7 @@ impl Engine {
     /// gangs for which the counters leave a place possible. `O(shapes that wait · changed nodes + such pods)`. What the counters had not proved needs a search, and backs off;
     /// only a node, for which people wait and which comes seldom, is worth a search at once.
     pub(super) fn wake_cured(&mut self, now: Millis) {
+        self.wake_claimants(now);
         let cures = std::mem::take(&mut self.cures);
         if cures.is_empty() {
             return;
@@ -53,6 +54,16 @@ impl Engine {
             self.send_scout(shape, cures, now);
         } else if self.queue.wake_shape(shape, feasible.max(WOKEN_AT_LEAST), cures, now) {
             self.cures = self.cures.and(Cures::POD_GONE);
+        }
+    }
+
+    /// Pods, and gangs of pods, whose claims changed are active again where that may have cured them. `O(such pods)`.
+    fn wake_claimants(&mut self, now: Millis) {
+        for pod in std::mem::take(&mut self.claimants) {
+            let entity = self.gang_of(pod).map_or(Entity::Pod(pod), |(gang, _)| Entity::Gang(gang));
+            if self.queue.get(entity).is_some_and(|entry| entry.waits_for(Cures::CLAIMS)) {
+                self.queue.wake(entity, false, Cures::CLAIMS, now);
+            }
         }
     }
 
@@ -108,6 +119,9 @@ impl Engine {
 
     fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {
         self.snapshot.assume(id, node);
+        if let Some(refusal) = self.unprepared(&[id]) {
+            return self.refuse_pod(id, None, Arc::new(refusal), now, out);
+        }
         self.cures = self.cures.and(Cures::POD_ADDED);
         let Some(info) = self.snapshot.cluster().info(id) else { return };
         let key = GangKey::Pod(info.key.clone());
@@ -119,6 +133,18 @@ impl Engine {
             planned_at_ms: now,
         };
         self.begin(Entity::Pod(id), plan, &[id], false, now, out);
+    }
+
+    /// Assumed pods whose claims would have to be bound first are not bound: their assumption is forgotten.
+    fn unprepared(&mut self, pods: &[PodId]) -> Option<Refusal> {
+        if pods.iter().all(|pod| self.snapshot.preparations(*pod).is_empty()) {
+            return None;
+        }
+        for pod in pods {
+            self.snapshot.forget(*pod);
+        }
+        let reason = Reason::Volume(VolumeReason::ClaimsNotPrepared);
+        Some(Refusal::PreFilter { total: self.snapshot.cluster().node_count(), reason })
     }
 
     /// Hands a plan whose members are assumed to the protocol, or confirms it at once where nothing is bound.
@@ -221,7 +247,8 @@ impl Engine {
     fn refused_anyway(&self, ask: &Ask) -> Option<Reason> {
         let shape = |pod: &PodId| self.snapshot.cluster().pod(*pod)?.shape;
         let shapes: BTreeSet<ShapeId> = ask.members.iter().filter_map(shape).collect();
-        shapes.into_iter().find_map(|shape| self.snapshot.shape(shape)?.spec.refused_anyway())
+        let by_shape = shapes.into_iter().find_map(|shape| self.snapshot.shape(shape)?.spec.refused_anyway());
+        by_shape.or_else(|| ask.members.iter().find_map(|pod| self.snapshot.refused_anyway(*pod)))
     }
 
     /// The least that would make a refused gang go on: its minimum, or any one replacement of each shape.
@@ -325,6 +352,11 @@ impl Engine {
         out: &mut Vec<Command>,
     ) {
         let Some(key) = self.key_of(id) else { return };
+        let pods: Vec<PodId> = places.iter().map(|(pod, _)| *pod).collect();
+        if self.unprepared(&pods).is_some() {
+            let refusal = self.named(id, Reason::Volume(VolumeReason::ClaimsNotPrepared));
+            return self.refuse_gang(id, seen, Vec::new(), refusal, now, out);
+        }
         self.cures = self.cures.and(Cures::POD_ADDED);
         let placement = |(pod, node): &(PodId, NodeId)| {
             Some(Placement::new(self.snapshot.cluster().info(*pod)?, self.snapshot.cluster().node_name(*node)))
@@ -340,7 +372,6 @@ impl Engine {
         let note = self.note(id);
         note.asked = None;
         note.waiting = None;
-        let pods: Vec<PodId> = places.iter().map(|(pod, _)| *pod).collect();
         let replacing = missing.is_none() || !seen.bound.is_empty();
         self.begin(Entity::Gang(id), plan, &pods, replacing, now, out);
     }

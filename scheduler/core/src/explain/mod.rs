@@ -4,7 +4,9 @@
 mod preemption;
 mod reason;
 mod refusal;
+mod volumes;
 
 pub use preemption::Preemption;
 pub use reason::Reason;
 pub use refusal::{GangContext, Refusal, Seen};
+pub use volumes::VolumeReason;

@@ -1,8 +1,9 @@
 //! The closed list of reasons.
 
+use super::VolumeReason;
 use crate::plugins::{
     Cures, dynamic_resources, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports,
-    node_resources_fit, node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration, volume_binding,
+    node_resources_fit, node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration,
 };
 use crate::preempt;
 use smol_str::SmolStr;
@@ -46,8 +47,8 @@ pub enum Reason {
     ExistingAntiAffinity,
     /// The node does not declare a feature that the pod needs.
     DeclaredFeatures,
-    /// The pod has unbound claims.
-    UnboundClaims,
+    /// Its volumes, or what the node has of storage.
+    Volume(VolumeReason),
     /// The pod has ResourceClaims.
     ResourceClaims,
     /// The cluster has no node.
@@ -106,7 +107,7 @@ impl Reason {
             Self::Spread | Self::SpreadLabel => pod_topology_spread::NAME,
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::NAME,
             Self::DeclaredFeatures => node_declared_features::NAME,
-            Self::UnboundClaims => volume_binding::NAME,
+            Self::Volume(reason) => reason.plugin(),
             Self::ResourceClaims => dynamic_resources::NAME,
             Self::NoNodes => "NoNodes",
             Self::NoVictims | Self::EvictionUseless => preempt::NAME,
@@ -124,6 +125,9 @@ impl Reason {
     /// enough of it, which is the caller's to check.
     #[must_use]
     pub fn ends_by_eviction(&self) -> bool {
+        if let Self::Volume(reason) = self {
+            return reason.ends_by_eviction();
+        }
         matches!(
             self,
             Self::NodePorts
@@ -148,7 +152,7 @@ impl Reason {
             Self::Spread | Self::SpreadLabel => pod_topology_spread::CURED_BY,
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::CURED_BY,
             Self::DeclaredFeatures => node_declared_features::CURED_BY,
-            Self::UnboundClaims => volume_binding::CURED_BY,
+            Self::Volume(reason) => reason.cures(),
             Self::ResourceClaims => dynamic_resources::CURED_BY,
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
             Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
@@ -190,7 +194,7 @@ impl fmt::Display for Reason {
             Self::PodAntiAffinity => f.write_str(inter_pod_affinity::REASON_ANTI),
             Self::ExistingAntiAffinity => f.write_str(inter_pod_affinity::REASON_EXISTING),
             Self::DeclaredFeatures => f.write_str(node_declared_features::REASON),
-            Self::UnboundClaims => f.write_str(volume_binding::REASON),
+            Self::Volume(reason) => reason.fmt(f),
             Self::ResourceClaims => f.write_str(dynamic_resources::REASON),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),
             Self::NoVictims => f.write_str(preempt::NO_VICTIMS),

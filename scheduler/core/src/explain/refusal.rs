@@ -202,7 +202,8 @@ mod tests {
 
     #[test]
     fn prefilter_reasons_stand_alone() {
-        let refusal = Refusal::PreFilter { total: 2, reason: Reason::UnboundClaims };
+        let refusal =
+            Refusal::PreFilter { total: 2, reason: Reason::Volume(crate::explain::VolumeReason::UnboundClaims) };
         assert_eq!(refusal.message(), "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
         assert_eq!(refusal.condition_reason(), "Unschedulable");
     }

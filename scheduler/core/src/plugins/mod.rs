@@ -4,6 +4,7 @@
 //! ```text
 //!   slow facts (labels, taints, unschedulable): once per (shape, class)   node_unschedulable, taint_toleration, node_affinity
 //!   fast facts (ports, free lanes): per changed node                      node_ports, node_resources_fit
+//!   volumes: for pods that mount any                                      volume_restrictions, node_volume_limits, volume_binding, volume_zone
 //!   other pods (counts per place): for pods that are related to any       pod_topology_spread, inter_pod_affinity
 //!   after all of them, for the few pods that need features                node_declared_features
 //!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread and pod affinity 2 each,
@@ -23,19 +24,26 @@ pub mod node_ports;
 pub mod node_resources_balanced_allocation;
 pub mod node_resources_fit;
 pub mod node_unschedulable;
+pub mod node_volume_limits;
 pub mod pod_topology_spread;
 pub mod scheduling_gates;
 pub mod taint_toleration;
 pub mod volume_binding;
+pub mod volume_restrictions;
+pub mod volume_zone;
 
 /// Filters in profile order, by kube-scheduler's names.
-pub const FILTERS: [&str; 9] = [
+pub const FILTERS: [&str; 13] = [
     node_name::NAME,
     node_unschedulable::NAME,
     taint_toleration::NAME,
     node_affinity::NAME,
     node_ports::NAME,
     node_resources_fit::NAME,
+    volume_restrictions::NAME,
+    node_volume_limits::NAME,
+    volume_binding::NAME,
+    volume_zone::NAME,
     pod_topology_spread::NAME,
     inter_pod_affinity::NAME,
     node_declared_features::NAME,
@@ -46,7 +54,7 @@ pub const MAX_NODE_SCORE: i64 = 100;
 
 /// Events that can cure a refusal, as a set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Cures(u16);
+pub struct Cures(u32);
 
 impl Cures {
     /// Nothing.
@@ -73,6 +81,18 @@ impl Cures {
     pub const POD_ADDED: Self = Self(1 << 9);
     /// The labels of a pod on a node, or of a namespace, changed.
     pub const PEER_LABELS: Self = Self(1 << 10);
+    /// A claim of the refused pod was added or changed.
+    pub const CLAIMS: Self = Self(1 << 11);
+    /// A volume was added or changed.
+    pub const VOLUMES: Self = Self(1 << 12);
+    /// A StorageClass was added or changed.
+    pub const STORAGE_CLASSES: Self = Self(1 << 13);
+    /// A CSINode was added or changed.
+    pub const CSI_NODES: Self = Self(1 << 15);
+    /// More storage capacity is published, or none has to be.
+    pub const STORAGE_CAPACITY: Self = Self(1 << 16);
+    /// A volume was detached from a node.
+    pub const VOLUME_DETACHED: Self = Self(1 << 17);
     /// A node event of any kind.
     pub const NODE: Self = Self(
         Self::NODE_ADDED.0
@@ -113,6 +133,12 @@ impl Cures {
             (Self::POD_GONE, "a pod on a node ends or is deleted"),
             (Self::POD_ADDED, "a pod comes to a node"),
             (Self::PEER_LABELS, "the labels of a pod on a node or of a namespace change"),
+            (Self::CLAIMS, "a claim of the pod is made or changes"),
+            (Self::VOLUMES, "a volume is made or changes"),
+            (Self::STORAGE_CLASSES, "a StorageClass is made or changes"),
+            (Self::CSI_NODES, "a CSI driver reports more of a node"),
+            (Self::STORAGE_CAPACITY, "more storage is free"),
+            (Self::VOLUME_DETACHED, "a volume is detached from a node"),
             (Self::POD_CHANGED, "the pod itself changes"),
             (Self::GANG_CHANGED, "the gang or its members change"),
         ];

@@ -87,7 +87,8 @@ fn term_matches(term: &NodeSelectorTerm, name: &str, labels: &BTreeMap<SmolStr, 
         && term.match_expressions.iter().all(is_valid)
         && term.match_fields.iter().all(|r| r.values.len() == 1)
         && term.match_expressions.iter().all(|r| label_matches(r, labels.get(&r.key)))
-        && term.match_fields.iter().all(|r| field_matches(r, name))
+        // Volumes are compared with a node without a name; then fields say nothing.
+        && (name.is_empty() || term.match_fields.iter().all(|r| field_matches(r, name)))
 }
 
 /// Whether upstream's parser takes the requirement; one that it does not take makes its term match nothing.

@@ -15,7 +15,7 @@ use crate::model::NodeSelectorTerm;
 use crate::plugins::node_resources_fit::Strategy;
 use crate::plugins::{
     image_locality, inter_pod_affinity, node_affinity, node_resources_balanced_allocation, node_resources_fit,
-    pod_topology_spread, taint_toleration,
+    pod_topology_spread, taint_toleration, volume_binding,
 };
 use crate::relations::SpreadConstraint;
 use smol_str::SmolStr;
@@ -118,6 +118,8 @@ pub struct Weights {
     pub inter_pod_affinity: i64,
     /// `DynamicResources`.
     pub dynamic_resources: i64,
+    /// `VolumeBinding`.
+    pub volume_binding: i64,
 }
 
 impl Default for Weights {
@@ -131,6 +133,7 @@ impl Default for Weights {
             pod_topology_spread: pod_topology_spread::WEIGHT,
             inter_pod_affinity: inter_pod_affinity::WEIGHT,
             dynamic_resources: 2,
+            volume_binding: volume_binding::WEIGHT,
         }
     }
 }

@@ -78,6 +78,14 @@ pub struct Entry {
     not_before: Millis,
 }
 
+impl Entry {
+    /// Whether it waits, refused, for something that one of the events can cure.
+    #[must_use]
+    pub fn waits_for(&self, events: Cures) -> bool {
+        matches!(self.place, Place::Parked(_) | Place::Backoff(_)) && self.cures.meets(events)
+    }
+}
+
 /// When entities back off.
 #[derive(Clone, Copy, Debug)]
 pub struct Delays {

@@ -86,13 +86,15 @@ pub(crate) struct Ranking {
     pub(crate) affinity: Option<Vec<i64>>,
     /// Weights of the two.
     pub(crate) weights: [i64; 2],
+    /// VolumeBinding's, weighted; None where it is 0 everywhere.
+    pub(crate) volumes: Option<Vec<i64>>,
 }
 
 impl Ranking {
     /// Weighted sum for the node at this position.
     pub(crate) fn total(&self, at: usize) -> i64 {
         let of = |scores: &Option<Vec<i64>>, weight| scores.as_ref().map_or(0, |s| weight * s[at]);
-        of(&self.spread, self.weights[0]) + of(&self.affinity, self.weights[1])
+        of(&self.spread, self.weights[0]) + of(&self.affinity, self.weights[1]) + of(&self.volumes, 1)
     }
 }
 
@@ -103,6 +105,7 @@ impl View<'_> {
             spread: (!self.relation.soft.is_empty()).then(|| self.rank_spread(feasible, known, &inclusion)),
             affinity: self.rank_affinity(feasible, known),
             weights: self.relation.weights,
+            volumes: None,
         }
     }
 

@@ -38,8 +38,6 @@ pub struct ShapeSpec {
     pub images: Vec<SmolStr>,
     /// Whether the pod has ResourceClaims, which no node cures.
     pub resource_claims: bool,
-    /// Whether the pod has unbound claims, which no node cures.
-    pub unbound_claims: bool,
 }
 
 impl ShapeSpec {
@@ -65,7 +63,6 @@ impl ShapeSpec {
             required_features: pod.required_features.clone(),
             images,
             resource_claims: pod.resource_claims,
-            unbound_claims: !pod.unbound_claims.is_empty(),
         }
     }
 
@@ -117,8 +114,6 @@ impl ShapeSpec {
     pub fn refused_anyway(&self) -> Option<Reason> {
         if self.pinned().is_some_and(|named| named.is_empty()) {
             Some(Reason::AffinityConflict)
-        } else if self.unbound_claims && self.runs(Filter::VolumeBinding) {
-            Some(Reason::UnboundClaims)
         } else {
             (self.resource_claims && self.runs(Filter::DynamicResources)).then_some(Reason::ResourceClaims)
         }

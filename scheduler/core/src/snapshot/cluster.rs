@@ -16,6 +16,7 @@ use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, image_locality};
 use crate::profile::Lane;
 use crate::relations::{Peer, Relations};
+use crate::volumes::Volumes;
 use flowforge_topology_core::{DomainId, Levels, NodeHardware, Tree};
 use hashbrown::HashMap;
 use smol_str::SmolStr;
@@ -43,6 +44,7 @@ pub struct Cluster {
     pub(crate) nominations: Nominations,
     /// Pods on nodes by priority.
     pub(super) priorities: BTreeMap<i32, usize>,
+    pub(crate) volumes: Volumes,
     images: Images,
     pub(crate) tree: Tree,
     /// Changes when a node enters, leaves or moves in the tree.
@@ -70,6 +72,7 @@ impl Cluster {
             relations: Relations::default(),
             nominations: Nominations::default(),
             priorities: BTreeMap::new(),
+            volumes: Volumes::default(),
             images: Images::default(),
             tree: Tree::new(levels),
             tree_epoch: 0,
@@ -233,6 +236,7 @@ impl Cluster {
         let same_devices = node.devices.len() == tables.len()
             && node.devices.iter().zip(&tables).all(|(a, b)| (&a.resource, &a.hardware) == (&b.resource, &b.hardware));
         self.relations.columns.set_node(id.dense(), Some(&info.labels));
+        self.volumes.set_node(id, Some(&info.name));
         node.info = info;
         node.placeholder = false;
         self.set_class(id, Some(class));
@@ -340,6 +344,7 @@ impl Cluster {
             node.placeholder = true;
         }
         self.relations.columns.set_node(id.dense(), None);
+        self.volumes.set_node(id, None);
         self.set_images(id, &[]);
         self.replace_devices(id, Vec::new());
         self.touch(id);
@@ -361,6 +366,7 @@ impl Cluster {
             self.set_class(id, None);
         }
         self.relations.columns.set_node(id.dense(), None);
+        self.volumes.set_node(id, None);
         self.set_images(id, &[]);
         self.touch(id);
         self.nodes.remove(id);
@@ -416,6 +422,7 @@ impl Cluster {
         }
         self.footprints.release(pod.footprint);
         self.relations.counts.leave(pod.peer);
+        self.volumes.leave(id);
         Some(pod)
     }
 
@@ -462,6 +469,7 @@ impl Cluster {
         if let Some(pod) = self.pods.get_mut(id) {
             pod.place = place;
         }
+        self.volumes_follow(id, place);
         if old.node() != place.node()
             && let Some(node) = old.node()
         {

@@ -23,6 +23,7 @@ mod reserved;
 mod scoring_rows;
 mod slab;
 mod standing;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -41,6 +42,7 @@ pub(crate) use reserved::beside;
 pub(crate) use scoring_rows::{ScoringRows, double};
 pub use slab::{Id, Slab};
 pub(crate) use standing::Standing;
+pub use storage::StorageNews;
 pub(crate) use trial::Trial;
 pub use txn::{End, Mark, Txn};
 
@@ -48,12 +50,13 @@ use crate::config::Config;
 use crate::demand::Demand;
 use crate::explain::Reason;
 use crate::labels::Labels;
-use crate::model::{NodeInfo, PodInfo};
+use crate::model::{NodeInfo, PodInfo, Preparation};
 use crate::plugins::Cures;
 use crate::preempt::Budgets;
-use crate::profile::{ProfileRef, Profiles};
+use crate::profile::{Filter, ProfileRef, Profiles};
 use crate::relations::{Peer, Relation, SelectorInfo, SelectorKind, Tallies};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
+use crate::volumes::{ObjectName, StorageFact, StorageKind};
 use flowforge_topology_core::Levels;
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
@@ -151,8 +154,11 @@ impl Snapshot {
             return None;
         }
         let fresh = known.is_none();
-        let id =
-            known.unwrap_or_else(|| self.cluster.insert_pod(info.key.clone(), Footprint::of(&info), Peer::of(&info)));
+        let id = known.unwrap_or_else(|| {
+            let id = self.cluster.insert_pod(info.key.clone(), Footprint::of(&info), Peer::of(&info));
+            self.cluster.volumes.enter(id, &info);
+            id
+        });
         let before = self.cluster.pod(id).map(|p| p.place)?;
         self.cluster.set_standing(id, Standing::of(&info));
         let mut cures = Cures::NONE;
@@ -267,16 +273,17 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Self::demand`].
-    #[expect(clippy::unnecessary_wraps, reason = "volumes and devices refuse before any node is looked at")]
     pub(crate) fn own_demand(&mut self, id: PodId) -> Result<Demand, Reason> {
         let profile = self.profile(id);
-        Ok(Demand { relation: self.cluster.relate(id, &profile), ..Demand::default() })
+        let volumes = self.cluster.volume_demand(id, &profile).map_err(Reason::Volume)?;
+        Ok(Demand { volumes, relation: self.cluster.relate(id, &profile), ..Demand::default() })
     }
 
     /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
     pub(crate) fn may_demand(&self, id: PodId) -> bool {
         let profile = self.profile(id);
-        self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info, &profile))
+        self.cluster.volumes.is_known(id)
+            || self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info, &profile))
     }
 
     /// How a pod of ours is scheduled.
@@ -287,6 +294,33 @@ impl Snapshot {
     /// Promises a pod a node, or takes the promise back. Returns whether that is news.
     pub(crate) fn nominate(&mut self, id: PodId, node: Option<SmolStr>) -> bool {
         self.cluster.nominations.set(id, node)
+    }
+
+    /// What refuses a pod of ours whatever the nodes have, beyond its shape.
+    pub(crate) fn refused_anyway(&self, id: PodId) -> Option<Reason> {
+        self.cluster.volumes_refuse(id, &self.profile(id)).map(Reason::Volume)
+    }
+
+    /// What has to be done, in this order, before an assumed pod may be bound to its node.
+    #[must_use]
+    pub fn preparations(&self, id: PodId) -> Vec<Preparation> {
+        let binds = self.profile(id).filters.has(Filter::VolumeBinding);
+        if binds { self.cluster.volume_preparations(id) } else { Vec::new() }
+    }
+
+    /// A storage object was added or changed.
+    pub fn set_storage(&mut self, fact: StorageFact) -> StorageNews {
+        self.cluster.set_storage(fact)
+    }
+
+    /// A storage object is gone.
+    pub fn remove_storage(&mut self, kind: StorageKind, namespace: &SmolStr, name: &SmolStr) -> StorageNews {
+        self.cluster.remove_storage(kind, namespace, name)
+    }
+
+    /// A list of a kind of storage objects came: what it does not name is gone.
+    pub fn retain_storage(&mut self, kind: StorageKind, listed: &BTreeSet<ObjectName>) -> StorageNews {
+        self.cluster.retain_storage(kind, listed)
     }
 
     /// A namespace has these labels; None: it is gone. Returns what that can cure.

@@ -112,6 +112,7 @@ impl Trial<'_> {
                 node.devices = before.devices;
                 node.generation = before.generation;
             }
+            cluster.volumes.forget_attached(before.node);
         }
     }
 }

@@ -9,6 +9,7 @@ mod peers;
 mod pod;
 mod profile;
 mod resources;
+mod volumes;
 
 use crate::random::Random;
 use serde_json::{Value, json};
@@ -44,6 +45,7 @@ pub(crate) fn case(seed: u64) -> Value {
     if let Some(configuration) = profile::configuration(&mut random.fork("profile")) {
         case["configuration"] = configuration;
     }
+    volumes::storage(&random.fork("storage"), &names, &mut case);
     case
 }
 

@@ -12,6 +12,8 @@ use crate::command::{AttemptResult, EventKind, Observation};
 use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, RelistedKind, WriteResult};
 use crate::fixture::{PodChain, declared_member, dgx, gang, member, node, pod};
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodPhase};
+use crate::plugins::volume_binding;
+use crate::volumes::{ClaimInfo, ClassInfo, PodVolume, StorageFact, VolumeInfo};
 
 /// An engine and what the server holds.
 struct Scene {

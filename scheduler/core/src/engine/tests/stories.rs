@@ -403,24 +403,39 @@ fn resource_claims_are_refused_by_name_alone_and_in_a_gang() {
 fn unbound_claims_refuse_a_pod_and_a_gang_until_they_are_bound() {
     let mut s = Scene::new();
     s.nodes([dgx("d0", "b1", "r1")]);
-    let mut claiming = member("g", 1, 2);
-    claiming.unbound_claims = vec!["data".into()];
-    let mut alone = pod("p");
-    alone.unbound_claims = vec!["data".into()];
+    let claim = ClaimInfo { namespace: "ns".into(), name: "data".into(), class: "fast".into(), ..ClaimInfo::default() };
+    let see = |s: &mut Scene, fact| s.see(Event::StorageUpsert(Box::new(fact)));
+    see(&mut s, StorageFact::Claim(claim.clone()));
+    let mounts = || vec![PodVolume::Claim("data".into())];
     s.create(member("g", 0, 2));
-    s.create(claiming.clone());
-    s.create(alone.clone());
+    s.create(PodInfo { volumes: mounts(), ..member("g", 1, 2) });
+    s.create(PodInfo { volumes: mounts(), ..pod("p") });
     s.run();
     let expected = ("Unschedulable", "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
     assert_eq!(s.message("g-0"), expected);
     let useless = " preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     assert_eq!(s.message("p").1, format!("{}{useless}", expected.1));
-    claiming.unbound_claims.clear();
-    alone.unbound_claims.clear();
-    s.create(claiming);
-    s.create(alone);
+    see(&mut s, StorageFact::Volume(VolumeInfo { name: "v".into(), ..VolumeInfo::default() }));
+    see(&mut s, StorageFact::Claim(ClaimInfo { volume: Some("v".into()), bind_completed: true, ..claim }));
     s.run();
     assert_eq!((s.bound_of("g"), s.node_of("p")), (2, Some("d0")));
+}
+
+#[test]
+fn claims_that_wait_for_a_node_refuse_a_pod_by_name_and_leave_nothing_assumed() {
+    let mut s = Scene::new();
+    s.nodes([node("n1")]);
+    let claim = ClaimInfo { namespace: "ns".into(), name: "data".into(), class: "fast".into(), ..ClaimInfo::default() };
+    let class =
+        ClassInfo { name: "fast".into(), provisioner: "csi.example".into(), waits: true, ..ClassInfo::default() };
+    for fact in [StorageFact::Claim(claim), StorageFact::Class(class)] {
+        s.see(Event::StorageUpsert(Box::new(fact)));
+    }
+    s.create(PodInfo { volumes: vec![PodVolume::Claim("data".into())], ..pod("p") });
+    s.run();
+    let expected = format!("0/1 nodes are available: {}.", volume_binding::REASON_NOT_PREPARED);
+    assert_eq!(s.message("p"), ("Unschedulable", expected.as_str()));
+    assert_eq!((s.binds, s.engine.snapshot().cluster().assumed_count()), (0, 0));
 }
 
 #[test]

@@ -1,0 +1,118 @@
+//! Why volumes refuse a node or a pod.
+
+use crate::plugins::{Cures, node_volume_limits, volume_binding, volume_restrictions, volume_zone};
+use smol_str::SmolStr;
+use std::fmt;
+
+/// Why volumes refuse a node or a pod.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum VolumeReason {
+    /// Another pod of the node mounts a disk that they cannot share.
+    DiskConflict,
+    /// Another pod uses a claim that serves only one.
+    ReadWriteOncePod,
+    /// A claim that the pod names does not exist.
+    ClaimMissing(SmolStr),
+    /// The node takes no more volumes of a driver.
+    Limit,
+    /// The node lacks a driver that must be there.
+    DriverMissing(SmolStr),
+    /// The claim of an ephemeral volume does not exist yet.
+    EphemeralClaimMissing(SmolStr),
+    /// The volume of a claim is gone: claim, volume.
+    ClaimLost(SmolStr, SmolStr),
+    /// A claim is being deleted.
+    ClaimDeleting(SmolStr),
+    /// A claim has the name of an ephemeral volume and was not made for it: namespace, claim, pod.
+    ClaimNotOwned(SmolStr, SmolStr, SmolStr),
+    /// The pod has unbound claims whose class does not wait for it.
+    UnboundClaims,
+    /// The node cannot reach a volume.
+    Affinity,
+    /// No volume is free for a claim, and none can be made.
+    NoVolume,
+    /// Too little storage is free.
+    NoStorage,
+    /// A claim is bound to a volume that does not exist.
+    NoSuchVolume,
+    /// A claim that the pod names is bound to a volume that does not exist.
+    VolumeMissing(SmolStr),
+    /// A volume is in another zone.
+    Zone,
+    /// Claims have to be bound before the pod can be, which is not done yet.
+    ClaimsNotPrepared,
+}
+
+impl VolumeReason {
+    /// The plugin that speaks.
+    #[must_use]
+    pub fn plugin(&self) -> &'static str {
+        match self {
+            Self::DiskConflict | Self::ReadWriteOncePod | Self::ClaimMissing(_) => volume_restrictions::NAME,
+            Self::Limit | Self::DriverMissing(_) => node_volume_limits::NAME,
+            Self::EphemeralClaimMissing(_)
+            | Self::ClaimLost(..)
+            | Self::ClaimDeleting(_)
+            | Self::ClaimNotOwned(..)
+            | Self::UnboundClaims
+            | Self::ClaimsNotPrepared
+            | Self::Affinity
+            | Self::NoVolume
+            | Self::NoStorage
+            | Self::NoSuchVolume => volume_binding::NAME,
+            Self::VolumeMissing(_) | Self::Zone => volume_zone::NAME,
+        }
+    }
+
+    /// Whether it may end when pods leave the node; see [`super::Reason::ends_by_eviction`].
+    #[must_use]
+    pub fn ends_by_eviction(&self) -> bool {
+        matches!(self, Self::DiskConflict | Self::ReadWriteOncePod | Self::Limit | Self::DriverMissing(_))
+    }
+
+    /// The events that can cure it.
+    #[must_use]
+    pub fn cures(&self) -> Cures {
+        match self {
+            Self::DiskConflict | Self::ReadWriteOncePod | Self::ClaimMissing(_) => volume_restrictions::CURED_BY,
+            Self::Limit | Self::DriverMissing(_) => node_volume_limits::CURED_BY,
+            Self::EphemeralClaimMissing(_)
+            | Self::ClaimLost(..)
+            | Self::ClaimDeleting(_)
+            | Self::ClaimNotOwned(..)
+            | Self::UnboundClaims
+            | Self::ClaimsNotPrepared
+            | Self::Affinity
+            | Self::NoVolume
+            | Self::NoStorage
+            | Self::NoSuchVolume => volume_binding::CURED_BY,
+            Self::VolumeMissing(_) | Self::Zone => volume_zone::CURED_BY,
+        }
+    }
+}
+
+impl fmt::Display for VolumeReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskConflict => f.write_str(volume_restrictions::REASON_DISK),
+            Self::ReadWriteOncePod => f.write_str(volume_restrictions::REASON_ONE_POD),
+            Self::ClaimMissing(claim) => f.write_str(&volume_restrictions::reason_missing(claim)),
+            Self::Limit => f.write_str(node_volume_limits::REASON),
+            Self::DriverMissing(driver) => f.write_str(&node_volume_limits::reason_no_driver(driver)),
+            Self::EphemeralClaimMissing(claim) => f.write_str(&volume_binding::reason_ephemeral_missing(claim)),
+            Self::ClaimLost(claim, volume) => f.write_str(&volume_binding::reason_lost(claim, volume)),
+            Self::ClaimDeleting(claim) => f.write_str(&volume_binding::reason_deleting(claim)),
+            Self::ClaimNotOwned(namespace, claim, pod) => {
+                f.write_str(&volume_binding::reason_not_owned(namespace, claim, pod))
+            }
+            Self::UnboundClaims => f.write_str(volume_binding::REASON_UNBOUND),
+            Self::ClaimsNotPrepared => f.write_str(volume_binding::REASON_NOT_PREPARED),
+            Self::Affinity => f.write_str(volume_binding::REASON_AFFINITY),
+            Self::NoVolume => f.write_str(volume_binding::REASON_NO_VOLUME),
+            Self::NoStorage => f.write_str(volume_binding::REASON_NO_SPACE),
+            Self::NoSuchVolume => f.write_str(volume_binding::REASON_NO_SUCH_VOLUME),
+            Self::VolumeMissing(volume) => f.write_str(&volume_zone::reason_missing(volume)),
+            Self::Zone => f.write_str(volume_zone::REASON),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The kinds that say what storage there is. The engine takes them as they are.
+
+use crate::convert::types::{self, storage};
+use crate::convert::volumes as convert;
+use crate::input::Fact;
+use crate::watch::{Listed, Watched};
+use flowforge_scheduler_core::event::{Event, RelistedKind};
+use flowforge_scheduler_core::volumes::{StorageFact, StorageKind};
+
+/// A kind of storage objects.
+macro_rules! storing {
+    ($(#[$doc:meta])* $name:ident, $object:ty, $kind:ident, $plural:literal, $path:literal, $convert:path) => {
+        $(#[$doc])*
+        pub(crate) struct $name;
+
+        impl Watched for $name {
+            type Object = $object;
+            const KIND: &'static str = $plural;
+            const PATH: &'static str = $path;
+
+            fn meta(object: &$object) -> &types::Meta {
+                &object.metadata
+            }
+
+            fn upsert(&self, object: &$object) -> Fact {
+                let fact = StorageFact::$kind($convert(object));
+                Fact::Plain(Box::new(Event::StorageUpsert(Box::new(fact))))
+            }
+
+            fn gone(object: &$object) -> Fact {
+                let types::Meta { namespace, name, .. } = object.metadata.clone();
+                Fact::Plain(Box::new(Event::StorageDelete { kind: StorageKind::$kind, namespace, name }))
+            }
+
+            fn listed(metas: Vec<Listed>) -> Fact {
+                let names = metas.into_iter().map(|listed| (listed.namespace, listed.name)).collect();
+                Fact::Plain(Box::new(Event::Relisted(RelistedKind::Storage(StorageKind::$kind, names))))
+            }
+        }
+    };
+}
+
+storing!(
+    /// PersistentVolumeClaims.
+    Claims, storage::Claim, Claim, "persistentvolumeclaims", "/api/v1/persistentvolumeclaims", convert::claim
+);
+storing!(
+    /// PersistentVolumes.
+    Volumes, storage::PersistentVolume, Volume, "persistentvolumes", "/api/v1/persistentvolumes", convert::volume
+);
+storing!(
+    /// StorageClasses.
+    Classes, storage::StorageClass, Class, "storageclasses", "/apis/storage.k8s.io/v1/storageclasses", convert::class
+);
+storing!(
+    /// CSINodes.
+    CsiNodes, storage::CsiNode, CsiNode, "csinodes", "/apis/storage.k8s.io/v1/csinodes", convert::csi_node
+);
+storing!(
+    /// CSIDrivers.
+    CsiDrivers, storage::CsiDriver, Driver, "csidrivers", "/apis/storage.k8s.io/v1/csidrivers", convert::csi_driver
+);
+storing!(
+    /// CSIStorageCapacities.
+    Capacities, storage::StorageCapacity, Capacity, "csistoragecapacities",
+    "/apis/storage.k8s.io/v1/csistoragecapacities", convert::capacity
+);
+storing!(
+    /// VolumeAttachments.
+    Attachments, storage::VolumeAttachment, Attachment, "volumeattachments",
+    "/apis/storage.k8s.io/v1/volumeattachments", convert::attachment
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_kind_becomes_a_fact_of_its_kind() {
+        let claim = serde_json::from_value(json!({"metadata": {"name": "c", "namespace": "n"}})).expect("a claim");
+        let Fact::Plain(event) = Claims.upsert(&claim) else { panic!("not for the engine") };
+        let Event::StorageUpsert(fact) = *event else { panic!("{event:?}") };
+        assert!(matches!(*fact, StorageFact::Claim(claim) if claim.key() == ("n".into(), "c".into())));
+        let node = serde_json::from_value(json!({"metadata": {"name": "x"}})).expect("a node");
+        let Fact::Plain(event) = CsiNodes::gone(&node) else { panic!("not for the engine") };
+        assert!(matches!(*event, Event::StorageDelete { kind: StorageKind::CsiNode, name, .. } if name == "x"));
+    }
+}
