@@ -12,6 +12,7 @@
 mod compare;
 mod generate;
 mod ours;
+pub mod preempt;
 mod random;
 mod run;
 mod shrink;

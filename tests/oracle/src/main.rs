@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use flowforge_oracle::{Upstream, run};
+use flowforge_oracle::{Upstream, preempt, run};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +17,9 @@ struct Args {
     /// Number of cases.
     #[arg(long, default_value_t = 2_000)]
     cases: u64,
+    /// Number of preemption cases.
+    #[arg(long, default_value_t = 1_000)]
+    preemptions: u64,
     /// A testbed binary that is built already.
     #[arg(long)]
     testbed: Option<PathBuf>,
@@ -32,6 +35,8 @@ fn main() -> Result<ExitCode> {
     };
     let outcome = run(&mut upstream, seed, args.cases)?;
     print!("{outcome}");
+    let preemptions = preempt::run(&mut upstream, seed, args.preemptions)?;
+    print!("{preemptions}");
     println!("{} cases, {} disagreements, seed {seed}", outcome.cases, outcome.disagreements.len());
-    Ok(if outcome.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if outcome.agrees() && preemptions.agrees() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -159,7 +159,8 @@ fn selectors(case: &Case, snapshot: &mut Snapshot) {
     services.chain(replicas).chain(sets).chain(stateful).for_each(|info| snapshot.set_selector(info));
 }
 
-fn pod(pod: &types::Pod) -> PodInfo {
+/// A pod as the core sees it.
+pub(crate) fn pod(pod: &types::Pod) -> PodInfo {
     convert::pod(pod, |name| name == OURS)
 }
 

@@ -30,7 +30,7 @@ fn paths(case: &Value) -> Vec<String> {
 
 /// Names hold a case together.
 fn is_identity(path: &str) -> bool {
-    ["/pod", "/nodes", "/pods", "/namespaces"].contains(&path)
+    ["/pod", "/nodes", "/pods", "/namespaces", "/preempt"].contains(&path)
         || ["/metadata", "/name", "/namespace", "/uid", "/schedulerName", "/nodeName", "/spec", "/status"]
             .iter()
             .any(|end| path.ends_with(end))

@@ -18,6 +18,19 @@ pub(crate) struct Answer {
     pub(crate) pre_filter: BTreeMap<String, Vec<String>>,
     pub(crate) applied: Vec<String>,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) preemption: Option<Preemption>,
+}
+
+/// Whom it would evict.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Preemption {
+    pub(crate) feasible: bool,
+    pub(crate) message: String,
+    pub(crate) node: String,
+    pub(crate) victims: Vec<String>,
+    pub(crate) violations: u32,
+    pub(crate) candidates: Vec<String>,
 }
 
 /// What it says about a node.

@@ -1,6 +1,6 @@
 //! A slice of random cases with a fresh seed, and every seed that ever failed.
 
-use flowforge_oracle::{Upstream, replay, run};
+use flowforge_oracle::{Upstream, preempt, replay, run};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seeds of cases that once showed a disagreement, with what was wrong. They stay.
@@ -31,6 +31,18 @@ fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
     ] {
         assert!(outcome.refusing_percent(plugin) >= 1, "{plugin} hardly ever refuses:\n{outcome}");
     }
+}
+
+#[test]
+fn flowforge_evicts_whom_kube_scheduler_would_or_chooses_better() {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let seed = since_epoch.as_secs() * 1_000_000;
+    println!("seed {seed}; repeat with: make oracle SEED={seed} CASES=0");
+    let mut upstream = Upstream::start().expect("the oracle");
+    let all = preempt::run(&mut upstream, seed, 200).expect("answers");
+    println!("{all}");
+    assert!(all.agrees(), "{all}");
+    assert!(all.same + all.ties + all.better >= 20 && all.nowhere >= 10, "hardly a case has victims: {all}");
 }
 
 #[test]

@@ -27,6 +27,8 @@ type Answer struct {
 	Applied []string `json:"applied,omitempty"`
 	// Nodes are in the order of their names.
 	Nodes []*NodeAnswer `json:"nodes,omitempty"`
+	// Preemption is the answer to a case that asks for it, and only for it.
+	Preemption *PreemptionAnswer `json:"preemption,omitempty"`
 }
 
 // NodeAnswer is the opinion on one node.
@@ -60,6 +62,13 @@ func (p *profile) answer(ctx context.Context, c *Case) (*Answer, error) {
 	}
 	infos = slices.Clone(infos)
 	slices.SortFunc(infos, func(a, b fwk.NodeInfo) int { return strings.Compare(a.Node().Name, b.Node().Name) })
+	if err := p.nominator.fill(c.Waiting); err != nil {
+		return nil, err
+	}
+	if c.Preempt {
+		found, err := p.preempt(ctx, c, infos)
+		return &Answer{Preemption: found}, err
+	}
 	answer := &Answer{PreFilter: map[string][]string{}}
 	for _, info := range infos {
 		answer.Nodes = append(answer.Nodes, &NodeAnswer{Name: info.Node().Name, Filters: map[string][]string{}})

@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
@@ -34,6 +35,11 @@ type Case struct {
 	// Configuration is a KubeSchedulerConfiguration with one profile; none is
 	// the default.
 	Configuration json.RawMessage `json:"configuration,omitempty"`
+	// Waiting pods that were promised a node.
+	Waiting              []*v1.Pod                       `json:"waiting"`
+	PodDisruptionBudgets []*policyv1.PodDisruptionBudget `json:"podDisruptionBudgets"`
+	// Preempt asks whom it would evict, and nothing else.
+	Preempt bool `json:"preempt"`
 }
 
 // snapshot holds what kube-scheduler's cache would: pods on known nodes that

@@ -25,6 +25,7 @@ type profile struct {
 	framework framework.Framework
 	informers informers.SharedInformerFactory
 	lister    *lister
+	nominator *nominator
 	// The same instances that the framework runs, in the profile's order.
 	plugins []fwk.Plugin
 }
@@ -34,6 +35,7 @@ func newProfile(ctx context.Context, configured *config.KubeSchedulerProfile) (*
 	p := &profile{
 		informers: informers.NewSharedInformerFactory(nil, 0),
 		lister:    &lister{schedulercache.NewEmptySnapshot()},
+		nominator: &nominator{},
 	}
 	made := map[string]fwk.Plugin{}
 	registry := remember(plugins.NewInTreeRegistry(), made)
@@ -44,6 +46,8 @@ func newProfile(ctx context.Context, configured *config.KubeSchedulerProfile) (*
 	p.framework, err = frameworkruntime.NewFramework(ctx, registry, configured,
 		frameworkruntime.WithInformerFactory(p.informers),
 		frameworkruntime.WithSnapshotSharedLister(p.lister),
+		frameworkruntime.WithMutableSnapshotLister(p.lister),
+		frameworkruntime.WithPodNominator(p.nominator),
 		frameworkruntime.WithSharedDRAManager(draManager),
 		frameworkruntime.WithSharedCSIManager(nodevolumelimits.NewCSIManager(p.informers.Storage().V1().CSINodes().Lister())),
 		frameworkruntime.WithParallelism(1),

@@ -7,6 +7,7 @@ mod affinity;
 mod node;
 mod peers;
 mod pod;
+pub(crate) mod preempt;
 mod profile;
 mod resources;
 mod volumes;
