@@ -8,6 +8,8 @@
 //! up once per shape. The default is kube-scheduler's default profile.
 
 mod resources;
+#[cfg(test)]
+mod tests;
 
 pub use resources::{Lane, Scored, is_extended, is_scalar};
 
@@ -357,49 +359,5 @@ impl Profiles {
     #[must_use]
     pub fn extended(&self) -> &[SmolStr] {
         &self.extended
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_filter_is_in_the_set_until_it_is_taken_out() {
-        assert!(Filter::ALL.iter().all(|(filter, _)| Filters::ALL.has(*filter)));
-        let fewer = Filters::ALL.without(Filter::NodePorts);
-        assert!(!fewer.has(Filter::NodePorts) && fewer.has(Filter::NodeAffinity) && fewer.has(Filter::NodeName));
-    }
-
-    #[test]
-    fn pods_find_their_profile_by_name_and_the_first_one_otherwise() {
-        let profiles = Profiles::new(vec![Profile::named("a"), Profile::named("b")]);
-        let found = |name| profiles.of(name).name.clone();
-        assert_eq!([found("a"), found("b"), found("x")], ["a", "b", "a"]);
-        assert_ne!(profiles.of("a"), profiles.of("b"));
-        assert_eq!(profiles.of("b").id(), 1);
-    }
-
-    #[test]
-    fn extended_resources_are_numbered_over_all_profiles() {
-        let mut gpus = Profile::named("gpus");
-        gpus.fit.resources = vec![Scored::new("nvidia.com/gpu", 5), Scored::new("cpu", 1)];
-        let mut nics = Profile::named("nics");
-        nics.fit.resources = vec![Scored::new("example.com/nic", 1), Scored::new("nvidia.com/gpu", 1)];
-        let profiles = Profiles::new(vec![gpus, nics]);
-        assert_eq!(profiles.extended(), ["nvidia.com/gpu", "example.com/nic"]);
-        let lanes: Vec<Lane> = profiles.of("nics").fit.resources.iter().map(|r| r.lane).collect();
-        assert_eq!(lanes, [Lane::Extended(1), Lane::Extended(0)]);
-    }
-
-    #[test]
-    fn only_extended_resources_can_be_ignored() {
-        let args = FitArgs {
-            ignored: ["cpu".into(), "example.com/foo".into()].into(),
-            ignored_groups: ["acme.io".into(), "kubernetes.io".into()].into(),
-            ..FitArgs::default()
-        };
-        let ignored = ["cpu", "example.com/foo", "example.com/bar", "acme.io/x", "kubernetes.io/y", "hugepages-2Mi"];
-        assert_eq!(ignored.map(|name| args.ignores(name)), [false, true, false, true, false, false]);
     }
 }
