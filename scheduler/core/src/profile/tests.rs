@@ -70,6 +70,7 @@ fn only_fit(name: &str, strategy: Strategy, resources: &[(&str, i64)]) -> Profil
         pod_topology_spread: 0,
         inter_pod_affinity: 0,
         dynamic_resources: 0,
+        volume_binding: 0,
     };
     let resources = resources.iter().map(|(name, weight)| Scored::new(*name, *weight)).collect();
     Profile { weights: off, fit: FitArgs { strategy, resources, ..FitArgs::default() }, ..Profile::named(name) }
