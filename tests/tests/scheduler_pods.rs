@@ -164,7 +164,7 @@ async fn a_pod_waits_for_its_claim(testbed: &Testbed) {
     mounts["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "absent-claim"}}]);
     create(testbed, "claims", vec![mounts]).await;
     let (_, message) = refusal(testbed, "claims", "mounts").await;
-    assert!(message.contains("pod has unbound immediate PersistentVolumeClaims"), "{message}");
+    assert!(message.contains("persistentvolumeclaim \"absent-claim\" not found"), "{message}");
     testbed
         .apply_yaml(
             "

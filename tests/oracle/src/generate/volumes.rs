@@ -55,8 +55,8 @@ pub(super) fn storage(random: &Random, nodes: &[String], case: &mut Value) {
 /// The pod asks for little but its volumes, so that there is a choice left to score.
 fn take_any_node(case: &mut Value) {
     let spec = &mut case["pod"]["spec"];
-    for wish in ["affinity", "topologySpreadConstraints", "nodeSelector"] {
-        spec[wish] = Value::Null;
+    if let Some(spec) = spec.as_object_mut() {
+        spec.retain(|wish, _| !["affinity", "topologySpreadConstraints", "nodeSelector"].contains(&wish.as_str()));
     }
     spec["tolerations"] = json!([{"operator": "Exists"}]);
 }
