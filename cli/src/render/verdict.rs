@@ -258,11 +258,43 @@ mod tests {
         assert_eq!(cure_of("SomethingNew", "nobody knows"), None);
     }
 
+    /// What can be said of volumes, as [`every_reason`] has it.
+    fn every_volume_reason() -> Vec<VolumeReason> {
+        use VolumeReason as V;
+        let all = vec![
+            V::DiskConflict,
+            V::ReadWriteOncePod,
+            V::ClaimMissing("data".into()),
+            V::Limit,
+            V::DriverMissing("csi.example".into()),
+            V::EphemeralClaimMissing("p-data".into()),
+            V::ClaimLost("data".into(), "pv".into()),
+            V::ClaimDeleting("data".into()),
+            V::ClaimNotOwned("ml".into(), "p-data".into(), "p".into()),
+            V::UnboundClaims,
+            V::Affinity,
+            V::NoVolume,
+            V::NoStorage,
+            V::NoSuchVolume,
+            V::ClaimsNotPrepared,
+            V::VolumeMissing("pv".into()),
+            V::Zone,
+        ];
+        for reason in &all {
+            match reason {
+                V::DiskConflict | V::ReadWriteOncePod | V::ClaimMissing(_) | V::Limit | V::DriverMissing(_) => {}
+                V::EphemeralClaimMissing(_) | V::ClaimLost(..) | V::ClaimDeleting(_) | V::ClaimNotOwned(..) => {}
+                V::UnboundClaims | V::Affinity | V::NoVolume | V::NoStorage | V::NoSuchVolume => {}
+                V::ClaimsNotPrepared | V::VolumeMissing(_) | V::Zone => {}
+            }
+        }
+        all
+    }
+
     /// One of each, and a match without a wildcard: a reason that is new to the scheduler does not compile here.
     fn every_reason() -> Vec<Reason> {
         use Reason as R;
-        use VolumeReason as V;
-        let all = vec![
+        let mut all = vec![
             R::NodeName,
             R::NodeUnschedulable,
             R::UntoleratedTaint,
@@ -279,23 +311,6 @@ mod tests {
             R::DeclaredFeatures,
             R::TooManyPods,
             R::Insufficient("nvidia.com/gpu".into()),
-            R::Volume(V::DiskConflict),
-            R::Volume(V::ReadWriteOncePod),
-            R::Volume(V::ClaimMissing("data".into())),
-            R::Volume(V::Limit),
-            R::Volume(V::DriverMissing("csi.example".into())),
-            R::Volume(V::EphemeralClaimMissing("p-data".into())),
-            R::Volume(V::ClaimLost("data".into(), "pv".into())),
-            R::Volume(V::ClaimDeleting("data".into())),
-            R::Volume(V::ClaimNotOwned("ml".into(), "p-data".into(), "p".into())),
-            R::Volume(V::UnboundClaims),
-            R::Volume(V::Affinity),
-            R::Volume(V::NoVolume),
-            R::Volume(V::NoStorage),
-            R::Volume(V::NoSuchVolume),
-            R::Volume(V::ClaimsNotPrepared),
-            R::Volume(V::VolumeMissing("pv".into())),
-            R::Volume(V::Zone),
             R::ResourceClaims,
             R::NoNodes,
             R::NoVictims,
@@ -319,6 +334,7 @@ mod tests {
             R::BindRefused("no".into()),
             R::Undone("why".into()),
         ];
+        all.extend(every_volume_reason().into_iter().map(R::Volume));
         for reason in &all {
             match reason {
                 R::NodeName
@@ -330,12 +346,7 @@ mod tests {
                 R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::NoNodes => {}
-                R::Volume(
-                    V::DiskConflict | V::ReadWriteOncePod | V::ClaimMissing(_) | V::Limit | V::DriverMissing(_),
-                ) => {}
-                R::Volume(V::EphemeralClaimMissing(_) | V::ClaimLost(..) | V::ClaimDeleting(_)) => {}
-                R::Volume(V::ClaimNotOwned(..) | V::UnboundClaims | V::Affinity | V::NoVolume | V::NoStorage) => {}
-                R::Volume(V::NoSuchVolume | V::ClaimsNotPrepared | V::VolumeMissing(_) | V::Zone) => {}
+                R::Volume(_) => {}
                 R::ResourceClaims | R::NoVictims | R::EvictionUseless => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}

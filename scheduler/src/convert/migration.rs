@@ -172,17 +172,17 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn volume(labels: Value, spec: Value) -> PersistentVolume {
+    fn volume(labels: &Value, spec: &Value) -> PersistentVolume {
         serde_json::from_value(json!({"metadata": {"name": "v", "labels": labels}, "spec": spec})).expect("a volume")
     }
 
-    fn handle(labels: Value, spec: Value) -> Option<String> {
+    fn handle(labels: &Value, spec: &Value) -> Option<String> {
         persistent(&volume(labels, spec), None)?.csi.map(|csi| csi.handle.to_string())
     }
 
     #[test]
     fn a_gce_disk_is_named_with_its_place() {
-        let of = |labels: Value| handle(labels, json!({"gcePersistentDisk": {"pdName": "d"}}));
+        let of = |labels: Value| handle(&labels, &json!({"gcePersistentDisk": {"pdName": "d"}}));
         let name = |place: &str| Some(format!("projects/UNSPECIFIED/{place}/disks/d"));
         assert_eq!(of(json!({})), name("zones/UNSPECIFIED"));
         assert_eq!(of(json!({ZONE: "us-east1-a"})), name("zones/us-east1-a"));
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn only_managed_azure_disks_are_csi_volumes() {
-        let of = |kind: Value| handle(json!({}), json!({"azureDisk": {"diskURI": "uri", "kind": kind}}));
+        let of = |kind: Value| handle(&json!({}), &json!({"azureDisk": {"diskURI": "uri", "kind": kind}}));
         assert_eq!([of(Value::Null), of(json!("Managed"))], [Some("uri".to_owned()), Some("uri".to_owned())]);
         assert_eq!(of(json!("Shared")), None);
     }
@@ -215,7 +215,7 @@ mod tests {
             }],
             match_fields: Vec::new(),
         };
-        let ebs = |labels: Value| volume(labels, json!({"awsElasticBlockStore": {"volumeID": "vol-1"}}));
+        let ebs = |labels: Value| volume(&labels, &json!({"awsElasticBlockStore": {"volumeID": "vol-1"}}));
         let keys = |labels: Value, terms: Option<&[NodeSelectorTerm]>| {
             let terms = persistent(&ebs(labels), terms).and_then(|disk| disk.affinity).unwrap_or_default();
             terms.iter().flat_map(|t| &t.match_expressions).map(|r| r.key.to_string()).collect::<Vec<_>>()
