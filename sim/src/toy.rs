@@ -105,6 +105,7 @@ impl Toy {
             | Event::StorageDelete { .. }
             | Event::NamespaceUpsert { .. }
             | Event::NamespaceDelete { .. }
+            | Event::Device(_)
             | Event::SelectorUpsert(_)
             | Event::SelectorDelete { .. }
             | Event::Topology(_)

@@ -29,6 +29,8 @@ pub struct Config {
     pub shape_cache_bytes: usize,
     /// Resource names that count whole devices, for the device tables of nodes.
     pub device_resources: Vec<SmolStr>,
+    /// Whether ResourceClaims are allocated; without it pods that have some are refused by name.
+    pub allocate_claims: bool,
     /// Whether plans are bound by the protocol; without it they are assumed and confirmed at once (benchmarks).
     pub bind: bool,
     /// Parameters of the binding protocol.
@@ -50,6 +52,7 @@ impl Default for Config {
             search_steps: 20_000,
             shape_cache_bytes: 256 << 20,
             device_resources: vec!["nvidia.com/gpu".into(), "amd.com/gpu".into(), "gpu.intel.com/i915".into()],
+            allocate_claims: false,
             bind: true,
             protocol: ProtocolConfig::default(),
             seed: 0,

@@ -1,6 +1,7 @@
 //! What the engine is told: facts from watches, and the outcome of every command it gave.
 
 use crate::command::OpId;
+use crate::devices::DeviceFact;
 use crate::labels::Labels;
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey, TopologyLevels};
 use crate::preempt::Budget;
@@ -78,6 +79,8 @@ pub enum Event {
         /// Its name.
         name: SmolStr,
     },
+    /// Something became known of devices, their classes or claims.
+    Device(Box<DeviceFact>),
     /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
     Relisted(RelistedKind),
     /// All first lists are in.

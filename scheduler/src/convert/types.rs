@@ -114,8 +114,30 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     /// Volumes.
     pub volumes: Vec<Volume>,
-    /// ResourceClaims; only their number counts.
-    pub resource_claims: Vec<IgnoredAny>,
+    /// ResourceClaims.
+    pub resource_claims: Vec<PodClaim>,
+}
+
+/// A ResourceClaim of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodClaim {
+    /// Name in the pod.
+    pub name: SmolStr,
+    /// Name of the claim.
+    pub resource_claim_name: Option<SmolStr>,
+    /// Name of the template that the claim is made from.
+    pub resource_claim_template_name: Option<SmolStr>,
+}
+
+/// A claim that was made from a template.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodClaimStatus {
+    /// Name in the pod.
+    pub name: SmolStr,
+    /// Name of the claim; None: none is needed.
+    pub resource_claim_name: Option<SmolStr>,
 }
 
 /// A container or init container.
@@ -342,6 +364,8 @@ pub struct PodStatus {
     pub nominated_node_name: SmolStr,
     /// When its kubelet took it up.
     pub start_time: Option<Timestamp>,
+    /// Claims made from templates.
+    pub resource_claim_statuses: Vec<PodClaimStatus>,
 }
 
 /// A condition of a pod.

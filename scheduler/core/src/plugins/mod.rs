@@ -6,8 +6,9 @@
 //!   fast facts (ports, free lanes): per changed node                      node_ports, node_resources_fit
 //!   volumes: for pods that mount any                                      volume_restrictions, node_volume_limits, volume_binding, volume_zone
 //!   other pods (counts per place): for pods that are related to any       pod_topology_spread, inter_pod_affinity
+//!   devices (pools of the node): for pods with claims                     dynamic_resources
 //!   after all of them, for the few pods that need features                node_declared_features
-//!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread and pod affinity 2 each,
+//!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread, pod affinity and devices 2 each,
 //!                                                                         least allocated, balanced and images 1 each
 //! ```
 //! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
@@ -33,7 +34,7 @@ pub mod volume_restrictions;
 pub mod volume_zone;
 
 /// Filters in profile order, by kube-scheduler's names.
-pub const FILTERS: [&str; 13] = [
+pub const FILTERS: [&str; 14] = [
     node_name::NAME,
     node_unschedulable::NAME,
     taint_toleration::NAME,
@@ -46,6 +47,7 @@ pub const FILTERS: [&str; 13] = [
     volume_zone::NAME,
     pod_topology_spread::NAME,
     inter_pod_affinity::NAME,
+    dynamic_resources::NAME,
     node_declared_features::NAME,
 ];
 
@@ -93,6 +95,8 @@ impl Cures {
     pub const STORAGE_CAPACITY: Self = Self(1 << 16);
     /// A volume was detached from a node.
     pub const VOLUME_DETACHED: Self = Self(1 << 17);
+    /// A claim, a class, a slice or a taint rule of devices came, changed or went.
+    pub const DEVICES: Self = Self(1 << 14);
     /// A node event of any kind.
     pub const NODE: Self = Self(
         Self::NODE_ADDED.0
@@ -139,6 +143,7 @@ impl Cures {
             (Self::CSI_NODES, "a CSI driver reports more of a node"),
             (Self::STORAGE_CAPACITY, "more storage is free"),
             (Self::VOLUME_DETACHED, "a volume is detached from a node"),
+            (Self::DEVICES, "devices, their classes or claims change"),
             (Self::POD_CHANGED, "the pod itself changes"),
             (Self::GANG_CHANGED, "the gang or its members change"),
         ];

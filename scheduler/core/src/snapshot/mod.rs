@@ -9,6 +9,7 @@
 //! no trace (`rollback_is_identity`); a cache that is in sync equals evaluating every node anew (`cache_equals_naive`).
 
 mod changes;
+mod claims;
 mod class;
 mod cluster;
 mod dump;
@@ -48,6 +49,7 @@ pub use txn::{End, Mark, Txn};
 
 use crate::config::Config;
 use crate::demand::Demand;
+use crate::devices::{DeviceDemand, DeviceFact};
 use crate::explain::Reason;
 use crate::labels::Labels;
 use crate::model::{NodeInfo, PodInfo, Preparation};
@@ -68,6 +70,8 @@ pub struct Snapshot {
     shapes: Shapes,
     profiles: Profiles,
     budgets: Budgets,
+    /// Whether ResourceClaims are allocated.
+    allocate_claims: bool,
     /// Pods of ours with scheduling gates.
     gated: usize,
 }
@@ -99,6 +103,7 @@ impl Snapshot {
             shapes: Shapes::new(config.shape_cache_bytes),
             profiles: config.profiles.clone(),
             budgets: Budgets::default(),
+            allocate_claims: config.allocate_claims,
             gated: 0,
         }
     }
@@ -276,14 +281,28 @@ impl Snapshot {
     pub(crate) fn own_demand(&mut self, id: PodId) -> Result<Demand, Reason> {
         let profile = self.profile(id);
         let volumes = self.cluster.volume_demand(id, &profile).map_err(Reason::Volume)?;
-        Ok(Demand { volumes, relation: self.cluster.relate(id, &profile), ..Demand::default() })
+        let devices = self.claims(id)?.map(|demand| (profile.weights.dynamic_resources, demand));
+        Ok(Demand { volumes, relation: self.cluster.relate(id, &profile), devices, ..Demand::default() })
+    }
+
+    /// What the claims of a pod of ours ask for; None where it has none, or its profile does not look at them.
+    ///
+    /// # Errors
+    /// What refuses the pod whatever the nodes have.
+    pub(crate) fn claims(&self, id: PodId) -> Result<Option<DeviceDemand>, Reason> {
+        let claims = self.cluster.info(id).is_some_and(|info| !info.resource_claims.is_empty());
+        if !claims || !self.profile(id).filters.has(Filter::DynamicResources) {
+            return Ok(None);
+        }
+        if self.allocate_claims { self.cluster.device_demand(id) } else { Err(Reason::ResourceClaims) }
     }
 
     /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
     pub(crate) fn may_demand(&self, id: PodId) -> bool {
         let profile = self.profile(id);
-        self.cluster.volumes.is_known(id)
-            || self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info, &profile))
+        let claims = |info: &PodInfo| !info.resource_claims.is_empty() && profile.filters.has(Filter::DynamicResources);
+        let may = |info| claims(info) || self.cluster.relations.may_refuse(info, &profile);
+        self.cluster.volumes.is_known(id) || self.cluster.info(id).is_some_and(may)
     }
 
     /// How a pod of ours is scheduled.
@@ -298,7 +317,8 @@ impl Snapshot {
 
     /// What refuses a pod of ours whatever the nodes have, beyond its shape.
     pub(crate) fn refused_anyway(&self, id: PodId) -> Option<Reason> {
-        self.cluster.volumes_refuse(id, &self.profile(id)).map(Reason::Volume)
+        let volumes = self.cluster.volumes_refuse(id, &self.profile(id)).map(Reason::Volume);
+        volumes.or_else(|| self.claims(id).err())
     }
 
     /// What has to be done, in this order, before an assumed pod may be bound to its node.
@@ -321,6 +341,11 @@ impl Snapshot {
     /// A list of a kind of storage objects came: what it does not name is gone.
     pub fn retain_storage(&mut self, kind: StorageKind, listed: &BTreeSet<ObjectName>) -> StorageNews {
         self.cluster.retain_storage(kind, listed)
+    }
+
+    /// Notes a fact about devices. Returns what that can cure.
+    pub fn note_device(&mut self, fact: DeviceFact) -> Cures {
+        self.cluster.devices.note(fact)
     }
 
     /// A namespace has these labels; None: it is gone. Returns what that can cure.

@@ -1,6 +1,7 @@
 //! What the engine does in the cases that people ask about.
 
 use super::*;
+use crate::devices::{ClaimSource, PodClaim};
 
 #[test]
 fn a_pod_is_bound_without_a_journal_and_its_event_says_so() {
@@ -387,11 +388,15 @@ fn many_refused_pods_of_one_shape_go_in_order_as_room_appears() {
 
 #[test]
 fn resource_claims_are_refused_by_name_alone_and_in_a_gang() {
+    let claims = vec![PodClaim { name: "gpu".into(), source: ClaimSource::Named("gpu".into()) }];
     let mut s = Scene::new();
     s.nodes([dgx("d0", "b1", "r1")]);
-    s.create(PodInfo { resource_claims: true, ..pod("alone") });
+    s.create(PodInfo { resource_claims: claims.clone(), ..pod("alone") });
     for rank in 0..2 {
-        s.create(PodInfo { resource_claims: rank == 1, ..member("g", rank, 2) });
+        s.create(PodInfo {
+            resource_claims: if rank == 1 { claims.clone() } else { Vec::new() },
+            ..member("g", rank, 2)
+        });
     }
     s.run();
     let expected = "0/1 nodes are available: pod has ResourceClaims, which this scheduler does not allocate yet.";

@@ -1,0 +1,33 @@
+//! ResourceClaims of pods: what they ask for, and the devices that are held while a pod is assumed.
+
+use super::cluster::Cluster;
+use super::node::NodeId;
+use super::pod::PodId;
+use crate::devices::DeviceDemand;
+use crate::explain::Reason;
+
+impl Cluster {
+    /// What the claims of a pod of ours ask for; None where it has none.
+    ///
+    /// # Errors
+    /// What refuses it whatever the nodes have.
+    pub(crate) fn device_demand(&self, id: PodId) -> Result<Option<DeviceDemand>, Reason> {
+        let Some(info) = self.info(id).filter(|info| !info.resource_claims.is_empty()) else { return Ok(None) };
+        // What members of one gang allocate together they may share.
+        let gang = |pod: PodId| {
+            let info = self.info(pod)?;
+            info.gang.as_ref().map(|gang| (info.key.namespace.clone(), gang.name.clone()))
+        };
+        let own = gang(id);
+        self.devices.demand(info, |other| other == id || (own.is_some() && gang(other) == own))
+    }
+
+    /// Allocates the claims of a pod that is assumed on a node: the devices are those that it was offered there.
+    pub(super) fn hold_devices(&mut self, id: PodId, node: NodeId) {
+        let Ok(Some(demand)) = self.device_demand(id) else { return };
+        let Some(info) = self.node(node).map(|node| &node.info) else { return };
+        if let Ok(offer) = demand.offer(&self.devices, info) {
+            self.devices.assume(id, offer.allocations);
+        }
+    }
+}
