@@ -118,7 +118,8 @@ async fn main() -> Result<()> {
         .start()
         .await
         .context("start the testbed")?;
-    let options = Options { controller: false, scheduler: false, ..Options::default() };
+    // The lease as in production: a short one would be lost on a busy machine, and with it the Events that wait.
+    let options = Options { controller: false, scheduler: false, lease_args: Vec::new(), ..Options::default() };
     let installation = Installation::install(&testbed, options).await?;
     let arena = Arena::new(&testbed, installation, binary).await?;
     let mut run = Run { args: &args, arena, rows: Vec::new(), slower: None };
