@@ -4,6 +4,7 @@
 //! preconditions; a pod that is bound, deleting or gated is refused with 409; annotations of the Binding are merged), PUT
 //! with resourceVersion, DELETE with a UID precondition (an unbound pod goes at once, a bound one when its kubelet lets go).
 
+use crate::claims::StoredClaim;
 use flowforge_scheduler_core::command::Command;
 use flowforge_scheduler_core::event::{
     BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, WriteResult,
@@ -77,6 +78,8 @@ pub struct Api {
     pub pods: BTreeMap<SmolStr, PodInfo>,
     /// Nodes by name.
     pub nodes: BTreeMap<SmolStr, NodeInfo>,
+    /// Claims by name.
+    pub claims: BTreeMap<SmolStr, StoredClaim>,
     /// Gangs by name.
     pub gangs: BTreeMap<SmolStr, GangInfo>,
     /// The journal.
@@ -98,7 +101,7 @@ impl Api {
         Self { slots: vec![StoredSlot::default(); slots], version: 1, ..Self::default() }
     }
 
-    fn next_version(&mut self) -> u64 {
+    pub(crate) fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
     }
@@ -131,6 +134,7 @@ impl Api {
 
     /// Creates a pod.
     pub fn create_pod(&mut self, mut pod: PodInfo) {
+        self.create_claim(&pod);
         pod.resource_version = self.next_version().to_smolstr();
         self.changes.push(Change::Pod(Box::new(pod.clone())));
         self.pods.insert(pod.key.name.clone(), pod);
@@ -217,6 +221,8 @@ impl Api {
                 let result = self.patch(pod, resource_version.as_ref(), move |pod| pod.fence = Some(fence));
                 Outcome::Fence { op: *op, result }
             }
+            Command::ReadPrepared { op, object } => Outcome::PreparedRead { op: *op, result: self.read_claim(object) },
+            Command::Prepare { op, write } => Outcome::Prepare { op: *op, result: self.write_claim(write) },
             Command::MarkRollback { op, pod, .. } => Outcome::Mark { op: *op, result: self.patch(pod, None, |_| {}) },
             Command::DeletePod { op, pod } => Outcome::Delete { op: *op, result: self.delete(pod) },
             Command::Evict { op, pod, .. } => {

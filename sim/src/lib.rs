@@ -8,6 +8,7 @@
 
 pub mod api;
 mod chaos;
+pub mod claims;
 pub mod faults;
 pub mod invariants;
 mod lease;

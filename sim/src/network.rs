@@ -4,7 +4,7 @@ use crate::api::Change;
 use crate::world::{Action, World};
 use flowforge_scheduler_core::command::{Command, OpId};
 use flowforge_scheduler_core::event::{
-    BindResult, Event, JournalReadResult, Outcome, ReadResult, RelistedKind, WriteResult,
+    BindResult, Event, JournalReadResult, Outcome, PrepareReadResult, ReadResult, RelistedKind, WriteResult,
 };
 use flowforge_scheduler_core::model::Millis;
 use flowforge_scheduler_core::protocol::journal::Slot;
@@ -153,6 +153,10 @@ fn unanswered(command: &Command) -> Option<Outcome> {
         Command::ReadJournal { op, .. } => Outcome::JournalRead { op: *op, result: JournalReadResult::Unknown(text()) },
         Command::Bind { op, .. } => Outcome::Bind { op: *op, result: BindResult::Unknown(text()) },
         Command::ReadPod { op, .. } => Outcome::Read { op: *op, result: ReadResult::Unknown(text()) },
+        Command::ReadPrepared { op, .. } => {
+            Outcome::PreparedRead { op: *op, result: PrepareReadResult::Unknown(text()) }
+        }
+        Command::Prepare { op, .. } => write(*op, |op, result| Outcome::Prepare { op, result }),
         Command::FencePod { op, .. } => write(*op, |op, result| Outcome::Fence { op, result }),
         Command::MarkRollback { op, .. } => write(*op, |op, result| Outcome::Mark { op, result }),
         Command::DeletePod { op, .. } => write(*op, |op, result| Outcome::Delete { op, result }),
@@ -207,10 +211,12 @@ fn result(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Journal { result, .. }
         | Outcome::Fence { result, .. }
+        | Outcome::Prepare { result, .. }
         | Outcome::Mark { result, .. }
         | Outcome::Delete { result, .. }
         | Outcome::Evict { result, .. } => format!("{result:?}"),
         Outcome::JournalRead { .. } => "found".to_owned(),
+        Outcome::PreparedRead { result, .. } => format!("{result:?}"),
         Outcome::Bind { result, .. } => format!("{result:?}"),
         Outcome::Read { result: ReadResult::Found(pod), .. } => format!(
             "{} @{} on {:?}{}",

@@ -1,5 +1,6 @@
 //! Who makes pods: gangs of several kinds of owners, and pods on their own. They recreate what is deleted, as theirs do.
 
+use crate::claims;
 use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Owner, PodInfo, PodKey};
 use smol_str::{SmolStr, ToSmolStr};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,19 @@ pub struct Workload {
     pub bound: BTreeMap<SmolStr, BTreeSet<u32>>,
     /// A member was recreated, or not, so often.
     pub incarnations: u64,
+    /// What its pods claim.
+    pub claims: Claims,
+}
+
+/// What the pods of a workload claim.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Claims {
+    /// Nothing.
+    None,
+    /// A volume each, made for it.
+    Volumes,
+    /// Devices that all share.
+    Devices,
 }
 
 impl Workload {
@@ -88,7 +102,7 @@ impl Workload {
             name: self.name.clone(),
             uid: uid_of(&self.name),
         };
-        PodInfo {
+        let mut pod = PodInfo {
             key: PodKey { namespace: "sim".into(), uid: format!("{name}-uid").into(), name },
             ours: true,
             scheduler_name: "flowforge".into(),
@@ -101,7 +115,11 @@ impl Workload {
                 OwnerKind::Bare => None,
             },
             ..PodInfo::default()
+        };
+        if self.claims != Claims::None {
+            claims::attach(&mut pod, &self.name, self.claims == Claims::Devices);
         }
+        pod
     }
 }
 

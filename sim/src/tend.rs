@@ -1,8 +1,8 @@
 //! What goes on beside the schedulers: owners create, recreate and end workloads, kubelets start and stop pods, the garbage
 //! collector removes pods of lost nodes, and a lease that nobody uses is taken.
 
-use crate::owners::{OwnerKind, Workload};
-use crate::world::{Action, World};
+use crate::owners::{Claims, OwnerKind, Workload};
+use crate::world::{Action, Subject, World};
 use flowforge_scheduler_core::model::{Millis, PodInfo, PodKey, PodPhase};
 use smol_str::{SmolStr, ToSmolStr};
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ impl World {
         for name in self.api.pods.keys().cloned().collect::<Vec<_>>() {
             self.tend_pod(&name);
         }
+        self.tend_claims();
         self.after(PERIOD_MS, Action::Tend);
     }
 
@@ -51,6 +52,16 @@ impl World {
         }
     }
 
+    /// Whether the pods of a new workload have claims, which only the protocol's own engine knows of.
+    /// Small slots have no room for the claims of a large gang.
+    fn some_claims(&mut self, size: u32) -> Claims {
+        let room = size <= 4 || self.scenario.slot_limit_bytes > 4_096;
+        if self.scenario.subject == Subject::Engine || !room || !self.storage.per_mille(400) {
+            return Claims::None;
+        }
+        if self.storage.per_mille(500) { Claims::Volumes } else { Claims::Devices }
+    }
+
     /// Creates a workload with all of its pods; 0 members is a pod on its own.
     pub fn create_workload(&mut self, prefix: &str, size: u32, owner: OwnerKind) {
         self.created += 1;
@@ -63,6 +74,7 @@ impl World {
             was_whole: false,
             bound: BTreeMap::new(),
             incarnations: self.created,
+            claims: self.some_claims(size),
         };
         if let Some(gang) = workload.gang() {
             self.api.put_gang(gang);

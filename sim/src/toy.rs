@@ -3,12 +3,13 @@
 //! It maps the protocol's effects on its assumptions as the real engine does on its snapshot, so that a fault found here is
 //! the protocol's. Its view follows the watch; a pod once gone, or once seen with a larger resourceVersion, does not come back.
 
+use crate::claims::preparations;
 use flowforge_scheduler_core::command::Command;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use flowforge_scheduler_core::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey, PodPhase};
 use flowforge_scheduler_core::protocol::{
-    Effect, Effects, Ending, GangKey, PartialGang, Placement, Plan, Protocol, ProtocolConfig, Quorum, ReplanMember,
-    Replanned,
+    Check, Effect, Effects, Ending, GangKey, NewPlace, PartialGang, Placement, Plan, Protocol, ProtocolConfig, Quorum,
+    ReplanMember, Replanned,
 };
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -218,6 +219,7 @@ impl Toy {
                     pod.node_name = Some(node);
                 }
             }
+            Effect::Prepared { pod, .. } => self.protocol.checked(&pod, Check::Sound, now, fx),
             Effect::Release { pod } => {
                 self.assumed.remove(&pod.uid);
             }
@@ -270,7 +272,9 @@ impl Toy {
             match self.first_fit() {
                 Some(node) => {
                     self.assumed.insert(member.pod.uid.clone(), node.clone());
-                    places.push((member.pod.clone(), node));
+                    let pod = self.pods.get(&member.pod.uid);
+                    let preparations = pod.map(|pod| preparations(pod, &node)).unwrap_or_default();
+                    places.push(NewPlace { pod: member.pod.clone(), node, preparations });
                 }
                 None => break,
             }
@@ -321,7 +325,8 @@ impl Toy {
         for pod in pods {
             let Some(node) = self.first_fit() else { break };
             self.assumed.insert(pod.key.uid.clone(), node.clone());
-            members.push(Placement::new(pod, node));
+            let preparations = preparations(pod, &node);
+            members.push(Placement { preparations, ..Placement::new(pod, node) });
         }
         let size = u32::try_from(pods.len()).unwrap_or(u32::MAX);
         let whole = members.len() == pods.len();

@@ -120,6 +120,9 @@ pub fn protocol_config(slot_limit_bytes: usize) -> ProtocolConfig {
         repair_deadline_ms: 5_000,
         outcome_timeout_ms: 3_000,
         refused_retry_ms: 2_000,
+        volume_bind_timeout_ms: 6_000,
+        device_bind_timeout_ms: 6_000,
+        prepare_read_interval_ms: 200,
         slot_limit_bytes,
         ..ProtocolConfig::default()
     }
@@ -151,6 +154,8 @@ pub struct World {
     pub(crate) transitions: u64,
     /// Decides about deleted Leases.
     pub(crate) fate: Prng,
+    /// Decides about claims.
+    pub(crate) storage: Prng,
     /// Whether the server answers at all.
     pub outage: bool,
     invariants: Vec<Box<dyn Invariant>>,
@@ -176,6 +181,7 @@ impl World {
             epoch: 0,
             transitions: 0,
             fate: Prng::new(seed ^ 0x1ea5_e000),
+            storage: Prng::new(seed ^ 0x57_04a9_e000),
             outage: false,
             invariants: invariants::all(),
             transcript: VecDeque::new(),

@@ -1,6 +1,7 @@
 //! What the engine wants done. Only `dispatch` executes these; every one with an [`OpId`] is answered by an outcome.
 
 use crate::model::{Millis, PodKey};
+use crate::preparation::{PreparationKind, PrepareWrite, PreparedObject};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -64,6 +65,20 @@ pub enum Command {
         resource_version: Option<SmolStr>,
         /// Value of the annotation.
         fence: SmolStr,
+    },
+    /// GET what is prepared for a pod without a cache (consistent read).
+    ReadPrepared {
+        /// Identity.
+        op: OpId,
+        /// The object.
+        object: PreparedObject,
+    },
+    /// Change what is prepared for a pod, UID and resourceVersion as preconditions.
+    Prepare {
+        /// Identity.
+        op: OpId,
+        /// The change.
+        write: PrepareWrite,
     },
     /// Set condition DisruptionTarget=True with reason GangRollback.
     MarkRollback {
@@ -198,6 +213,15 @@ pub enum Observation {
         /// Last needed member seen ungated -> last Binding acknowledged.
         total_ms: Millis,
     },
+    /// A preparation is done.
+    Prepared {
+        /// Its kind.
+        kind: PreparationKind,
+        /// Milliseconds since the journal held the intent.
+        took_ms: Millis,
+    },
+    /// The preparation of an intent failed, and it is undone.
+    PrepareFailed,
     /// A repair began.
     Repair,
     /// A rollback began.

@@ -4,6 +4,7 @@ use crate::command::OpId;
 use crate::labels::Labels;
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey, TopologyLevels};
 use crate::preempt::Budget;
+use crate::preparation::ObjectFacts;
 use crate::relations::{SelectorInfo, SelectorKind};
 use crate::volumes::{ObjectName, StorageFact, StorageKind};
 use smol_str::SmolStr;
@@ -156,6 +157,20 @@ pub enum Outcome {
         /// The pod now under that name, or an unknown outcome.
         result: ReadResult,
     },
+    /// Of [`crate::command::Command::ReadPrepared`] (a consistent GET).
+    PreparedRead {
+        /// The command.
+        op: OpId,
+        /// What was found.
+        result: PrepareReadResult,
+    },
+    /// Of [`crate::command::Command::Prepare`].
+    Prepare {
+        /// The command.
+        op: OpId,
+        /// What the server said; `Ok` holds the new resourceVersion.
+        result: WriteResult,
+    },
     /// Of [`crate::command::Command::FencePod`].
     Fence {
         /// The command.
@@ -195,6 +210,8 @@ impl Outcome {
             | Self::JournalRead { op, .. }
             | Self::Bind { op, .. }
             | Self::Read { op, .. }
+            | Self::PreparedRead { op, .. }
+            | Self::Prepare { op, .. }
             | Self::Fence { op, .. }
             | Self::Mark { op, .. }
             | Self::Delete { op, .. }
@@ -253,6 +270,17 @@ pub enum ReadResult {
     /// The pod that now has the name (perhaps with another UID).
     Found(Box<PodInfo>),
     /// No pod has the name.
+    NotFound,
+    /// The server did not answer.
+    Unknown(String),
+}
+
+/// What a consistent read of what is prepared for a pod found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrepareReadResult {
+    /// The object that now has the name (perhaps with another UID).
+    Found(Box<ObjectFacts>),
+    /// No object has the name.
     NotFound,
     /// The server did not answer.
     Unknown(String),

@@ -23,6 +23,7 @@ pub mod model;
 pub mod opinion;
 pub mod plugins;
 pub mod preempt;
+pub mod preparation;
 pub mod profile;
 pub mod protocol;
 pub mod queue;

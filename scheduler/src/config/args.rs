@@ -318,7 +318,7 @@ impl VolumeBinding {
         found.notice_set(
             &timeout,
             format_args!("{at}.bindTimeoutSeconds"),
-            "has no effect yet: a pod whose claims are not bound waits in the queue",
+            "has no effect: binding.volumeBindTimeoutMs says how long volumes may take",
         );
         found.require(
             self.shape.is_none(),

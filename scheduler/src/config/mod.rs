@@ -125,6 +125,10 @@ pub const MAX_JOURNAL_SLOTS: u32 = 64;
 pub struct Binding {
     /// How long a gang is moved forward before it is rolled back or held.
     pub repair_deadline_ms: u64,
+    /// How long the volumes of a pod may take to be bound or provisioned before it is planned again.
+    pub volume_bind_timeout_ms: u64,
+    /// How long devices may take until their binding conditions are true before the pod is planned again.
+    pub device_bind_timeout_ms: u64,
     /// Longest time for one request to the API server.
     pub request_timeout_ms: u64,
     /// Requests of the binding protocol in flight at once.
@@ -177,6 +181,8 @@ impl Default for Binding {
     fn default() -> Self {
         Self {
             repair_deadline_ms: ProtocolConfig::default().repair_deadline_ms,
+            volume_bind_timeout_ms: ProtocolConfig::default().volume_bind_timeout_ms,
+            device_bind_timeout_ms: ProtocolConfig::default().device_bind_timeout_ms,
             request_timeout_ms: 5_000,
             parallel_requests: 64,
             parallel_reports: 16,
@@ -393,6 +399,8 @@ impl Config {
         require(planning.search_steps >= 1, "planning.searchSteps must be at least 1");
         require(planning.shape_cache_mib >= 1, "planning.shapeCacheMib must be at least 1");
         require(binding.repair_deadline_ms >= 1_000, "binding.repairDeadlineMs must be at least 1000");
+        require(binding.volume_bind_timeout_ms >= 1_000, "binding.volumeBindTimeoutMs must be at least 1000");
+        require(binding.device_bind_timeout_ms >= 1_000, "binding.deviceBindTimeoutMs must be at least 1000");
         require(
             (100..=60_000).contains(&binding.request_timeout_ms),
             "binding.requestTimeoutMs must be between 100 and 60000",
@@ -444,6 +452,8 @@ impl Config {
         let request_timeout_ms = u64::try_from(request_timeout.as_millis()).unwrap_or(u64::MAX);
         ProtocolConfig {
             repair_deadline_ms: self.binding.repair_deadline_ms,
+            volume_bind_timeout_ms: self.binding.volume_bind_timeout_ms,
+            device_bind_timeout_ms: self.binding.device_bind_timeout_ms,
             outcome_timeout_ms: request_timeout_ms.saturating_mul(3),
             journal_slots: usize::try_from(self.binding.journal_slots).unwrap_or(usize::MAX),
             tolerance: Tolerance {

@@ -25,7 +25,7 @@ topology:
   - {name: zone, labels: [topology.kubernetes.io/zone]}
   - {name: rack, labels: [a, b]}
 planning: {settleMs: 5, backoffInitialMs: 2, backoffMaxMs: 9, shapeCacheMib: 3, seed: 7}
-binding: {repairDeadlineMs: 4000, requestTimeoutMs: 500, parallelRequests: 2, parallelReports: 1, journalSlots: 1}
+binding: {repairDeadlineMs: 4000, volumeBindTimeoutMs: 7000, deviceBindTimeoutMs: 8000, requestTimeoutMs: 500, parallelRequests: 2, parallelReports: 1, journalSlots: 1}
 rollback:
   barePods: false
   owners: [{group: batch, kind: Job}]
@@ -36,6 +36,7 @@ rollback:
     assert_eq!((core.settle_ms, core.shape_cache_bytes, core.seed), (5, 3 << 20, 7));
     let protocol = core.protocol;
     assert_eq!((protocol.repair_deadline_ms, protocol.outcome_timeout_ms), (4_000, 1_500));
+    assert_eq!((protocol.volume_bind_timeout_ms, protocol.device_bind_timeout_ms), (7_000, 8_000));
     assert!(!protocol.tolerance.bare);
     assert_eq!(protocol.tolerance.owners[0].kind, "Job");
 }

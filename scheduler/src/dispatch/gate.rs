@@ -120,6 +120,13 @@ impl Call {
         Self { method, path, content_type, accept: JSON, body }
     }
 
+    /// The request as one line.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> String {
+        let body = String::from_utf8_lossy(&self.body);
+        format!("{} {} {} {body}", self.method, self.path, self.content_type)
+    }
+
     pub(super) fn get(path: String) -> Self {
         Self::new(Method::GET, path, JSON, Vec::new())
     }

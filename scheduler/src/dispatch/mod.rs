@@ -13,6 +13,7 @@ mod gate;
 mod journal;
 mod latest;
 mod pods;
+mod prepare;
 mod reports;
 mod topology;
 
@@ -24,6 +25,7 @@ use flowforge_scheduler_core::command::{Command, OpId};
 use flowforge_scheduler_core::engine::Unsaid;
 use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
+use flowforge_scheduler_core::preparation::PrepareWrite;
 use gate::{Failure, Gate};
 pub(crate) use journal::Journal;
 use prometheus::IntGauge;
@@ -262,6 +264,9 @@ impl Worker {
             command @ (Command::WriteJournal { .. } | Command::ReadJournal { .. }) => {
                 self.journal.execute(&self.gate, command, job.queued).await.map(Report::Outcome)
             }
+            command @ (Command::ReadPrepared { .. } | Command::Prepare { .. }) => {
+                prepare::execute(&self.gate, command, job.queued).await
+            }
             command => pods::execute(&self.gate, command, job.queued).await,
         };
         let Some(report) = report else { return };
@@ -331,6 +336,8 @@ fn command_label(command: &Command) -> &'static str {
         Command::ReadJournal { .. } => "read_journal",
         Command::Bind { .. } => "bind",
         Command::ReadPod { .. } => "read_pod",
+        Command::ReadPrepared { .. } => "read_prepared",
+        Command::Prepare { write, .. } => prepare_label(write),
         Command::FencePod { .. } => "fence_pod",
         Command::MarkRollback { .. } => "mark_rollback",
         Command::DeletePod { .. } => "delete_pod",
@@ -343,8 +350,19 @@ fn command_label(command: &Command) -> &'static str {
     }
 }
 
+fn prepare_label(write: &PrepareWrite) -> &'static str {
+    match write {
+        PrepareWrite::ClaimVolume { .. } => "claim_volume",
+        PrepareWrite::SelectNode { .. } => "select_node",
+        PrepareWrite::FinalizeClaim { .. } => "finalize_claim",
+        PrepareWrite::ReserveClaim { .. } => "reserve_claim",
+        PrepareWrite::UnreserveClaim { .. } => "unreserve_claim",
+        PrepareWrite::FenceClaim { .. } => "fence_claim",
+    }
+}
+
 fn outcome_label(report: &Report) -> &'static str {
-    use flowforge_scheduler_core::event::{BindResult, JournalReadResult, ReadResult, WriteResult};
+    use flowforge_scheduler_core::event::{BindResult, JournalReadResult, PrepareReadResult, ReadResult, WriteResult};
     let write = |result: &WriteResult| match result {
         WriteResult::Ok(_) => "ok",
         WriteResult::Conflict => "conflict",
@@ -357,11 +375,15 @@ fn outcome_label(report: &Report) -> &'static str {
         Report::Outcome(outcome) => match outcome {
             Outcome::Journal { result, .. }
             | Outcome::Fence { result, .. }
+            | Outcome::Prepare { result, .. }
             | Outcome::Mark { result, .. }
             | Outcome::Delete { result, .. }
             | Outcome::Evict { result, .. } => write(result),
             Outcome::JournalRead { result: JournalReadResult::Found { .. }, .. } => "ok",
             Outcome::JournalRead { result: JournalReadResult::Unknown(_), .. } => "unknown",
+            Outcome::PreparedRead { result: PrepareReadResult::Found(_), .. } => "ok",
+            Outcome::PreparedRead { result: PrepareReadResult::NotFound, .. } => "not_found",
+            Outcome::PreparedRead { result: PrepareReadResult::Unknown(_), .. } => "unknown",
             Outcome::Read { result: ReadResult::Found(_), .. } => "ok",
             Outcome::Read { result: ReadResult::NotFound, .. } => "not_found",
             Outcome::Read { result: ReadResult::Unknown(_), .. } => "unknown",

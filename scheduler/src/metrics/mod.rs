@@ -58,6 +58,9 @@ pub struct Metrics {
     gang_plan: Histogram,
     gang_prepare: Histogram,
     gang_bind: Histogram,
+    prepare: HistogramVec,
+    prepare_failures: IntCounter,
+    preparing: IntGauge,
     gang_members: Histogram,
     repairs: IntCounter,
     rollbacks: IntCounter,
@@ -198,6 +201,19 @@ impl Metrics {
                 "From the first Binding of a gang sent to the last one acknowledged, repairs included.",
                 latency(),
             )?,
+            prepare: histograms(
+                r,
+                "flowforge_prepare_duration_seconds",
+                "From the journal holding an intent to one preparation of it done, by kind: bind_volume, provision, allocate_claim or reserve_claim.",
+                &["kind"],
+                gang_buckets(),
+            )?,
+            prepare_failures: counter(
+                r,
+                "flowforge_prepare_failures_total",
+                "Intents undone because claims or volumes of a member could not be prepared.",
+            )?,
+            preparing: gauge(r, "flowforge_intents_preparing", "Intents whose claims and volumes are being prepared.")?,
             gang_members: histogram(
                 r,
                 "flowforge_gang_members",
@@ -304,6 +320,10 @@ impl Metrics {
                 self.preemption_attempts.inc();
                 victims.iter().for_each(|victims| self.preemption_victims.observe(f64::from(*victims)));
             }
+            Observation::Prepared { kind, took_ms } => {
+                self.prepare.with_label_values(&[kind.label()]).observe(seconds(*took_ms));
+            }
+            Observation::PrepareFailed => self.prepare_failures.inc(),
             Observation::Repair => self.repairs.inc(),
             Observation::Rollback => self.rollbacks.inc(),
             Observation::ForeignBind => self.foreign_binds.inc(),
@@ -344,6 +364,7 @@ impl Metrics {
             self.cache.with_label_values(&[kind]).set(integer(size));
         }
         self.open_intents.set(integer(stats.open_intents));
+        self.preparing.set(integer(stats.preparing));
         self.held_partial.set(integer(stats.gangs_held_partial));
     }
 

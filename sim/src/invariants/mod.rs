@@ -5,7 +5,9 @@ mod gang_all_or_nothing;
 mod heals_when_faults_stop;
 mod no_double_bind;
 mod no_overcommit;
+mod nothing_unprepared_is_bound;
 mod stale_writer_is_harmless;
+mod undone_leaves_nothing;
 
 use crate::api::Landed;
 use crate::world::World;
@@ -71,6 +73,8 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(no_double_bind::NoDoubleBind::default()),
         Box::new(stale_writer_is_harmless::StaleWriterIsHarmless),
         Box::new(no_overcommit::NoOvercommit),
+        Box::new(nothing_unprepared_is_bound::NothingUnpreparedIsBound),
+        Box::new(undone_leaves_nothing::UndoneLeavesNothing::default()),
         Box::new(assumed_is_confirmed_or_forgotten::AssumedIsConfirmedOrForgotten),
         Box::new(gang_all_or_nothing::GangAllOrNothing::default()),
         Box::new(heals_when_faults_stop::HealsWhenFaultsStop),

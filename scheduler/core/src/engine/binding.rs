@@ -6,7 +6,7 @@ use crate::explain::{Reason, Refusal};
 use crate::gang::{Ask, GangId, Planned, plan};
 use crate::model::{Millis, PodInfo, PodKey};
 use crate::plugins::Cures;
-use crate::protocol::{Cause, Effect, Ending, GangKey, ReplanMember, Replanned, Timings};
+use crate::protocol::{Cause, Check, Effect, Ending, GangKey, NewPlace, ReplanMember, Replanned, Timings};
 use crate::queue::Entity;
 use crate::shape::verdict;
 use crate::snapshot::{NodeId, Place, PodId};
@@ -23,6 +23,7 @@ enum Answer {
     NodeGone(SmolStr),
     Recovered(GangKey),
     Offer(GangId),
+    Checked(PodKey, Check),
 }
 
 impl Engine {
@@ -44,6 +45,7 @@ impl Engine {
                     Answer::NodeGone(name) => self.protocol.on_node_gone(&name, now, &mut self.fx),
                     Answer::Recovered(gang) => self.tell_recovered(&gang, now),
                     Answer::Offer(gang) => self.offer(gang, now),
+                    Answer::Checked(pod, check) => self.protocol.checked(&pod, check, now, &mut self.fx),
                 }
             }
         }
@@ -58,6 +60,7 @@ impl Engine {
             }
             Effect::Recovered { gang, members } => self.on_recovered(gang, members, answers),
             Effect::Confirm { pod, node } => self.on_confirmed(&pod, &node, now, out),
+            Effect::Prepared { pod, .. } => answers.push(Answer::Checked(pod, Check::Sound)),
             Effect::Release { pod } => self.on_released(&pod, out),
             Effect::ForeignBound { gang, pod, node } => {
                 if let Some(id) = self.snapshot.cluster().find_pod(&pod.uid) {
@@ -206,7 +209,8 @@ impl Engine {
             return Replanned::Refused(refusal.unwrap_or_else(|| "its pods are not known".to_owned()));
         }
         let named = |(pod, node): &(PodId, NodeId)| {
-            Some((self.snapshot.cluster().pod(*pod)?.key.clone(), self.snapshot.cluster().node_name(*node)))
+            let pod = self.snapshot.cluster().pod(*pod)?.key.clone();
+            Some(NewPlace { pod, node: self.snapshot.cluster().node_name(*node), preparations: Vec::new() })
         };
         Replanned::Placed(places.iter().filter_map(named).collect())
     }
@@ -331,9 +335,9 @@ impl Engine {
         if !self.is_waiting(id) {
             return self.queue.remove(entity);
         }
-        if let Cause::Refused(text) = cause {
+        if matches!(cause, Cause::Refused(_) | Cause::Unprepared(_)) {
             self.observe_attempt(id, AttemptResult::Error, out);
-            self.report(&[id], &Refusal::Pod { reason: Reason::BindRefused(text.clone()) }, out);
+            self.report(&[id], &Refusal::Pod { reason: undone(cause) }, out);
         }
         self.update_single(id, false, now);
         if matches!(cause, Cause::Changed(_)) {

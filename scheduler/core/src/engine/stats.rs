@@ -24,6 +24,8 @@ pub struct Stats {
     pub unschedulable_by_plugin: BTreeMap<(&'static str, SmolStr), usize>,
     /// Open intents of the protocol.
     pub open_intents: usize,
+    /// Intents whose claims and volumes are being prepared.
+    pub preparing: usize,
     /// Gangs that are partly live and can neither be completed nor rolled back.
     pub gangs_held_partial: usize,
     /// Nodes, placeholders not counted.
@@ -76,6 +78,7 @@ impl Engine {
             pending: counts.in_flight,
             unschedulable_by_plugin: self.unschedulable_by_plugin(),
             open_intents: protocol.open_intents,
+            preparing: protocol.preparing,
             gangs_held_partial: protocol.held_partial,
             nodes: cluster.node_count(),
             pods: cluster.pod_count() - cluster.ended_count(),

@@ -8,7 +8,7 @@
 //!      │          └─ 403, 422: withdraw       └──│──────────────────────────────────────^
 //!      +── still unbound: same node, new resourceVersion ┘
 //! ```
-//! Invariants: a Binding is sent only when the journal holds its node and UID; after a Binding whose fate is unknown the
+//! Invariants: a Binding is sent only when the journal holds its node and UID and all that the pod needs is there; after a Binding whose fate is unknown the
 //! pod goes to another node, or is called unbound, only once it was re-versioned; a leader that reads a fence of a later
 //! epoch follows, for the resourceVersion that it read would get past that fence.
 
@@ -32,17 +32,19 @@ impl Protocol {
     /// Gives the member's next command, if there is one to give now.
     pub(super) fn drive(&mut self, seq: u64, index: usize, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get(&seq) else { return };
-        let Some(member) = intent.members.get(index) else { return };
-        if member.op.is_some() || intent.dormant {
-            return;
+        let Some(member) = intent.members.get(index).filter(|_| !intent.dormant) else { return };
+        let durable = intent.slots.get(member.part as usize).map(|slot| self.slots[*slot].durable);
+        let recorded = durable.is_none_or(|durable| durable >= member.change);
+        if !member.tasks.is_empty() {
+            self.drive_tasks(seq, index, recorded, cx);
         }
+        let Some(intent) = self.intents.get(&seq) else { return };
+        let Some(member) = intent.members.get(index).filter(|member| member.op.is_none()) else { return };
         if matches!(intent.phase, Phase::RollingBack { .. }) && member.fact == Fact::Bound && !self.tolerant(member) {
             // Bound by someone else after the rollback was decided: not ours to delete.
             self.update(seq, index, |member| member.spared = true);
             return self.learn_gone(seq, index, cx);
         }
-        let durable = intent.slots.get(member.part as usize).map(|slot| self.slots[*slot].durable);
-        let recorded = durable.is_none_or(|durable| durable >= member.change);
         let Step::Request(request) = next_step(&intent.phase, member, recorded) else { return };
         let bind = request == MemberRequest::Bind;
         let due = if bind { member.not_before.max(member.refused_until) } else { member.not_before };
@@ -118,6 +120,7 @@ impl Protocol {
         }
         let left = matches!(intent.gang, GangKey::Gang { .. }) && GangKey::of(&pod) != intent.gang;
         if left && pod.node_name.is_some() {
+            self.clear_tasks(seq, index);
             return self.learn_gone(seq, index, cx);
         }
         self.update(seq, index, |member| {
@@ -136,6 +139,10 @@ impl Protocol {
             return true;
         }
         self.update(seq, index, |member| member.owner.clone_from(&pod.owner));
+        if pod.node_name.is_some() {
+            // What was prepared is the pod's until it is gone, and then for the claim controllers to clear.
+            self.clear_tasks(seq, index);
+        }
         if pod.deleting || pod.phase == PodPhase::Failed {
             self.learn_gone(seq, index, cx);
         } else if let Some(node) = &pod.node_name {
@@ -208,6 +215,7 @@ impl Protocol {
             cx.fx.commands.push(Command::Observe(Observation::ForeignBind));
         }
         self.abandon(seq, index);
+        self.clear_tasks(seq, index);
         self.update(seq, index, |member| {
             member.fact = Fact::Bound;
             member.was_bound = true;
@@ -325,7 +333,7 @@ fn next_step(phase: &Phase, member: &Member, recorded: bool) -> Step {
     let deletes = match phase {
         Phase::RollingBack { recorded, .. } => *recorded,
         Phase::Open => recorded && member.goal == Goal::Evict,
-        Phase::Recording { .. } | Phase::Withdrawing { .. } | Phase::Closing { .. } => false,
+        Phase::Recording { .. } | Phase::Preparing | Phase::Withdrawing { .. } | Phase::Closing { .. } => false,
     };
     let request = match (member.fact, member.goal) {
         _ if matches!(phase, Phase::Recording { .. } | Phase::Closing { .. }) => return Step::Nothing,
@@ -338,7 +346,7 @@ fn next_step(phase: &Phase, member: &Member, recorded: bool) -> Step {
         (Fact::Bound, _) if !member.marked => R::Mark,
         (Fact::Bound, _) => R::Delete,
         (Fact::Unbound, _) if member.left && member.may_land() => R::Fence,
-        (Fact::Unbound, Goal::Bind) if recorded && *phase == Phase::Open => R::Bind,
+        (Fact::Unbound, Goal::Bind) if recorded && *phase == Phase::Open && member.is_prepared() => R::Bind,
         (Fact::Unbound, Goal::Bind) => return Step::Nothing,
         (Fact::Unbound, Goal::Place | Goal::Undo | Goal::Evict) if member.may_land() => R::Fence,
         (Fact::Unbound, _) => return Step::Nothing,
@@ -347,7 +355,7 @@ fn next_step(phase: &Phase, member: &Member, recorded: bool) -> Step {
 }
 
 /// Epoch of the leader that set a fence.
-fn epoch_of(fence: Option<&SmolStr>) -> Option<u64> {
+pub(super) fn epoch_of(fence: Option<&SmolStr>) -> Option<u64> {
     let (epoch, _) = fence?.split_once('.')?;
     epoch.parse().ok()
 }

@@ -1,6 +1,7 @@
 //! What the protocol can be told: deadlines, limits and who tolerates a rollback.
 
 use crate::model::{Millis, Owner};
+use crate::preparation::Preparation;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
@@ -19,6 +20,12 @@ pub struct ProtocolConfig {
     pub refused_retry_ms: Millis,
     /// How often a place is asked for again for members that have none.
     pub replan_interval_ms: Millis,
+    /// How long volumes may take to be bound or provisioned before the first Binding.
+    pub volume_bind_timeout_ms: Millis,
+    /// How long devices may take until their binding conditions are true.
+    pub device_bind_timeout_ms: Millis,
+    /// How often a claim that is waited for is read when no watch tells of it; doubles up to eight times that.
+    pub prepare_read_interval_ms: Millis,
     /// Largest payload of a journal slot. etcd refuses requests above 1.5 MiB, the rest is slack for repairs.
     pub slot_limit_bytes: usize,
     /// Slots that take new intents, from the first. What more there are were left by a former configuration: they are
@@ -37,6 +44,9 @@ impl Default for ProtocolConfig {
             retry_max_ms: 2_000,
             refused_retry_ms: 10_000,
             replan_interval_ms: 1_000,
+            volume_bind_timeout_ms: 600_000,
+            device_bind_timeout_ms: 600_000,
+            prepare_read_interval_ms: 10_000,
             slot_limit_bytes: 900 * 1024,
             journal_slots: 8,
             tolerance: Tolerance::default(),
@@ -45,6 +55,11 @@ impl Default for ProtocolConfig {
 }
 
 impl ProtocolConfig {
+    /// How long a preparation may take.
+    pub(super) fn prepare_timeout(&self, what: &Preparation) -> Millis {
+        if what.kind().is_volume() { self.volume_bind_timeout_ms } else { self.device_bind_timeout_ms }
+    }
+
     /// Delay before the next try after so many failures in a row.
     pub(super) fn backoff(&self, failures: u32) -> Millis {
         self.retry_min_ms.saturating_mul(1 << failures.min(16)).min(self.retry_max_ms)

@@ -40,6 +40,14 @@ pub enum Effect {
         /// Its node.
         node: SmolStr,
     },
+    /// Everything that the pod needs is there: look whether it is what was planned (a volume may have been provisioned
+    /// elsewhere), and answer by `checked`; the pod is not bound before.
+    Prepared {
+        /// The pod.
+        pod: PodKey,
+        /// Its planned node.
+        node: SmolStr,
+    },
     /// The pod is not bound and can no longer be by this intent, or it is gone: forget the assumption, if there is one.
     Release {
         /// The pod.
@@ -147,6 +155,8 @@ pub enum Cause {
     NoPlace(String),
     /// The server refuses the Binding (403, 422); it is not the node's fault.
     Refused(String),
+    /// Claims of a member could not be bound, provisioned, allocated or reserved on its node, or not in time.
+    Unprepared(String),
     /// The engine asked for it: gang deleted or ended, or a foreign bind broke its constraints.
     Aborted(String),
     /// The pod of a gang of one changed after it was planned, or its node went away: plan it again.
@@ -158,7 +168,11 @@ impl Cause {
     #[must_use]
     pub fn message(&self) -> &str {
         match self {
-            Self::NoPlace(text) | Self::Refused(text) | Self::Aborted(text) | Self::Changed(text) => text,
+            Self::NoPlace(text)
+            | Self::Refused(text)
+            | Self::Unprepared(text)
+            | Self::Aborted(text)
+            | Self::Changed(text) => text,
         }
     }
 }

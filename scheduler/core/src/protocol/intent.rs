@@ -7,6 +7,7 @@
 use super::effects::{Cause, Effect, Ending, Timings};
 use super::journal::{Head, MemberRecord, Waiter, bytes_of};
 use super::plan::{BeginError, GangKey, PartialGang, Placement, Plan, Quorum};
+use super::task::Task;
 use super::{Cx, Protocol, Timer};
 use crate::command::OpId;
 use crate::model::{Millis, Owner, PodKey};
@@ -49,7 +50,9 @@ pub(super) enum Phase {
         /// Whether the head may be written.
         head: bool,
     },
-    /// In force: members are bound and repaired.
+    /// In force, and nothing is bound before all that the members need is there.
+    Preparing,
+    /// Members are bound and repaired.
     Open,
     /// Unbound members are made safe; then it is closed, rolled back, or held.
     Withdrawing {
@@ -119,6 +122,14 @@ pub(super) struct Member {
     pub(super) was_bound: bool,
     /// The pod whose slot it took, until a place was asked for.
     pub(super) replaces: Option<PodKey>,
+    /// What is prepared for it on its node, until it is bound or all is taken back.
+    pub(super) tasks: Vec<Task>,
+    /// All of it is there, and is what was planned.
+    pub(super) checked: bool,
+    /// The engine was asked whether it is.
+    pub(super) checking: bool,
+    /// When it is asked again.
+    pub(super) check_at: Millis,
 }
 
 impl Member {
@@ -135,6 +146,7 @@ impl Member {
             goal: if placement.node.is_some() { Goal::Bind } else { Goal::Place },
             vacated: placement.node.is_none(),
             node: placement.node,
+            tasks: placement.preparations.into_iter().map(Task::new).collect(),
             part,
             ..Self::vacant(SmolStr::default(), None, None, part)
         }
@@ -170,6 +182,10 @@ impl Member {
             spared: false,
             was_bound: false,
             replaces: None,
+            tasks: Vec::new(),
+            checked: false,
+            checking: false,
+            check_at: 0,
         }
     }
 
@@ -197,8 +213,10 @@ impl Member {
             live: u32::from(self.fact == Fact::Bound),
             trouble: u32::from(!live && (homeless || self.fact == Fact::Gone || self.conflicts >= STUCK) || evicting),
             doubt: u32::from(self.fact == Fact::Unsure || self.fact == Fact::Unbound && !self.is_safe()),
-            homeless: u32::from(homeless && self.is_safe()),
+            homeless: u32::from(homeless && self.is_safe() && self.tasks.is_empty()),
             asked: u32::from(homeless && self.asked),
+            unready: u32::from(!live && !self.is_prepared()),
+            unclean: u32::from(self.gives_back()),
         }
     }
 }
@@ -221,6 +239,10 @@ pub(super) struct Tally {
     pub(super) homeless: u32,
     /// Of these, asked for.
     pub(super) asked: u32,
+    /// Not bound, and something that they need is not there yet.
+    pub(super) unready: u32,
+    /// Something that was prepared for them is to be taken back.
+    pub(super) unclean: u32,
 }
 
 impl Tally {
@@ -231,6 +253,8 @@ impl Tally {
         self.doubt += other.doubt;
         self.homeless += other.homeless;
         self.asked += other.asked;
+        self.unready += other.unready;
+        self.unclean += other.unclean;
     }
 
     fn remove(&mut self, other: Self) {
@@ -240,6 +264,8 @@ impl Tally {
         self.doubt -= other.doubt;
         self.homeless -= other.homeless;
         self.asked -= other.asked;
+        self.unready -= other.unready;
+        self.unclean -= other.unclean;
     }
 }
 
@@ -252,7 +278,7 @@ pub(super) struct Intent {
     pub(super) members: Vec<Member>,
     pub(super) quorum: Quorum,
     pub(super) may_roll_back: bool,
-    /// Slot of each part; empty for a gang of one, which skips the journal.
+    /// Slot of each part; empty for one pod with nothing to prepare, which skips the journal.
     pub(super) slots: Vec<usize>,
     pub(super) tally: Tally,
     pub(super) timings: Timings,
@@ -268,6 +294,10 @@ pub(super) struct Intent {
     pub(super) refusal: Option<String>,
     /// Changes that a phase waits for, by slot.
     pub(super) awaits: BTreeMap<usize, u64>,
+    /// Since when it prepares.
+    pub(super) preparing_since: Millis,
+    /// When its preparations are looked at for being late.
+    pub(super) prepare_deadline: Option<Millis>,
     /// The journal held it as a whole once: Bindings may have been sent.
     pub(super) in_force: bool,
     /// Inherited, and the engine has not said yet what it knows of the members: nothing is commanded for them.
@@ -331,9 +361,14 @@ impl Intent {
         }
     }
 
-    /// Whether the phase lets members be bound, moved and replaced.
+    /// Whether the phase lets members be prepared, bound, moved and replaced.
     pub(super) fn moves_forward(&self) -> bool {
-        matches!(self.phase, Phase::Recording { .. } | Phase::Open)
+        matches!(self.phase, Phase::Recording { .. } | Phase::Preparing | Phase::Open)
+    }
+
+    /// One pod, of which there is no half to hold: where it fails, the queue plans it again.
+    pub(super) fn is_alone(&self) -> bool {
+        self.slots.is_empty() || matches!(self.gang, GangKey::Pod(_))
     }
 }
 
@@ -398,11 +433,13 @@ impl Protocol {
             ask_again_at: 0,
             refusal: None,
             awaits: BTreeMap::new(),
+            preparing_since: 0,
+            prepare_deadline: None,
             in_force: false,
             dormant: false,
         };
         intent.timings.members = intent.len();
-        let journaled = intent.members.len() > 1;
+        let journaled = intent.members.len() > 1 || intent.members.iter().any(|member| !member.tasks.is_empty());
         if journaled {
             self.place_parts(seq, &mut intent)?;
         }
@@ -437,6 +474,9 @@ impl Protocol {
             intent.tally.add(member.tally());
             if !member.pod.uid.is_empty() {
                 self.by_uid.insert(member.pod.uid.clone(), (seq, index));
+            }
+            for task in &member.tasks {
+                self.by_claim.entry(task.what.claim().uid.clone()).or_default().insert((seq, index));
             }
             self.queue.insert((seq, index));
         }
@@ -482,17 +522,13 @@ impl Protocol {
                 *head = true;
                 self.record_head(seq);
             }
-            Phase::Recording { head: true } => {
-                intent.phase = Phase::Open;
-                intent.in_force = true;
-                self.drive_all(seq);
-            }
+            Phase::Recording { head: true } => self.go_into_force(seq, cx),
             Phase::RollingBack { recorded, .. } => {
                 *recorded = true;
                 self.drive_all(seq);
             }
             Phase::Closing { .. } => self.finish(seq, cx),
-            Phase::Open | Phase::Withdrawing { .. } => {}
+            Phase::Preparing | Phase::Open | Phase::Withdrawing { .. } => {}
         }
     }
 
@@ -522,6 +558,9 @@ impl Protocol {
     /// The journal has forgotten the intent: what is unbound is released (not earlier, or a successor could still bind it
     /// to a place that was given away), and the gang may be planned again. O(members).
     fn finish(&mut self, seq: u64, cx: &mut Cx<'_>) {
+        for index in 0..self.intents.get(&seq).map_or(0, |intent| intent.members.len()) {
+            self.clear_tasks(seq, index);
+        }
         let Some(intent) = self.intents.remove(&seq) else { return };
         let gone = |member: &&Member| member.fact == Fact::Gone && !member.spared && !member.left;
         let gone = intent.members.iter().filter(gone).map(|member| member.pod.clone()).collect();

@@ -17,16 +17,21 @@
 use super::effects::{Cause, Effect};
 use super::intent::{Fact, Goal, Intent, Member, Phase};
 use super::plan::{GangKey, Quorum};
+use super::task::Task;
 use super::{Awaited, Cx, Protocol, SlotRequest, Timer};
 use crate::command::{Command, OpId};
 use crate::event::{JournalReadResult, JournalSlotRead, WriteResult};
 use crate::model::Millis;
+use crate::preparation::{ClaimName, Preparation, PreparationKind};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Version of the payload's format.
 const FORMAT: u32 = 1;
+/// The same where a member has preparations, which a leader that does not know them must not bind.
+const FORMAT_WITH_TASKS: u32 = 2;
 
 /// Bytes of a slot that are not parts.
 pub(super) const SLOT_OVERHEAD_BYTES: usize = 128;
@@ -34,7 +39,7 @@ pub(super) const SLOT_OVERHEAD_BYTES: usize = 128;
 /// Payload of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
-    /// Format, 1.
+    /// Format: 1, or 2 where members have preparations.
     pub v: u32,
     /// Epoch of the writer.
     pub epoch: u64,
@@ -108,6 +113,26 @@ pub struct MemberRecord {
     /// Being evicted from a lost node, irreversibly.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub e: bool,
+    /// What is prepared for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub c: Vec<TaskRecord>,
+}
+
+/// A preparation in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// `b` give a volume, `p` provision, `a` allocate, `r` reserve.
+    pub k: SmolStr,
+    /// Name of the claim.
+    pub c: SmolStr,
+    /// UID of the claim.
+    pub u: SmolStr,
+    /// Name of the volume that it is given.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub v: SmolStr,
+    /// UID of that volume.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub w: SmolStr,
 }
 
 impl Slot {
@@ -120,7 +145,11 @@ impl Slot {
             return Ok(Self { v: FORMAT, ..Self::default() });
         }
         let slot: Self = serde_json::from_str(payload).map_err(|error| error.to_string())?;
-        if slot.v == FORMAT { Ok(slot) } else { Err(format!("format {} is not known", slot.v)) }
+        if slot.v == FORMAT || slot.v == FORMAT_WITH_TASKS {
+            Ok(slot)
+        } else {
+            Err(format!("format {} is not known", slot.v))
+        }
     }
 
     /// The payload.
@@ -149,7 +178,53 @@ impl MemberRecord {
             r: member.rank,
             s: member.shape,
             e: member.goal == Goal::Evict,
+            c: member.tasks.iter().map(|task| TaskRecord::of(&task.what)).collect(),
         }
+    }
+}
+
+impl TaskRecord {
+    fn of(what: &Preparation) -> Self {
+        let (v, w) = match what {
+            Preparation::BindVolume { volume, volume_uid, .. } => (volume.clone(), volume_uid.clone()),
+            _ => Default::default(),
+        };
+        let k = match what.kind() {
+            PreparationKind::BindVolume => "b",
+            PreparationKind::Provision => "p",
+            PreparationKind::AllocateClaim => "a",
+            PreparationKind::ReserveClaim => "r",
+        };
+        let claim = what.claim();
+        Self { k: SmolStr::new_static(k), c: claim.name.clone(), u: claim.uid.clone(), v, w }
+    }
+
+    /// The preparation as a new leader goes on with it: nothing is known of the objects yet. None where the record is of
+    /// no kind that is known.
+    pub(super) fn restore(&self, namespace: &SmolStr, node: Option<&SmolStr>) -> Option<Task> {
+        let claim = ClaimName { namespace: namespace.clone(), name: self.c.clone(), uid: self.u.clone() };
+        let unread = SmolStr::default;
+        let what = match self.k.as_str() {
+            "b" => Preparation::BindVolume {
+                claim,
+                volume: self.v.clone(),
+                volume_uid: self.w.clone(),
+                volume_resource_version: unread(),
+            },
+            "p" => {
+                let node = node.cloned().unwrap_or_default();
+                Preparation::Provision { claim, claim_resource_version: unread(), node }
+            }
+            "a" => Preparation::AllocateClaim {
+                claim,
+                resource_version: unread(),
+                finalized: false,
+                allocation: Arc::default(),
+            },
+            "r" => Preparation::ReserveClaim { claim, resource_version: unread() },
+            _ => return None,
+        };
+        Some(Task::inherited(what))
     }
 }
 
@@ -288,7 +363,9 @@ impl Protocol {
             Some(parts) => parts.clone(),
             None => self.parts_in(state),
         };
-        let payload = Slot { v: FORMAT, epoch: self.epoch, write: state.sent.0 + 1, parts };
+        let with_tasks = parts.iter().flat_map(|part| &part.members).any(|member| !member.c.is_empty());
+        let v = if with_tasks { FORMAT_WITH_TASKS } else { FORMAT };
+        let payload = Slot { v, epoch: self.epoch, write: state.sent.0 + 1, parts };
         cx.fx.commands.push(Command::WriteJournal {
             op,
             slot: number(slot),
@@ -307,7 +384,9 @@ impl Protocol {
         let visible = |intent: &Intent, part: u32| match intent.phase {
             Phase::Recording { head } => head || part > 0,
             Phase::Closing { .. } => part > 0,
-            Phase::Open | Phase::Withdrawing { .. } | Phase::RollingBack { .. } => intent.in_force || part > 0,
+            Phase::Preparing | Phase::Open | Phase::Withdrawing { .. } | Phase::RollingBack { .. } => {
+                intent.in_force || part > 0
+            }
         };
         let parts = state.parts.keys().filter_map(|(seq, part)| {
             let intent = self.intents.get(seq)?;

@@ -6,35 +6,35 @@
 //! with commands for dispatch and effects for the engine's snapshot ([`Effects`]). It holds no pods but its members.
 //!
 //! ```text
-//!  begin ──> Recording ──journal──> Open ──all bound──────────────────────────> Closing ──journal──> Closed (Bound)
-//!            (intent)               │ ^                                           ^   ^
-//!                                   │ │ hold: an owner                            │   │
-//!   pod lost, node lost,            │ │ does not tolerate it                      │   │
-//!   404, refused: repair ───────────┤ │                                           │   │
-//!   forward in Open until           v │                                           │   │
-//!   the deadline                Withdrawing ── live without the rest, ────────────┘   │
-//!                                   │          or nothing bound                       │
-//!                                   v                                                 │
-//!                              RollingBack ──journal──> mark, read, delete ───────────┘ Closed (Undone)
-//!                              (irreversible)
+//!  begin ──> Recording ──journal──> Preparing ──all prepared──> Open ──all bound──> Closing ──journal──> Closed (Bound)
+//!            (intent)                   │                      │ ^                  ^   ^
+//!                 lost, refused, late   │                      │ │ hold: an owner   │   │
+//!                 ┌─────────────────────┘  pod lost, node lost,│ │ does not         │   │
+//!                 │                        404, refused: repair│ │ tolerate it      │   │
+//!                 │                        forward in Open     v │                  │   │
+//!                 └────────────────────────────────────> Withdrawing ── live without the rest,
+//!                                                              │        or nothing bound, nothing left prepared
+//!                                                              v                        │
+//!                              (irreversible)          RollingBack ──journal──> mark, read, delete ──> Closed (Undone)
 //! ```
 //! | step | where |
 //! |---|---|
 //! | journal: slots, compare-and-swap, group commit, split of large gangs | `journal` |
 //! | intent: phases, members, open and close | `intent` |
+//! | prepare: claims and volumes before the first Binding, and taking them back | `prepare`, `task` |
 //! | bind: one member's next command, and what answers teach | `bind` |
 //! | repair forward: replan, replacements, lost nodes, deadline | `repair` |
 //! | roll back, withdraw, hold | `rollback` |
 //! | recover: fence the journal, inherit intents | `recover` |
 //!
-//! A plan of one pod skips the journal: there is no half of it. Preparation of claims and volumes is a step between the
-//! intent and the first Binding; while no plan carries claims it is empty.
+//! A plan of one pod with nothing to prepare skips the journal: there is no half of it.
 //!
 //! What the engine does for each effect, and in which order effects come, is said at [`Effect`]. Between two effects of one
 //! call the engine must not call the protocol; after the call it may.
 //!
 //! Invariants
-//! - No Binding without its node and UID in the journal (gangs of two and more).
+//! - No Binding without its node and UID in the journal (a single pod with nothing to prepare excepted), and none before
+//!   everything that the pod needs is there.
 //! - No other node for a pod, and no `Release`, while a Binding that was sent may land: it is re-versioned before.
 //! - Nothing bound is deleted unless the journal says so (`RollingBack`, or evicted), the owner tolerates it, and its
 //!   membership was read again; deletes carry the UID.
@@ -49,19 +49,25 @@ mod effects;
 mod intent;
 pub mod journal;
 mod plan;
+mod prepare;
 mod recover;
 mod repair;
 mod rollback;
+mod task;
 #[cfg(test)]
 mod tests;
 
 pub use config::{ProtocolConfig, Tolerance, TolerantOwner};
 pub use effects::{Cause, Effect, Effects, Ending, ReplanMember, Timings};
-pub use plan::{BeginError, GangKey, PartialGang, Placement, Plan, Quorum, Replanned, shape_of};
+pub use plan::{BeginError, GangKey, NewPlace, PartialGang, Placement, Plan, Quorum, Replanned, shape_of};
+pub use prepare::Check;
 
 use crate::command::OpId;
-use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, WriteResult};
+use crate::event::{
+    BindResult, JournalReadResult, JournalSlotRead, Outcome, PrepareReadResult, ReadResult, WriteResult,
+};
 use crate::model::{Millis, PodInfo, PodKey};
+use crate::preparation::{ClaimName, VolumeClaimFacts};
 use intent::{Intent, Member, Phase};
 use journal::SlotState;
 use smol_str::SmolStr;
@@ -83,6 +89,8 @@ pub struct Protocol {
     by_gang: BTreeMap<GangKey, u64>,
     /// UID of each member -> (intent, index).
     by_uid: BTreeMap<SmolStr, (u64, usize)>,
+    /// UID of each claim that is prepared -> members that it is prepared for.
+    by_claim: BTreeMap<SmolStr, BTreeSet<(u64, usize)>>,
     /// Commands whose outcome is awaited, and until when.
     awaited: BTreeMap<OpId, (Awaited, Millis)>,
     timers: BTreeSet<(Millis, Timer)>,
@@ -104,6 +112,15 @@ enum Awaited {
     Slot(usize, SlotRequest),
     /// A member of an intent.
     Member(u64, usize, MemberRequest),
+    /// A preparation of a member of an intent.
+    Task(u64, usize, usize, TaskRequest),
+}
+
+/// A request about what is prepared for a member; `back`: about taking it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TaskRequest {
+    Read { back: bool },
+    Write { back: bool },
 }
 
 /// A request about a journal slot.
@@ -134,6 +151,8 @@ enum Timer {
     Member(u64, usize),
     /// Places are asked for again.
     Ask(u64),
+    /// Preparations may be late.
+    Prepare(u64),
     /// The repair deadline.
     Deadline(u64),
 }
@@ -147,6 +166,8 @@ pub struct ProtocolStats {
     pub open_singles: usize,
     /// Intents being rolled back.
     pub rolling_back: usize,
+    /// Intents whose claims and volumes are being prepared.
+    pub preparing: usize,
     /// Gangs held partial.
     pub held_partial: usize,
     /// Commands whose outcome is awaited.
@@ -168,6 +189,7 @@ impl Protocol {
             intents: BTreeMap::new(),
             by_gang: BTreeMap::new(),
             by_uid: BTreeMap::new(),
+            by_claim: BTreeMap::new(),
             awaited: BTreeMap::new(),
             timers: BTreeSet::new(),
             queue: BTreeSet::new(),
@@ -245,6 +267,26 @@ impl Protocol {
         self.enter(now, fx, |protocol, _| protocol.take_places(gang, answer));
     }
 
+    /// The engine's answer to [`Effect::Prepared`]; unknown pods are ignored.
+    pub fn checked(&mut self, pod: &PodKey, check: Check, now: Millis, fx: &mut Effects) {
+        self.enter(now, fx, |protocol, cx| protocol.take_check(pod, check, cx));
+    }
+
+    /// A PersistentVolumeClaim was seen by watch. O(members that wait for it). Stale news do no harm: only a binding is
+    /// believed, which is never taken back.
+    pub fn on_volume_claim(&mut self, facts: &VolumeClaimFacts, now: Millis, fx: &mut Effects) {
+        if self.by_claim.contains_key(&facts.key.uid) {
+            self.enter(now, fx, |protocol, cx| protocol.see_volume_claim(facts, cx));
+        }
+    }
+
+    /// Something about a ResourceClaim, or the volume of a claim, changed: whoever waits for it reads it at once.
+    pub fn on_claim(&mut self, claim: &ClaimName, now: Millis, fx: &mut Effects) {
+        if self.by_claim.contains_key(&claim.uid) {
+            self.enter(now, fx, |protocol, _| protocol.see_claim(claim));
+        }
+    }
+
     /// The gang must not live (deleted, ended, constraints broken): rolls its open intent back, or holds it.
     pub fn abort(&mut self, gang: &GangKey, why: &str, now: Millis, fx: &mut Effects) {
         let Some(seq) = self.by_gang.get(gang).copied() else { return };
@@ -309,6 +351,7 @@ impl Protocol {
             stats.open_intents += usize::from(!intent.slots.is_empty());
             stats.open_singles += usize::from(intent.slots.is_empty());
             stats.rolling_back += usize::from(matches!(intent.phase, Phase::RollingBack { .. }));
+            stats.preparing += usize::from(intent.phase == Phase::Preparing);
             stats.held_partial += usize::from(intent.held && intent.tally.live > 0);
         }
         stats
@@ -343,6 +386,7 @@ impl Protocol {
             Timer::Ask(seq) => {
                 self.changed.insert(seq);
             }
+            Timer::Prepare(seq) => self.on_prepare_deadline(seq, cx),
             Timer::Deadline(seq) => self.on_deadline(seq, cx),
             Timer::Slot(_) => {}
         }
@@ -364,8 +408,33 @@ impl Protocol {
                 Outcome::Fence { result, .. } => self.on_fenced(seq, index, result, cx),
                 Outcome::Mark { result, .. } => self.on_marked(seq, index, result, cx),
                 Outcome::Delete { result, .. } => self.on_deleted(seq, index, result, cx),
-                Outcome::Journal { .. } | Outcome::JournalRead { .. } | Outcome::Evict { .. } => {}
+                _ => {}
             },
+            (Awaited::Task(seq, index, task, request), outcome) => {
+                self.take_task_outcome(op, (seq, index, task), request, outcome, cx);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_task_outcome(
+        &mut self,
+        op: OpId,
+        at: (u64, usize, usize),
+        request: TaskRequest,
+        outcome: Outcome,
+        cx: &mut Cx<'_>,
+    ) {
+        if !self.task_answered(op, at) {
+            return;
+        }
+        match (request, outcome) {
+            (TaskRequest::Read { back }, Outcome::PreparedRead { result, .. }) => {
+                self.on_prepare_read(at, back, result, cx);
+            }
+            (TaskRequest::Write { back }, Outcome::Prepare { result, .. }) => {
+                self.on_prepare_written(at, back, result, cx);
+            }
             _ => {}
         }
     }
@@ -411,6 +480,10 @@ fn unknown(awaited: Awaited, op: OpId) -> Outcome {
     match awaited {
         Awaited::Slot(_, SlotRequest::Write) => Outcome::Journal { op, result: WriteResult::Unknown(text) },
         Awaited::Slot(_, SlotRequest::Read) => Outcome::JournalRead { op, result: JournalReadResult::Unknown(text) },
+        Awaited::Task(.., TaskRequest::Read { .. }) => {
+            Outcome::PreparedRead { op, result: PrepareReadResult::Unknown(text) }
+        }
+        Awaited::Task(.., TaskRequest::Write { .. }) => Outcome::Prepare { op, result: WriteResult::Unknown(text) },
         Awaited::Member(_, _, request) => match request {
             MemberRequest::Bind => Outcome::Bind { op, result: BindResult::Unknown(text) },
             MemberRequest::Read => Outcome::Read { op, result: ReadResult::Unknown(text) },

@@ -1,6 +1,7 @@
 //! What the engine hands in: a planned gang, a partial gang that it found, the answer to a request for new places.
 
 use crate::model::{Millis, Owner, PodInfo, PodKey};
+use crate::preparation::Preparation;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -92,6 +93,8 @@ pub struct Placement {
     pub shape: u64,
     /// Its controller.
     pub owner: Option<Owner>,
+    /// What must be done for it before it is bound there.
+    pub preparations: Vec<Preparation>,
 }
 
 impl Placement {
@@ -113,6 +116,7 @@ impl Placement {
             rank: pod.gang.as_ref().and_then(|gang| gang.rank),
             shape: shape_of(pod),
             owner: pod.owner.clone(),
+            preparations: Vec::new(),
         }
     }
 }
@@ -151,9 +155,20 @@ pub struct PartialGang {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replanned {
     /// New places, assumed by the engine; members of the request that are not named stay without a place.
-    Placed(Vec<(PodKey, SmolStr)>),
+    Placed(Vec<NewPlace>),
     /// There is no place now; it is asked again until the repair deadline.
     Refused(String),
+}
+
+/// A new place for a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPlace {
+    /// The pod.
+    pub pod: PodKey,
+    /// Its node.
+    pub node: SmolStr,
+    /// What must be done for it before it is bound there.
+    pub preparations: Vec<Preparation>,
 }
 
 /// Why an intent was not begun. The caller releases what it assumed.

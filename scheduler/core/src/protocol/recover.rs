@@ -82,8 +82,10 @@ impl Protocol {
         self.next_intent += 1;
         let seq = self.next_intent;
         let namespace = head.gang.namespace().clone();
+        let prepares = parts.iter().flat_map(|(_, part)| &part.members).any(|member| !member.c.is_empty());
         let phase = match head.rollback {
             Some(cause) => Phase::RollingBack { cause, recorded: true },
+            None if prepares => Phase::Preparing,
             None => Phase::Open,
         };
         let undone = matches!(phase, Phase::RollingBack { .. });
@@ -112,6 +114,8 @@ impl Protocol {
             ask_again_at: 0,
             refusal: None,
             awaits: BTreeMap::new(),
+            preparing_since: cx.now,
+            prepare_deadline: None,
             in_force: true,
             dormant: true,
         };
@@ -131,11 +135,15 @@ impl Protocol {
         let Some(seq) = self.by_gang.get(gang).copied() else { return };
         let Some(intent) = self.intents.get_mut(&seq).filter(|intent| intent.dormant) else { return };
         intent.dormant = false;
+        let prepares = intent.phase == Phase::Preparing;
         for pod in pods {
             let member = self.by_uid.get(&pod.key.uid).copied().filter(|(owner, _)| *owner == seq);
             if let Some((_, index)) = member {
                 self.learn_listed(seq, index, pod, cx);
             }
+        }
+        if prepares {
+            self.start_preparing(seq, cx.now);
         }
         self.drive_all(seq);
     }
@@ -165,6 +173,7 @@ fn inherit_members<'a>(
             fact: Fact::Unsure,
             goal,
             vacated: node.is_none(),
+            tasks: record.c.iter().filter_map(|task| task.restore(namespace, node.as_ref())).collect(),
             node,
             inherited: true,
             ..vacant

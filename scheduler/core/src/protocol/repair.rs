@@ -1,7 +1,7 @@
 //! Repair forward first: the bound members and the reservation are held, the rest is placed anew, until the deadline.
 //!
 //! ```text
-//!   node lost, other shape ──> Place ──fence──> safe ──journal──> vacated ──Replan──> new node ──journal──> Bind
+//!   node lost, other shape ──> Place ──fence──> safe ──undo what was prepared, journal──> vacated ──Replan──> new node ──journal──> Bind
 //!   pod gone ──> Gone (vacant) ──same-shape pod of the gang takes the slot──> Place
 //!   bound to a lost node ──> Evict ──journal──> mark, read, delete ──> Gone
 //!
@@ -14,11 +14,11 @@
 use super::effects::{Cause, Effect, Ending, ReplanMember};
 use super::intent::{Fact, Goal, Intent, Member, Phase};
 use super::journal::Waiter;
-use super::plan::{GangKey, Replanned, role_of, shape_of};
+use super::plan::{GangKey, NewPlace, Replanned, role_of, shape_of};
+use super::task::Task;
 use super::{Cx, Protocol, Timer};
 use crate::command::{Command, Observation};
 use crate::model::{PodInfo, PodPhase};
-use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 impl Protocol {
@@ -26,6 +26,7 @@ impl Protocol {
     pub(super) fn judge(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get(&seq).filter(|intent| !intent.dormant) else { return };
         match intent.phase {
+            Phase::Preparing => self.judge_preparing(seq, cx),
             Phase::Open => self.judge_open(seq, cx),
             Phase::Withdrawing { .. } => self.judge_withdrawal(seq, cx),
             Phase::RollingBack { .. } => self.judge_rollback(seq, cx),
@@ -39,10 +40,10 @@ impl Protocol {
         if tally.bound == intent.len() {
             return self.close(seq, Ending::Bound { left_out: Vec::new() }, cx);
         }
-        if tally.trouble == 0 {
+        if tally.trouble == 0 && !(intent.overdue && tally.unready > 0) {
             return;
         }
-        if intent.slots.is_empty() {
+        if intent.is_alone() {
             // Alone there is nothing to hold: the queue plans it again.
             let cause = Cause::Changed("the pod changed or its node went away while it was being bound".to_owned());
             return self.withdraw(seq, Some(cause), cx);
@@ -59,7 +60,8 @@ impl Protocol {
         let Some(intent) = self.intents.get(&seq) else { return };
         let answered = intent.tally.asked == intent.tally.homeless && intent.refusal.is_some();
         let hopeless = intent.tally.homeless == 0 || answered;
-        let idle = tally.bound == 0 && tally.live == 0 && tally.doubt == 0 && tally.trouble == intent.len();
+        let quiet = tally.doubt == 0 && tally.unclean == 0;
+        let idle = tally.bound == 0 && tally.live == 0 && quiet && tally.trouble == intent.len();
         if idle && hopeless {
             // Nothing is bound and nothing may be: the plan costs less to repeat than to repair.
             self.give_up(seq, cx);
@@ -151,22 +153,25 @@ impl Protocol {
                 self.changed.insert(seq);
             }
             Replanned::Placed(places) => {
-                for (pod, node) in places {
-                    self.take_place(seq, &pod.uid, &node);
+                for place in places {
+                    self.take_place(seq, place);
                 }
             }
         }
     }
 
-    fn take_place(&mut self, seq: u64, uid: &SmolStr, node: &SmolStr) {
-        let Some((_, index)) = self.by_uid.get(uid).copied().filter(|(owner, _)| *owner == seq) else { return };
+    fn take_place(&mut self, seq: u64, place: NewPlace) {
+        let Some((_, index)) = self.by_uid.get(&place.pod.uid).copied().filter(|(owner, _)| *owner == seq) else {
+            return;
+        };
         let asked = |member: &&Member| member.asked && member.goal == Goal::Place && member.is_safe();
         if self.member(seq, index).filter(asked).is_none() {
             return;
         }
+        self.set_tasks(seq, index, place.preparations.into_iter().map(Task::new).collect());
         let change = self.touch_member(seq, index);
         self.update(seq, index, |member| {
-            member.node = Some(node.clone());
+            member.node = Some(place.node);
             member.lost_node = None;
             member.goal = Goal::Bind;
             member.vacated = false;
@@ -240,7 +245,9 @@ impl Protocol {
     /// Lets the journal give up the places of members that are safe and want another. O(members), only when there is one.
     fn vacate(&mut self, seq: u64) {
         let Some(intent) = self.intents.get(&seq) else { return };
-        let wants = |member: &Member| member.goal == Goal::Place && member.is_safe() && !member.vacated;
+        let wants = |member: &Member| {
+            member.goal == Goal::Place && member.is_safe() && !member.vacated && member.tasks.is_empty()
+        };
         let vacating: Vec<_> = (0..intent.members.len()).filter(|index| wants(&intent.members[*index])).collect();
         for index in vacating {
             let change = self.touch_member(seq, index);
@@ -256,7 +263,7 @@ impl Protocol {
     pub(super) fn evict(&mut self, seq: u64, index: usize) {
         let Some(intent) = self.intents.get(&seq).filter(|intent| intent.moves_forward()) else { return };
         let member = &intent.members[index];
-        if intent.slots.is_empty() || !intent.may_roll_back || !self.tolerant(member) {
+        if intent.is_alone() || !intent.may_roll_back || !self.tolerant(member) {
             return;
         }
         self.update(seq, index, |member| member.goal = Goal::Evict);
@@ -265,7 +272,7 @@ impl Protocol {
     }
 
     /// Marks the member's part as changed; the member goes on when that is durable.
-    fn touch_member(&mut self, seq: u64, index: usize) -> u64 {
+    pub(super) fn touch_member(&mut self, seq: u64, index: usize) -> u64 {
         let slot = self.intents.get(&seq).and_then(|intent| {
             let part = intent.members.get(index)?.part;
             intent.slots.get(part as usize).copied()
@@ -285,7 +292,7 @@ fn vacant_slot(intent: &Intent, pod: &PodInfo) -> Option<(usize, Option<u32>)> {
     let stands_for =
         |index: usize| intent.members[index].rank.filter(|rank| owners.get(rank).is_some_and(|owner| *owner == index));
     let fits = |(index, member): &(usize, &Member)| {
-        let vacant = member.fact == Fact::Gone && member.role == role;
+        let vacant = member.fact == Fact::Gone && member.role == role && member.tasks.is_empty();
         let shapes_agree = member.shape.is_none_or(|wanted| wanted == shape);
         let slot = stands_for(*index);
         let ranks_agree = if has_own { slot == rank } else { slot.is_none() || rank.is_none() };

@@ -4,7 +4,7 @@
 //!                 ┌─ something bound, every owner tolerant ──> RollingBack ─journal─> mark, read again, delete ──> close
 //!   undo(cause) ──┤
 //!                 └─ else ──> Withdrawing: fence what is unbound ──┬─ all bound after all, or live ──> close (Bound)
-//!                                                                  ├─ nothing bound ──> close (Undone)
+//!                                                                  ├─ nothing bound, preparations taken back ──> close (Undone)
 //!                                                                  ├─ now every owner tolerant ──> RollingBack
 //!                                                                  └─ else hold: back to Open, reported, moved forward
 //! ```
@@ -31,7 +31,7 @@ impl Protocol {
     /// Undoes an intent: rolls it back, withdraws it, or holds it.
     pub(super) fn undo(&mut self, seq: u64, cause: Cause, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get(&seq) else { return };
-        if !matches!(intent.phase, Phase::Recording { .. } | Phase::Open) {
+        if !intent.moves_forward() {
             return;
         }
         if intent.tally.live > 0 && self.tolerates_rollback(intent) {
@@ -48,7 +48,7 @@ impl Protocol {
         let safe = |fact: Fact| matches!(fact, Fact::Gone | Fact::Done);
         let tolerant =
             intent.members.iter().all(|member| safe(member.fact) || member.is_safe() || self.tolerant(member));
-        intent.may_roll_back && tolerant && !intent.slots.is_empty()
+        intent.may_roll_back && tolerant && !intent.is_alone()
     }
 
     /// Whether something is bound that must not be deleted.
@@ -89,14 +89,20 @@ impl Protocol {
         let aborted = matches!(cause, Some(Cause::Aborted(_)));
         let cause = cause.clone();
         let live = intent.tally.bound > 0 && intent.is_live();
+        let clean = intent.tally.unclean == 0;
         if live && !aborted || intent.tally.bound == intent.len() && self.tolerance_forbids(intent) {
+            if !clean {
+                return;
+            }
             let left_out = intent.members.iter().filter(|member| member.fact == Fact::Unbound);
             let left_out = left_out.map(|member| member.pod.clone()).collect();
             return self.close(seq, Ending::Bound { left_out }, cx);
         }
         let Some(cause) = cause else { return self.reopen(seq, cx) };
         if intent.tally.live == 0 {
-            self.close(seq, Ending::Undone { cause }, cx);
+            if clean {
+                self.close(seq, Ending::Undone { cause }, cx);
+            }
         } else if self.tolerates_rollback(intent) {
             self.roll_back(seq, cause, cx);
         } else {
@@ -104,7 +110,7 @@ impl Protocol {
         }
     }
 
-    /// Goes on binding after a withdrawal that had to be given up.
+    /// Goes on binding after a withdrawal that had to be given up, or a preparation that failed beside a bound member.
     fn reopen(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
         intent.phase = Phase::Open;
@@ -135,7 +141,11 @@ impl Protocol {
 
     /// A partial gang stays, because an owner does not tolerate a rollback: report it, and keep moving it forward.
     fn hold(&mut self, seq: u64, cause: &Cause, cx: &mut Cx<'_>) {
-        if self.intents.get(&seq).is_some_and(|intent| matches!(intent.phase, Phase::Withdrawing { .. })) {
+        if self
+            .intents
+            .get(&seq)
+            .is_some_and(|intent| matches!(intent.phase, Phase::Preparing | Phase::Withdrawing { .. }))
+        {
             self.reopen(seq, cx);
         }
         let Some(intent) = self.intents.get_mut(&seq) else { return };
@@ -179,7 +189,7 @@ impl Protocol {
     pub(super) fn judge_rollback(&mut self, seq: u64, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get(&seq) else { return };
         let Phase::RollingBack { cause, recorded: true } = &intent.phase else { return };
-        if intent.tally.live == 0 && intent.tally.doubt == 0 {
+        if intent.tally.live == 0 && intent.tally.doubt == 0 && intent.tally.unclean == 0 {
             let ending = Ending::Undone { cause: cause.clone() };
             self.close(seq, ending, cx);
         }

@@ -167,6 +167,8 @@ impl Scene {
                     self.pods.get(&pod.uid).map_or(ReadResult::NotFound, |p| ReadResult::Found(Box::new(p.clone())));
                 self.see(Event::Outcome(Outcome::Read { op, result }));
             }
+            // Where nothing is prepared nothing is read or written for it.
+            Command::ReadPrepared { .. } | Command::Prepare { .. } => unreachable!("{command:?}"),
             Command::FencePod { op, pod, .. } => {
                 let result = match self.pods.get_mut(&pod.uid) {
                     Some(p) if p.node_name.is_some() => WriteResult::Conflict,

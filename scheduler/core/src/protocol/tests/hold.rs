@@ -23,7 +23,7 @@ fn a_job_is_held_partial_and_completed_when_its_pod_comes_back() {
     scene.pod("g-1b comes", &successor);
     scene.journal_ok(0);
     scene.call("placed", |protocol, now, fx| {
-        protocol.replanned(&gang(), Replanned::Placed(vec![(successor.key.clone(), "n1".into())]), now, fx);
+        protocol.replanned(&gang(), Replanned::Placed(vec![place(&successor.key, "n1", Vec::new())]), now, fx);
     });
     scene.journal_ok(0);
     scene.bind_ok("g-1b");

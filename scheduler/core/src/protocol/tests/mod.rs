@@ -9,16 +9,19 @@ mod group_commit;
 mod hold;
 mod lead;
 mod lose_node;
+mod prepare;
 mod replace;
 mod roll_back;
 mod single;
 mod split;
+mod take_back;
 
 use super::journal::Slot;
 use super::*;
 use crate::command::Command;
 use crate::event::{JournalReadResult, ReadResult, WriteResult};
 use crate::model::{GangMembership, Owner, PodPhase};
+use crate::preparation::{ObjectFacts, Preparation, PrepareWrite, PreparedObject};
 use expect_test::Expect;
 
 /// A pod of gang `ns/g`, owned by its Gang object.
@@ -82,6 +85,10 @@ fn plan_of(members: &[(PodInfo, &str)]) -> Plan {
         ready_at_ms: 0,
         planned_at_ms: 0,
     }
+}
+
+fn place(pod: &PodKey, node: &str, preparations: Vec<Preparation>) -> NewPlace {
+    NewPlace { pod: pod.clone(), node: node.into(), preparations }
 }
 
 /// A pair under another gang's name.
@@ -204,7 +211,7 @@ impl Scene {
     }
 
     fn placed(&mut self, places: &[(&str, &str)]) {
-        let places: Vec<_> = places.iter().map(|(name, node)| (pod(name).key, SmolStr::from(*node))).collect();
+        let places = places.iter().map(|(name, node)| place(&pod(name).key, node, Vec::new())).collect();
         self.call("placed", |protocol, now, fx| protocol.replanned(&gang(), Replanned::Placed(places), now, fx));
     }
 
@@ -328,6 +335,8 @@ fn op_of(command: &Command) -> Option<OpId> {
         | Command::ReadPod { op, .. }
         | Command::FencePod { op, .. }
         | Command::MarkRollback { op, .. }
+        | Command::ReadPrepared { op, .. }
+        | Command::Prepare { op, .. }
         | Command::DeletePod { op, .. } => Some(*op),
         _ => None,
     }
@@ -343,6 +352,8 @@ fn show_command(command: &Command) -> String {
             format!("bind {} @{resource_version} to {node} ({intent})", pod.name)
         }
         Command::ReadPod { pod, .. } => format!("read {}", pod.name),
+        Command::ReadPrepared { object, .. } => format!("read {}", show_object(object)),
+        Command::Prepare { write, .. } => show_prepare(write),
         Command::FencePod { pod, resource_version, .. } => {
             format!("fence {} @{}", pod.name, resource_version.as_deref().unwrap_or("any"))
         }
@@ -351,6 +362,39 @@ fn show_command(command: &Command) -> String {
         Command::PodEvent { pod, kind, note } => format!("event {} {kind:?}: {note}", pod.name),
         Command::Observe(observation) => format!("observe {observation:?}"),
         other => format!("{other:?}"),
+    }
+}
+
+fn show_object(object: &PreparedObject) -> String {
+    match object {
+        PreparedObject::Volume { name } => format!("volume {name}"),
+        PreparedObject::VolumeClaim { name, .. } => format!("pvc {name}"),
+        PreparedObject::ResourceClaim { name, .. } => format!("claim {name}"),
+    }
+}
+
+fn show_prepare(write: &PrepareWrite) -> String {
+    match write {
+        PrepareWrite::ClaimVolume { volume, resource_version, claim, .. } => {
+            format!("give volume {volume} @{resource_version} to {}", claim.name)
+        }
+        PrepareWrite::SelectNode { claim, resource_version, node } => {
+            format!("select {} for pvc {} @{resource_version}", node.as_deref().unwrap_or("no node"), claim.name)
+        }
+        PrepareWrite::FinalizeClaim { claim, resource_version } => {
+            format!("finalize claim {} @{resource_version}", claim.name)
+        }
+        PrepareWrite::ReserveClaim { claim, resource_version, allocation, pod } => {
+            let what = if allocation.is_some() { "allocate and reserve" } else { "reserve" };
+            format!("{what} claim {} @{resource_version} for {}", claim.name, pod.name)
+        }
+        PrepareWrite::UnreserveClaim { claim, resource_version, pod, deallocate } => {
+            let what = if *deallocate { "deallocate" } else { "unreserve" };
+            format!("{what} claim {} @{resource_version} for {}", claim.name, pod.name)
+        }
+        PrepareWrite::FenceClaim { object, resource_version, .. } => {
+            format!("fence {} @{resource_version}", show_object(object))
+        }
     }
 }
 
@@ -368,7 +412,8 @@ fn show_payload(payload: &str) -> String {
         let members = part.members.iter().map(|member| {
             let node = member.n.map_or("-", |index| part.nodes[index as usize].as_str());
             let evict = if member.e { "!" } else { "" };
-            format!("{}@{node}{evict}", if member.u.is_empty() { "?" } else { member.p.as_str() })
+            let prepared: String = member.c.iter().map(|task| format!("+{}:{}{}", task.k, task.c, task.v)).collect();
+            format!("{}@{node}{evict}{prepared}", if member.u.is_empty() { "?" } else { member.p.as_str() })
         });
         text.push_str(&format!(" [{}]", members.collect::<Vec<_>>().join(" ")));
     }
@@ -384,6 +429,7 @@ fn show_effect(effect: &Effect) -> String {
             format!("RECOVERED {gang} [{}]", members.collect::<Vec<_>>().join(" "))
         }
         Effect::Confirm { pod, node } => format!("CONFIRM {} on {node}", pod.name),
+        Effect::Prepared { pod, node } => format!("PREPARED {} on {node}", pod.name),
         Effect::Release { pod } => format!("RELEASE {}", pod.name),
         Effect::ForeignBound { pod, node, .. } => format!("FOREIGN {} on {node}", pod.name),
         Effect::Replan { members, .. } => {

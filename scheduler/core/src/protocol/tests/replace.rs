@@ -17,7 +17,7 @@ fn a_replacement_is_bound_after_the_journal_has_its_uid_and_place() {
     scene.pod("its successor is seen", &successor());
     scene.journal_ok(0);
     scene.call("placed", |protocol, now, fx| {
-        let places = vec![(successor().key, SmolStr::from("n7"))];
+        let places = vec![place(&successor().key, "n7", Vec::new())];
         protocol.replanned(&gang(), Replanned::Placed(places), now, fx);
     });
     scene.journal_ok(0);
