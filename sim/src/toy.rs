@@ -8,8 +8,8 @@ use flowforge_scheduler_core::command::Command;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use flowforge_scheduler_core::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey, PodPhase};
 use flowforge_scheduler_core::protocol::{
-    Check, Effect, Effects, Ending, GangKey, NewPlace, PartialGang, Placement, Plan, Protocol, ProtocolConfig, Quorum,
-    ReplanMember, Replanned,
+    Check, Effect, Effects, Ending, GangKey, NewPlace, PartialGang, Patience, Placement, Plan, Protocol,
+    ProtocolConfig, Quorum, ReplanMember, Replanned,
 };
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -274,7 +274,8 @@ impl Toy {
                     self.assumed.insert(member.pod.uid.clone(), node.clone());
                     let pod = self.pods.get(&member.pod.uid);
                     let preparations = pod.map(|pod| preparations(pod, &node)).unwrap_or_default();
-                    places.push(NewPlace { pod: member.pod.clone(), node, preparations });
+                    let patience = Patience::default();
+                    places.push(NewPlace { pod: member.pod.clone(), node, preparations, patience });
                 }
                 None => break,
             }

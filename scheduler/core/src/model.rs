@@ -136,54 +136,6 @@ pub struct PodInfo {
     pub volumes: Vec<PodVolume>,
 }
 
-/// Identity of a PersistentVolumeClaim.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Hash, Ord, PartialOrd, Serialize, Deserialize)]
-pub struct ClaimName {
-    /// Namespace.
-    pub namespace: SmolStr,
-    /// Name.
-    pub name: SmolStr,
-    /// UID; a claim made anew under the same name is another claim.
-    pub uid: SmolStr,
-}
-
-/// What has to be done before a pod may be bound to its node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Preparation {
-    /// A volume that is there is bound to a claim.
-    BindVolume {
-        /// The claim.
-        claim: ClaimName,
-        /// Its resourceVersion when it was chosen for.
-        claim_resource_version: SmolStr,
-        /// Name of the volume.
-        volume: SmolStr,
-        /// UID of the volume.
-        volume_uid: SmolStr,
-        /// resourceVersion of the volume when it was chosen.
-        volume_resource_version: SmolStr,
-    },
-    /// A volume is made for a claim where the node can reach it.
-    Provision {
-        /// The claim.
-        claim: ClaimName,
-        /// Its resourceVersion when it was chosen for.
-        claim_resource_version: SmolStr,
-        /// The node.
-        node: SmolStr,
-    },
-}
-
-impl Preparation {
-    /// The claim that it is about.
-    #[must_use]
-    pub fn claim(&self) -> &ClaimName {
-        match self {
-            Self::BindVolume { claim, .. } | Self::Provision { claim, .. } => claim,
-        }
-    }
-}
-
 /// Which gang a pod belongs to and as what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GangMembership {

@@ -57,7 +57,7 @@ pub(super) fn apply(config: &PluginConfig, field: &str, profile: &mut Profile, f
         }),
         "PodTopologySpread" => with(found, &at, args, |args: PodTopologySpread, found| args.apply(&at, profile, found)),
         "InterPodAffinity" => with(found, &at, args, |args: InterPodAffinity, found| args.apply(&at, profile, found)),
-        "VolumeBinding" => with(found, &at, args, |args: VolumeBinding, found| args.check(&at, found)),
+        "VolumeBinding" => with(found, &at, args, |args: VolumeBinding, found| args.apply(&at, profile, found)),
         "DefaultPreemption" => with(found, &at, args, |args: DefaultPreemption, found| args.apply(&at, profile, found)),
         "DynamicResources" => with(found, &at, args, |args: DynamicResources, found| args.check(&at, found)),
         name if WITHOUT_ARGS.contains(&name) => {
@@ -312,14 +312,11 @@ struct VolumeBinding {
 }
 
 impl VolumeBinding {
-    fn check(&self, at: &str, found: &mut Findings) {
+    fn apply(&self, at: &str, profile: &mut Profile, found: &mut Findings) {
         let timeout = self.bind_timeout_seconds;
         found.require(timeout.is_none_or(|s| s >= 0), format_args!("{at}.bindTimeoutSeconds"), "must not be negative");
-        found.notice_set(
-            &timeout,
-            format_args!("{at}.bindTimeoutSeconds"),
-            "has no effect: binding.volumeBindTimeoutMs says how long volumes may take",
-        );
+        let seconds = timeout.and_then(|seconds| u64::try_from(seconds).ok());
+        profile.patience.volumes_ms = seconds.map(|seconds| seconds.saturating_mul(1000));
         found.require(
             self.shape.is_none(),
             format_args!("{at}.shape"),

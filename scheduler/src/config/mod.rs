@@ -125,7 +125,8 @@ pub const MAX_JOURNAL_SLOTS: u32 = 64;
 pub struct Binding {
     /// How long a gang is moved forward before it is rolled back or held.
     pub repair_deadline_ms: u64,
-    /// How long the volumes of a pod may take to be bound or provisioned before it is planned again.
+    /// How long the volumes of a pod may take to be bound or provisioned before it is planned again, where its profile does
+    /// not say (VolumeBinding's bindTimeoutSeconds).
     pub volume_bind_timeout_ms: u64,
     /// How long devices may take until their binding conditions are true before the pod is planned again.
     pub device_bind_timeout_ms: u64,

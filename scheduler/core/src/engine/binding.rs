@@ -2,6 +2,7 @@
 
 use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, EventKind, GangSchedulingStatus, Observation};
+use crate::demand;
 use crate::explain::{Reason, Refusal};
 use crate::gang::{Ask, GangId, Planned, plan};
 use crate::model::{Millis, PodInfo, PodKey};
@@ -60,7 +61,10 @@ impl Engine {
             }
             Effect::Recovered { gang, members } => self.on_recovered(gang, members, answers),
             Effect::Confirm { pod, node } => self.on_confirmed(&pod, &node, now, out),
-            Effect::Prepared { pod, .. } => answers.push(Answer::Checked(pod, Check::Sound)),
+            Effect::Prepared { pod, node } => {
+                let check = self.check_prepared(&pod, &node);
+                answers.push(Answer::Checked(pod, check));
+            }
             Effect::Release { pod } => self.on_released(&pod, out),
             Effect::ForeignBound { gang, pod, node } => {
                 if let Some(id) = self.snapshot.cluster().find_pod(&pod.uid) {
@@ -92,6 +96,16 @@ impl Engine {
                 out.push(Command::Observe(Observation::JournalUnreadable(what)));
             }
             Effect::Closed { gang, outcome, gone, timings } => self.on_closed(&gang, outcome, &gone, timings, now, out),
+        }
+    }
+
+    /// Whether what was prepared for a pod is what it needs on its node.
+    fn check_prepared(&self, pod: &PodKey, node: &SmolStr) -> Check {
+        let cluster = self.snapshot.cluster();
+        match (cluster.find_pod(&pod.uid), cluster.find_node(node)) {
+            (Some(pod), Some(node)) => self.snapshot.check_prepared(pod, node),
+            // Their end is told in another way.
+            _ => Check::NotYet,
         }
     }
 
@@ -204,22 +218,46 @@ impl Engine {
                 None => waiting.push(id),
             }
         }
-        let refusal = self.replan_rest(key, &waiting, now, &mut places);
-        if places.is_empty() {
+        let mut refusal = self.replan_rest(key, &waiting, now, &mut places);
+        let mut placed = Vec::with_capacity(places.len());
+        for (id, node) in places {
+            let Some(pod) = self.snapshot.cluster().pod(id).map(|pod| pod.key.clone()) else { continue };
+            match self.snapshot.preparations(id) {
+                Ok(preparations) => {
+                    let patience = self.snapshot.profile(id).patience;
+                    placed.push(NewPlace {
+                        pod,
+                        node: self.snapshot.cluster().node_name(node),
+                        preparations,
+                        patience,
+                    });
+                }
+                // It must not be bound to this place: it stays without one.
+                Err(reason) => {
+                    self.snapshot.forget(id);
+                    refusal = Some(reason.to_string());
+                }
+            }
+        }
+        if placed.is_empty() {
             return Replanned::Refused(refusal.unwrap_or_else(|| "its pods are not known".to_owned()));
         }
-        let named = |(pod, node): &(PodId, NodeId)| {
-            let pod = self.snapshot.cluster().pod(*pod)?.key.clone();
-            Some(NewPlace { pod, node: self.snapshot.cluster().node_name(*node), preparations: Vec::new() })
-        };
-        Replanned::Placed(places.iter().filter_map(named).collect())
+        Replanned::Placed(placed)
     }
 
-    fn still_good(&self, pod: PodId, node: &SmolStr) -> Option<NodeId> {
+    /// The node, where it takes the pod now.
+    fn still_good(&mut self, pod: PodId, node: &SmolStr) -> Option<NodeId> {
         let cluster = self.snapshot.cluster();
         let node = cluster.find_node(node)?;
-        let shape = self.snapshot.shape(cluster.pod(pod)?.shape?)?;
-        verdict(node, &shape.spec, cluster).is_feasible().then_some(node)
+        let shape = cluster.pod(pod)?.shape?;
+        let spec = self.snapshot.shape(shape)?.spec.clone();
+        let good = if self.snapshot.may_demand(pod) {
+            let demand = self.snapshot.own_demand(pod).ok()?;
+            demand::takes(&mut self.snapshot, shape, &spec, &demand, node)
+        } else {
+            verdict(node, &spec, self.snapshot.cluster()).is_feasible()
+        };
+        good.then_some(node)
     }
 
     fn replan_rest(

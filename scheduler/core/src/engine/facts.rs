@@ -7,9 +7,10 @@ use crate::gang::GangId;
 use crate::labels::Labels;
 use crate::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, scheduling_gates};
+use crate::preparation::VolumeClaimFacts;
 use crate::queue::Entity;
 use crate::snapshot::{Place, PodId, StorageNews};
-use crate::volumes::{StorageFact, StorageKind};
+use crate::volumes::{ClaimInfo, StorageFact, StorageKind};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
 
@@ -28,14 +29,40 @@ impl Engine {
         self.cures = self.cures.and(self.snapshot.set_namespace(name, labels));
     }
 
-    pub(super) fn on_storage(&mut self, fact: StorageFact) {
+    pub(super) fn on_storage(&mut self, fact: StorageFact, now: Millis) {
+        let claim = match &fact {
+            StorageFact::Claim(claim) if self.protocol.prepares(&claim.uid) => Some(prepared_claim(claim)),
+            _ => None,
+        };
+        let volume = match &fact {
+            StorageFact::Volume(volume) => Some(volume.name.clone()),
+            _ => None,
+        };
+        // What is waited for is checked against the snapshot, which comes first.
         let news = self.snapshot.set_storage(fact);
         self.on_storage_news(news);
+        if let Some(claim) = claim {
+            self.protocol.on_volume_claim(&claim, now, &mut self.fx);
+        }
+        if let Some(volume) = volume {
+            self.on_volume_seen(&volume, now);
+        }
     }
 
-    pub(super) fn on_storage_gone(&mut self, kind: StorageKind, namespace: &SmolStr, name: &SmolStr) {
+    pub(super) fn on_storage_gone(&mut self, kind: StorageKind, namespace: &SmolStr, name: &SmolStr, now: Millis) {
+        let claim = self.snapshot.cluster().volume_claim(namespace, name).filter(|_| kind == StorageKind::Claim);
         let news = self.snapshot.remove_storage(kind, namespace, name);
         self.on_storage_news(news);
+        if let Some(claim) = claim {
+            self.protocol.on_claim(&claim, now, &mut self.fx);
+        }
+    }
+
+    /// Who found the volume of a prepared claim missing looks again.
+    fn on_volume_seen(&mut self, volume: &SmolStr, now: Millis) {
+        for claim in self.snapshot.cluster().claims_of_volume(volume) {
+            self.protocol.on_volume(&claim, now, &mut self.fx);
+        }
     }
 
     fn on_storage_news(&mut self, news: StorageNews) {
@@ -239,6 +266,21 @@ impl Engine {
         let gangs: Vec<Entity> = self.queue.iter().map(|(e, _)| e).filter(|e| matches!(e, Entity::Gang(_))).collect();
         gangs.into_iter().for_each(|gang| self.queue.remove(gang));
         self.gangs.touch_all();
+    }
+}
+
+/// What the protocol wants to know of a claim that is prepared.
+fn prepared_claim(claim: &ClaimInfo) -> VolumeClaimFacts {
+    VolumeClaimFacts {
+        key: claim.claim_name(),
+        resource_version: claim.resource_version.clone(),
+        deleting: claim.deleting,
+        lost: claim.lost,
+        volume: claim.volume.clone(),
+        bound: claim.bind_completed,
+        selected_node: claim.selected_node.clone(),
+        // Fences are for consistent reads.
+        fence: None,
     }
 }
 

@@ -182,8 +182,8 @@ impl Engine {
             Event::BudgetUpsert(budget) => self.snapshot.budgets_mut().set(*budget),
             Event::BudgetDelete { namespace, name } => self.snapshot.budgets_mut().remove(&namespace, &name),
             Event::Topology(levels) => self.on_topology(levels, now),
-            Event::StorageUpsert(fact) => self.on_storage(*fact),
-            Event::StorageDelete { kind, namespace, name } => self.on_storage_gone(kind, &namespace, &name),
+            Event::StorageUpsert(fact) => self.on_storage(*fact, now),
+            Event::StorageDelete { kind, namespace, name } => self.on_storage_gone(kind, &namespace, &name, now),
             Event::Relisted(kind) => self.on_relisted(kind, now),
             Event::Synced => {
                 self.synced = true;

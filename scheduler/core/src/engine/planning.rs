@@ -4,7 +4,7 @@ use super::gangs::quorum;
 use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, Observation};
 use crate::cycle;
-use crate::explain::{GangContext, Reason, Refusal, VolumeReason};
+use crate::explain::{GangContext, Reason, Refusal};
 use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan};
 use crate::model::Millis;
 use crate::plugins::Cures;
@@ -119,15 +119,18 @@ impl Engine {
 
     fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {
         self.snapshot.assume(id, node);
-        if let Some(refusal) = self.unprepared(&[id]) {
-            return self.refuse_pod(id, None, Arc::new(refusal), now, out);
-        }
+        let members = match self.placements(&[(id, node)]) {
+            Ok(members) => members,
+            Err(reason) => {
+                let refusal = Refusal::PreFilter { total: self.snapshot.cluster().node_count(), reason };
+                return self.refuse_pod(id, None, Arc::new(refusal), now, out);
+            }
+        };
         self.cures = self.cures.and(Cures::POD_ADDED);
         let Some(info) = self.snapshot.cluster().info(id) else { return };
-        let key = GangKey::Pod(info.key.clone());
         let plan = Plan {
-            gang: key,
-            members: vec![Placement::new(info, self.snapshot.cluster().node_name(node))],
+            gang: GangKey::Pod(info.key.clone()),
+            members,
             quorum: Quorum::all(1),
             ready_at_ms: self.first_ready.get(&id).copied().unwrap_or(now),
             planned_at_ms: now,
@@ -135,16 +138,27 @@ impl Engine {
         self.begin(Entity::Pod(id), plan, &[id], false, now, out);
     }
 
-    /// Assumed pods whose claims would have to be bound first are not bound: their assumption is forgotten.
-    fn unprepared(&mut self, pods: &[PodId]) -> Option<Refusal> {
-        if pods.iter().all(|pod| self.snapshot.preparations(*pod).is_empty()) {
-            return None;
+    /// Assumed pods with their nodes and what has to be prepared for them there. Where one must not be bound to its place,
+    /// no assumption is left.
+    fn placements(&mut self, places: &[(PodId, NodeId)]) -> Result<Vec<Placement>, Reason> {
+        let mut all = Vec::with_capacity(places.len());
+        for (pod, node) in places {
+            let Some(info) = self.snapshot.cluster().info(*pod) else { continue };
+            match self.snapshot.preparations(*pod) {
+                Ok(preparations) => {
+                    let node = self.snapshot.cluster().node_name(*node);
+                    let patience = self.snapshot.profile(*pod).patience;
+                    all.push(Placement { preparations, patience, ..Placement::new(info, node) });
+                }
+                Err(reason) => {
+                    for (pod, _) in places {
+                        self.snapshot.forget(*pod);
+                    }
+                    return Err(reason);
+                }
+            }
         }
-        for pod in pods {
-            self.snapshot.forget(*pod);
-        }
-        let reason = Reason::Volume(VolumeReason::ClaimsNotPrepared);
-        Some(Refusal::PreFilter { total: self.snapshot.cluster().node_count(), reason })
+        Ok(all)
     }
 
     /// Hands a plan whose members are assumed to the protocol, or confirms it at once where nothing is bound.
@@ -353,17 +367,14 @@ impl Engine {
     ) {
         let Some(key) = self.key_of(id) else { return };
         let pods: Vec<PodId> = places.iter().map(|(pod, _)| *pod).collect();
-        if self.unprepared(&pods).is_some() {
-            let refusal = self.named(id, Reason::Volume(VolumeReason::ClaimsNotPrepared));
-            return self.refuse_gang(id, seen, Vec::new(), refusal, now, out);
-        }
-        self.cures = self.cures.and(Cures::POD_ADDED);
-        let placement = |(pod, node): &(PodId, NodeId)| {
-            Some(Placement::new(self.snapshot.cluster().info(*pod)?, self.snapshot.cluster().node_name(*node)))
+        let members = match self.placements(places) {
+            Ok(members) => members,
+            Err(reason) => return self.refuse_gang(id, seen, Vec::new(), self.named(id, reason), now, out),
         };
+        self.cures = self.cures.and(Cures::POD_ADDED);
         let plan = Plan {
             gang: key,
-            members: places.iter().filter_map(placement).collect(),
+            members,
             quorum: missing.map(|m| quorum(m, 0)).unwrap_or_default(),
             // A surplus member that came later was not waited for.
             ready_at_ms: places.iter().filter_map(|(pod, _)| self.first_ready.get(pod)).max().copied().unwrap_or(now),

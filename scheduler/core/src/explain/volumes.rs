@@ -39,8 +39,6 @@ pub enum VolumeReason {
     VolumeMissing(SmolStr),
     /// A volume is in another zone.
     Zone,
-    /// Claims have to be bound before the pod can be, which is not done yet.
-    ClaimsNotPrepared,
 }
 
 impl VolumeReason {
@@ -55,7 +53,6 @@ impl VolumeReason {
             | Self::ClaimDeleting(_)
             | Self::ClaimNotOwned(..)
             | Self::UnboundClaims
-            | Self::ClaimsNotPrepared
             | Self::Affinity
             | Self::NoVolume
             | Self::NoStorage
@@ -81,7 +78,6 @@ impl VolumeReason {
             | Self::ClaimDeleting(_)
             | Self::ClaimNotOwned(..)
             | Self::UnboundClaims
-            | Self::ClaimsNotPrepared
             | Self::Affinity
             | Self::NoVolume
             | Self::NoStorage
@@ -106,7 +102,6 @@ impl fmt::Display for VolumeReason {
                 f.write_str(&volume_binding::reason_not_owned(namespace, claim, pod))
             }
             Self::UnboundClaims => f.write_str(volume_binding::REASON_UNBOUND),
-            Self::ClaimsNotPrepared => f.write_str(volume_binding::REASON_NOT_PREPARED),
             Self::Affinity => f.write_str(volume_binding::REASON_AFFINITY),
             Self::NoVolume => f.write_str(volume_binding::REASON_NO_VOLUME),
             Self::NoStorage => f.write_str(volume_binding::REASON_NO_SPACE),

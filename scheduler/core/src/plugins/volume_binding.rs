@@ -25,9 +25,6 @@ pub const REASON_NO_VOLUME: &str = "node(s) didn't find available persistent vol
 pub const REASON_NO_SPACE: &str = "node(s) did not have enough free storage";
 /// Reason text of a claim that is bound to a volume that does not exist.
 pub const REASON_NO_SUCH_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
-/// Reason text of claims that would have to be bound for the chosen node first.
-pub const REASON_NOT_PREPARED: &str =
-    "pod has PersistentVolumeClaims that wait for its node, which this scheduler does not bind yet";
 /// What cures it. A pod that gives up its place gives back the volume that was kept for it.
 pub const CURED_BY: Cures = Cures::CLAIMS
     .and(Cures::VOLUMES)

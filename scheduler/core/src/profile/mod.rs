@@ -19,6 +19,7 @@ use crate::plugins::{
     image_locality, inter_pod_affinity, node_affinity, node_resources_balanced_allocation, node_resources_fit,
     pod_topology_spread, taint_toleration, volume_binding,
 };
+use crate::protocol::Patience;
 use crate::relations::SpreadConstraint;
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
@@ -246,6 +247,8 @@ pub struct Profile {
     pub ignore_preferred_of_existing: bool,
     /// Arguments of DefaultPreemption; None: pods of the profile preempt nobody.
     pub preemption: Option<PreemptionArgs>,
+    /// How long volumes (VolumeBinding's bindTimeoutSeconds) and devices may take.
+    pub patience: Patience,
     id: u16,
 }
 
@@ -270,6 +273,7 @@ impl Profile {
             hard_pod_affinity_weight: inter_pod_affinity::HARD_WEIGHT,
             ignore_preferred_of_existing: false,
             preemption: Some(PreemptionArgs::default()),
+            patience: Patience::default(),
             id: 0,
         }
     }

@@ -1,5 +1,6 @@
 //! What the protocol can be told: deadlines, limits and who tolerates a rollback.
 
+use super::plan::Patience;
 use crate::model::{Millis, Owner};
 use crate::preparation::Preparation;
 use serde::{Deserialize, Serialize};
@@ -20,9 +21,9 @@ pub struct ProtocolConfig {
     pub refused_retry_ms: Millis,
     /// How often a place is asked for again for members that have none.
     pub replan_interval_ms: Millis,
-    /// How long volumes may take to be bound or provisioned before the first Binding.
+    /// How long volumes may take to be bound or provisioned before the first Binding, unless the pod's profile says.
     pub volume_bind_timeout_ms: Millis,
-    /// How long devices may take until their binding conditions are true.
+    /// How long devices may take until their binding conditions are true, unless the pod's profile says.
     pub device_bind_timeout_ms: Millis,
     /// How often a claim that is waited for is read when no watch tells of it; doubles up to eight times that.
     pub prepare_read_interval_ms: Millis,
@@ -56,8 +57,12 @@ impl Default for ProtocolConfig {
 
 impl ProtocolConfig {
     /// How long a preparation may take.
-    pub(super) fn prepare_timeout(&self, what: &Preparation) -> Millis {
-        if what.kind().is_volume() { self.volume_bind_timeout_ms } else { self.device_bind_timeout_ms }
+    pub(super) fn prepare_timeout(&self, what: &Preparation, patience: Patience) -> Millis {
+        if what.kind().is_volume() {
+            patience.volumes_ms.unwrap_or(self.volume_bind_timeout_ms)
+        } else {
+            patience.devices_ms.unwrap_or(self.device_bind_timeout_ms)
+        }
     }
 
     /// Delay before the next try after so many failures in a row.

@@ -6,7 +6,7 @@
 
 use super::effects::{Cause, Effect, Ending, Timings};
 use super::journal::{Head, MemberRecord, Waiter, bytes_of};
-use super::plan::{BeginError, GangKey, PartialGang, Placement, Plan, Quorum};
+use super::plan::{BeginError, GangKey, PartialGang, Patience, Placement, Plan, Quorum};
 use super::task::Task;
 use super::{Cx, Protocol, Timer};
 use crate::command::OpId;
@@ -124,6 +124,8 @@ pub(super) struct Member {
     pub(super) replaces: Option<PodKey>,
     /// What is prepared for it on its node, until it is bound or all is taken back.
     pub(super) tasks: Vec<Task>,
+    /// How long that may take.
+    pub(super) patience: Patience,
     /// All of it is there, and is what was planned.
     pub(super) checked: bool,
     /// The engine was asked whether it is.
@@ -147,6 +149,7 @@ impl Member {
             vacated: placement.node.is_none(),
             node: placement.node,
             tasks: placement.preparations.into_iter().map(Task::new).collect(),
+            patience: placement.patience,
             part,
             ..Self::vacant(SmolStr::default(), None, None, part)
         }
@@ -183,6 +186,7 @@ impl Member {
             was_bound: false,
             replaces: None,
             tasks: Vec::new(),
+            patience: Patience::default(),
             checked: false,
             checking: false,
             check_at: 0,

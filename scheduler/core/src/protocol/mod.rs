@@ -59,7 +59,7 @@ mod tests;
 
 pub use config::{ProtocolConfig, Tolerance, TolerantOwner};
 pub use effects::{Cause, Effect, Effects, Ending, ReplanMember, Timings};
-pub use plan::{BeginError, GangKey, NewPlace, PartialGang, Placement, Plan, Quorum, Replanned, shape_of};
+pub use plan::{BeginError, GangKey, NewPlace, PartialGang, Patience, Placement, Plan, Quorum, Replanned, shape_of};
 pub use prepare::Check;
 
 use crate::command::OpId;
@@ -275,14 +275,27 @@ impl Protocol {
     /// A PersistentVolumeClaim was seen by watch. O(members that wait for it). Stale news do no harm: only a binding is
     /// believed, which is never taken back.
     pub fn on_volume_claim(&mut self, facts: &VolumeClaimFacts, now: Millis, fx: &mut Effects) {
-        if self.by_claim.contains_key(&facts.key.uid) {
+        if self.prepares(&facts.key.uid) {
             self.enter(now, fx, |protocol, cx| protocol.see_volume_claim(facts, cx));
         }
     }
 
-    /// Something about a ResourceClaim, or the volume of a claim, changed: whoever waits for it reads it at once.
+    /// Whether a claim of this UID is prepared for a member.
+    #[must_use]
+    pub fn prepares(&self, claim: &str) -> bool {
+        self.by_claim.contains_key(claim)
+    }
+
+    /// The volume of a PersistentVolumeClaim was seen by watch: a check that came too early is made again.
+    pub fn on_volume(&mut self, claim: &ClaimName, now: Millis, fx: &mut Effects) {
+        if self.prepares(&claim.uid) {
+            self.enter(now, fx, |protocol, _| protocol.check_again(claim));
+        }
+    }
+
+    /// A ResourceClaim changed, or a claim is gone: whoever waits for it reads it at once.
     pub fn on_claim(&mut self, claim: &ClaimName, now: Millis, fx: &mut Effects) {
-        if self.by_claim.contains_key(&claim.uid) {
+        if self.prepares(&claim.uid) {
             self.enter(now, fx, |protocol, _| protocol.see_claim(claim));
         }
     }

@@ -95,6 +95,8 @@ pub struct Placement {
     pub owner: Option<Owner>,
     /// What must be done for it before it is bound there.
     pub preparations: Vec<Preparation>,
+    /// How long that may take.
+    pub patience: Patience,
 }
 
 impl Placement {
@@ -117,8 +119,19 @@ impl Placement {
             shape: shape_of(pod),
             owner: pod.owner.clone(),
             preparations: Vec::new(),
+            patience: Patience::default(),
         }
     }
+}
+
+/// How long what is prepared may take, where the pod's profile says so; else it is as [`super::ProtocolConfig`] says, and for
+/// what a former leader began too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// Volumes.
+    pub volumes_ms: Option<Millis>,
+    /// Devices.
+    pub devices_ms: Option<Millis>,
 }
 
 /// A gang whose members all have a place and are assumed there by the engine.
@@ -169,6 +182,8 @@ pub struct NewPlace {
     pub node: SmolStr,
     /// What must be done for it before it is bound there.
     pub preparations: Vec<Preparation>,
+    /// How long that may take.
+    pub patience: Patience,
 }
 
 /// Why an intent was not begun. The caller releases what it assumed.

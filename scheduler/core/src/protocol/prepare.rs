@@ -84,8 +84,11 @@ impl Protocol {
     pub(super) fn start_preparing(&mut self, seq: u64, now: Millis) {
         let config = &self.config;
         let Some(intent) = self.intents.get_mut(&seq) else { return };
-        let tasks = intent.members.iter().flat_map(|member| &member.tasks);
-        let Some(least) = tasks.map(|task| config.prepare_timeout(&task.what)).min() else { return };
+        let timeouts = |member: &Member| {
+            let timeout = |task: &Task| config.prepare_timeout(&task.what, member.patience);
+            member.tasks.iter().map(timeout).min()
+        };
+        let Some(least) = intent.members.iter().filter_map(timeouts).min() else { return };
         intent.preparing_since = now;
         intent.prepare_deadline = Some(now + least);
         self.timers.insert((now + least, Timer::Prepare(seq)));
@@ -108,12 +111,16 @@ impl Protocol {
         let since = intent.preparing_since;
         let mut next: Option<Millis> = None;
         let mut late = None;
-        for task in intent.members.iter().filter(|m| !m.is_prepared()).flat_map(|m| &m.tasks) {
-            let timeout = self.config.prepare_timeout(&task.what);
-            if since + timeout > cx.now {
-                next = Some(next.map_or(since + timeout, |at| at.min(since + timeout)));
-            } else if !task.is_done() {
-                late = late.or_else(|| Some(format!("{} within {} s", task.pending(), timeout / 1000)));
+        for member in intent.members.iter().filter(|member| !member.is_prepared()) {
+            // What is done and not seen by the check is late too.
+            let unseen = member.has_all();
+            for task in &member.tasks {
+                let timeout = self.config.prepare_timeout(&task.what, member.patience);
+                if since + timeout > cx.now {
+                    next = Some(next.map_or(since + timeout, |at| at.min(since + timeout)));
+                } else if unseen || !task.is_done() {
+                    late = late.or_else(|| Some(format!("{} within {} s", task.pending(), timeout / 1000)));
+                }
             }
         }
         if let Some(why) = late {
@@ -306,8 +313,8 @@ impl Protocol {
         let mut lesson = Lesson::GoOn;
         self.change_task(seq, index, number, |task| {
             lesson = task.learn(facts, &pod);
-            task.not_before =
-                if task.stage == Stage::Waiting { cx.now + (interval << task.failures.min(3)) } else { 0 };
+            let waits = task.stage == Stage::Waiting && !std::mem::take(&mut task.answered);
+            task.not_before = if waits { cx.now + (interval << task.failures.min(3)) } else { 0 };
         });
         match lesson {
             Lesson::GoOn => self.observe_done(at, cx),
@@ -339,7 +346,8 @@ impl Protocol {
                 self.change_task(seq, index, number, |task| {
                     task.landed(version);
                     // Whether a claim that was allocated before has conditions to wait for, only the claim itself tells.
-                    let waits = task.stage == Stage::Waiting && !matches!(task.what, Preparation::ReserveClaim { .. });
+                    let answers = !matches!(task.what, Preparation::ReserveClaim { .. });
+                    let waits = task.stage == Stage::Waiting && answers && !std::mem::take(&mut task.answered);
                     task.not_before = if waits { later } else { 0 };
                 });
                 self.observe_done(at, cx);
@@ -385,8 +393,13 @@ impl Protocol {
         for (seq, index) in self.waiters_of(&facts.key) {
             for number in 0..self.member(seq, index).map_or(0, |member| member.tasks.len()) {
                 let at = (seq, index, number);
-                let waits = |task: &&Task| task.stage == Stage::Waiting && task.op.is_none();
-                let Some(task) = self.task(at).filter(waits).filter(|t| *t.what.claim() == facts.key) else { continue };
+                let Some(task) = self.task(at).filter(|task| *task.what.claim() == facts.key) else { continue };
+                if task.stage != Stage::Waiting || task.op.is_some() {
+                    // A request is under way; what it tells may be older.
+                    let answered = facts.volume.is_some() && facts.bound;
+                    self.change_task(seq, index, number, |task| task.answered |= answered);
+                    continue;
+                }
                 let still = matches!(&task.what, Preparation::Provision { node, .. }
                     if facts.selected_node.as_ref() == Some(node) && !facts.deleting && !facts.lost);
                 if facts.volume.is_some() && facts.bound {
@@ -407,6 +420,13 @@ impl Protocol {
                     self.change_task(seq, index, number, |task| task.not_before = 0);
                 }
             }
+        }
+    }
+
+    /// What a check found missing has come.
+    pub(super) fn check_again(&mut self, claim: &ClaimName) {
+        for (seq, index) in self.waiters_of(claim) {
+            self.update(seq, index, |member| member.check_at = 0);
         }
     }
 

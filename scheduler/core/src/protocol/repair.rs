@@ -172,6 +172,7 @@ impl Protocol {
         let change = self.touch_member(seq, index);
         self.update(seq, index, |member| {
             member.node = Some(place.node);
+            member.patience = place.patience;
             member.lost_node = None;
             member.goal = Goal::Bind;
             member.vacated = false;

@@ -36,6 +36,8 @@ pub(super) struct Task {
     pub(super) not_before: Millis,
     /// Failures in a row, or fruitless looks, for the backoff.
     pub(super) failures: u32,
+    /// A watch showed the claim bound while a request was under way: it is read as soon as that is answered.
+    pub(super) answered: bool,
     /// Something may have been written.
     touched: bool,
     /// resourceVersion under which a write of ours may still land.
@@ -102,7 +104,17 @@ impl Task {
             Preparation::ReserveClaim { resource_version, .. } => known(resource_version, true, true),
         };
         let stage = Stage::Todo(todo);
-        Self { what, stage, op: None, not_before: 0, failures: 0, touched: false, exposed: None, inherited: false }
+        Self {
+            what,
+            stage,
+            op: None,
+            not_before: 0,
+            failures: 0,
+            answered: false,
+            touched: false,
+            exposed: None,
+            inherited: false,
+        }
     }
 
     /// As a former leader left it. A volume needs no fence: nobody takes it back, and whoever gives it to the claim does no

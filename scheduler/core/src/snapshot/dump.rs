@@ -4,6 +4,7 @@ use super::cluster::Cluster;
 use super::pod::Place;
 use crate::labels::Labels;
 use crate::model::NodeInfo;
+use crate::volumes::{ClaimInfo, VolumeInfo};
 use serde::Serialize;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,10 @@ pub struct Dump {
     pub pods: BTreeMap<SmolStr, DumpedPod>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<SmolStr, Labels>,
+    /// PersistentVolumeClaims by `namespace/name`.
+    pub claims: BTreeMap<String, ClaimInfo>,
+    /// PersistentVolumes by name.
+    pub volumes: BTreeMap<SmolStr, VolumeInfo>,
 }
 
 /// A node and what is taken of it.
@@ -88,7 +93,8 @@ impl Cluster {
             };
             pods.insert(pod.key.uid.clone(), dumped);
         }
-        Dump { nodes, pods, namespaces: self.relations.namespaces.clone() }
+        let (claims, volumes) = self.volumes.dump();
+        Dump { nodes, pods, namespaces: self.relations.namespaces.clone(), claims, volumes }
     }
 }
 

@@ -50,10 +50,12 @@ use crate::config::Config;
 use crate::demand::Demand;
 use crate::explain::Reason;
 use crate::labels::Labels;
-use crate::model::{NodeInfo, PodInfo, Preparation};
+use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::Cures;
 use crate::preempt::Budgets;
+use crate::preparation::Preparation;
 use crate::profile::{Filter, ProfileRef, Profiles};
+use crate::protocol::Check;
 use crate::relations::{Peer, Relation, SelectorInfo, SelectorKind, Tallies};
 use crate::shape::{Shape, ShapeCache, ShapeId, ShapeSpec, Shapes};
 use crate::volumes::{ObjectName, StorageFact, StorageKind};
@@ -302,10 +304,19 @@ impl Snapshot {
     }
 
     /// What has to be done, in this order, before an assumed pod may be bound to its node.
-    #[must_use]
-    pub fn preparations(&self, id: PodId) -> Vec<Preparation> {
+    ///
+    /// # Errors
+    /// Why it must not be bound there whatever is done: the place was not searched for with what is known now.
+    pub fn preparations(&self, id: PodId) -> Result<Vec<Preparation>, Reason> {
         let binds = self.profile(id).filters.has(Filter::VolumeBinding);
-        if binds { self.cluster.volume_preparations(id) } else { Vec::new() }
+        if binds { self.cluster.volume_preparations(id).map_err(Reason::Volume) } else { Ok(Vec::new()) }
+    }
+
+    /// Whether all that was prepared for a pod is what it needs on a node, as far as is seen by now.
+    #[must_use]
+    pub fn check_prepared(&self, id: PodId, node: NodeId) -> Check {
+        let binds = self.profile(id).filters.has(Filter::VolumeBinding);
+        if binds { self.cluster.check_volumes(id, node) } else { Check::Sound }
     }
 
     /// A storage object was added or changed.

@@ -4,9 +4,10 @@ use super::cluster::Cluster;
 use super::node::NodeId;
 use super::pod::{Place, PodId};
 use crate::explain::VolumeReason;
-use crate::model::Preparation;
 use crate::plugins::Cures;
+use crate::preparation::{ClaimName, Preparation};
 use crate::profile::Profile;
+use crate::protocol::Check;
 use crate::volumes::{Changed, ObjectName, StorageFact, StorageKind, VolumeDemand};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
@@ -93,15 +94,33 @@ impl Cluster {
         }
         self.volumes.give_back(id);
         if let Place::Assumed(node) = place
-            && let Some(Ok(demand)) = self.volumes_asked(id, &Profile::default())
+            && let Some(demand) = self.volumes_asked(id, &Profile::default())
             && let Some(record) = self.nodes.get(node)
         {
-            self.volumes.choose(id, &demand, record);
+            self.volumes.choose(id, demand.as_ref().map_err(Clone::clone), record);
         }
     }
 
-    /// What has to be done before an assumed pod may be bound.
-    pub(crate) fn volume_preparations(&self, id: PodId) -> Vec<Preparation> {
+    /// What has to be done for its volumes before an assumed pod may be bound.
+    ///
+    /// # Errors
+    /// Why its node cannot serve its claims.
+    pub(crate) fn volume_preparations(&self, id: PodId) -> Result<Vec<Preparation>, VolumeReason> {
         self.volumes.preparations(id)
+    }
+
+    /// Whether the volumes that were prepared for a pod are those that it can have on a node.
+    pub(crate) fn check_volumes(&self, id: PodId, node: NodeId) -> Check {
+        self.nodes.get(node).map_or(Check::NotYet, |node| self.volumes.check(id, node))
+    }
+
+    /// Claims that say they have this volume.
+    pub(crate) fn claims_of_volume(&self, volume: &SmolStr) -> Vec<ClaimName> {
+        self.volumes.claims_of(volume)
+    }
+
+    /// Identity of a claim.
+    pub(crate) fn volume_claim(&self, namespace: &SmolStr, name: &SmolStr) -> Option<ClaimName> {
+        self.volumes.claim(&(namespace.clone(), name.clone()))
     }
 }

@@ -208,7 +208,7 @@ fn affinities(volume: &VolumeInfo) -> impl Iterator<Item = &Option<Vec<crate::mo
 }
 
 /// Whether a node can have a bound volume.
-fn is_reachable(volume: &VolumeInfo, labels: &Labels, csi: Option<&CsiNodeInfo>) -> bool {
+pub(super) fn is_reachable(volume: &VolumeInfo, labels: &Labels, csi: Option<&CsiNodeInfo>) -> bool {
     let terms = match &volume.source {
         VolumeSource::InTree(disk) if csi.is_some_and(|csi| csi.migrated.contains(&disk.plugin)) => &disk.affinity,
         _ => &volume.affinity,

@@ -14,7 +14,20 @@ pub const READ_WRITE_ONCE_POD: &str = "ReadWriteOncePod";
 
 /// An amount of storage in billionths of a byte, as exact as Kubernetes' Quantity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct StorageSize(pub i128);
+pub struct StorageSize(#[serde(with = "as_text")] pub i128);
+
+/// JSON's numbers are too small for what a disk has.
+mod as_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(nanos: &i128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(nanos)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i128, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
 
 impl StorageSize {
     /// Whole bytes, rounded up.
@@ -343,6 +356,13 @@ mod tests {
         let bytes = |nanos| StorageSize(nanos).bytes();
         assert_eq!([bytes(0), bytes(1), bytes(1_000_000_000), bytes(1_000_000_001)], [0, 1, 1, 2]);
         assert_eq!(bytes(i128::MAX), i64::MAX);
+    }
+
+    #[test]
+    fn a_size_of_any_disk_survives_json() {
+        let size = StorageSize(1 << 100);
+        let shown = serde_json::to_value(size).unwrap();
+        assert_eq!(serde_json::from_value::<StorageSize>(shown).unwrap(), size);
     }
 
     #[test]

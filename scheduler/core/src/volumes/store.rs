@@ -8,6 +8,7 @@ use super::facts::{
 };
 use crate::model::PodInfo;
 use crate::plugins::Cures;
+use crate::preparation::ClaimName;
 use crate::snapshot::PodId;
 use hashbrown::HashMap;
 use smol_str::SmolStr;
@@ -310,6 +311,25 @@ impl Volumes {
     /// Pods that mount a claim, placed or not.
     pub(crate) fn users_of(&self, claim: &ObjectName) -> Vec<PodId> {
         self.users.get(claim).into_iter().flatten().copied().collect()
+    }
+
+    /// Claims that name a volume.
+    pub(crate) fn claims_of(&self, volume: &SmolStr) -> Vec<ClaimName> {
+        let naming = self.naming.get(volume).into_iter().flatten();
+        naming.filter_map(|claim| self.claim(claim)).collect()
+    }
+
+    /// Identity of a claim.
+    pub(crate) fn claim(&self, claim: &ObjectName) -> Option<ClaimName> {
+        self.claims.get(claim).map(|claim| claim.claim_name())
+    }
+
+    /// Claims by `namespace/name`, and volumes by name.
+    pub(crate) fn dump(&self) -> (BTreeMap<String, ClaimInfo>, BTreeMap<SmolStr, VolumeInfo>) {
+        let claims =
+            self.claims.iter().map(|((namespace, name), claim)| (format!("{namespace}/{name}"), (**claim).clone()));
+        let volumes = self.volumes.iter().map(|(name, volume)| (name.clone(), (**volume).clone()));
+        (claims.collect(), volumes.collect())
     }
 
     /// Notes what a pod mounts; it never changes.

@@ -3,10 +3,12 @@
 use super::*;
 use crate::config::Config;
 use crate::cycle;
-use crate::explain::{Reason, Refusal};
+use crate::explain::{Reason, Refusal, VolumeReason};
 use crate::fixture::{NodeChain, node, pod};
-use crate::model::{ClaimName, NodeOperator, NodeRequirement, NodeSelectorTerm, PodInfo, Preparation};
+use crate::model::{NodeOperator, NodeRequirement, NodeSelectorTerm, PodInfo};
 use crate::plugins::volume_binding::NO_PROVISIONER;
+use crate::preparation::{ClaimName, Preparation};
+use crate::protocol::Check;
 use crate::snapshot::{End, PodId, Snapshot};
 use proptest::prelude::*;
 use smol_str::SmolStr;
@@ -91,17 +93,16 @@ fn a_volume_serves_one_claim_and_is_free_again_when_its_pod_gives_up() {
     assert_eq!(place(&mut s, first).as_deref(), Ok("n1"));
     let bound = Preparation::BindVolume {
         claim: ClaimName { namespace: "ns".into(), name: "a".into(), uid: "uid-a".into() },
-        claim_resource_version: "7".into(),
         volume: "v".into(),
         volume_uid: "uid-v".into(),
         volume_resource_version: "3".into(),
     };
-    assert_eq!(s.preparations(first), [bound]);
+    assert_eq!(s.preparations(first), Ok(vec![bound]));
     let nowhere = "0/3 nodes are available: 3 node(s) didn't find available persistent volumes to bind.";
     assert_eq!(place(&mut s, second), Err(nowhere.to_owned()));
     s.forget(first);
     assert_eq!(place(&mut s, second).as_deref(), Ok("n1"));
-    assert!(s.preparations(first).is_empty());
+    assert_eq!(s.preparations(first), Ok(Vec::new()));
 }
 
 #[test]
@@ -116,13 +117,13 @@ fn pods_that_share_a_claim_share_its_node_and_its_volume() {
     let on = on_node(&s, "n1");
     s.assume(pods[0], on);
     assert_eq!(place(&mut s, pods[1]).as_deref(), Ok("n1"));
-    let provision = s.preparations(pods[1]);
+    let provision = s.preparations(pods[1]).unwrap();
     assert!(matches!(&provision[..], [Preparation::Provision { node, .. }] if node == "n1"));
     let sharers = ["r", "t"].map(|name| enter(&mut s, mounting(name, &["local"])));
     assert_eq!(place(&mut s, sharers[0]).as_deref(), Ok("n2"));
     assert_eq!(place(&mut s, sharers[1]).as_deref(), Ok("n2"));
     s.forget(sharers[0]);
-    assert_eq!(s.preparations(sharers[1]).len(), 1, "the other one still has it");
+    assert_eq!(s.preparations(sharers[1]).map(|all| all.len()), Ok(1), "the other one still has it");
 }
 
 #[test]
@@ -139,10 +140,11 @@ fn the_smallest_volume_is_taken_and_claims_that_ask_for_least_choose_first() {
     assert_eq!(place(&mut s, p).as_deref(), Ok("n1"));
     let chosen: Vec<_> = s
         .preparations(p)
+        .unwrap()
         .into_iter()
         .filter_map(|one| match one {
             Preparation::BindVolume { claim, volume, .. } => Some((claim.name, volume)),
-            Preparation::Provision { .. } => None,
+            _ => None,
         })
         .collect();
     assert_eq!(chosen, [("small".into(), "two".into()), ("large".into(), "five".into())]);
@@ -159,7 +161,7 @@ fn a_claim_that_serves_one_pod_refuses_the_next_until_that_is_gone() {
     let mut s = snapshot([StorageFact::Claim(alone), StorageFact::Volume(local("v", "n0", 5))]);
     let pods = ["p", "q"].map(|name| enter(&mut s, mounting(name, &["a"])));
     assert_eq!(place(&mut s, pods[0]).as_deref(), Ok("n0"));
-    assert!(s.preparations(pods[0]).is_empty(), "all is bound");
+    assert_eq!(s.preparations(pods[0]), Ok(Vec::new()), "all is bound");
     assert!(place(&mut s, pods[1]).is_err_and(|message| message.contains("ReadWriteOncePod")));
     s.delete_pod(pods[0]);
     assert_eq!(place(&mut s, pods[1]).as_deref(), Ok("n0"));
@@ -209,6 +211,40 @@ fn what_refuses_before_any_node_is_looked_at_says_which_claim() {
     let news = s.set_storage(StorageFact::Claim(claim("absent", "made")));
     assert_eq!(news.users, [p]);
     assert!(place(&mut s, p).is_ok());
+}
+
+#[test]
+fn a_place_that_cannot_serve_the_claims_says_so_instead_of_nothing() {
+    let facts = [StorageFact::Claim(claim("a", "local")), StorageFact::Volume(local("v", "n1", 5))];
+    let mut s = snapshot(facts);
+    let p = enter(&mut s, mounting("p", &["a"]));
+    let (wrong, right) = (on_node(&s, "n0"), on_node(&s, "n1"));
+    s.assume(p, wrong);
+    assert_eq!(s.preparations(p), Err(Reason::Volume(VolumeReason::NoVolume)));
+    s.forget(p);
+    s.assume(p, right);
+    assert!(s.preparations(p).is_ok_and(|all| all.len() == 1));
+    s.forget(p);
+    s.remove_storage(StorageKind::Claim, &"ns".into(), &"a".into());
+    s.assume(p, right);
+    assert_eq!(s.preparations(p), Err(Reason::Volume(VolumeReason::ClaimMissing("a".into()))));
+}
+
+#[test]
+fn what_was_prepared_is_sound_when_the_node_can_reach_the_volume_that_the_claim_got() {
+    let mut s = snapshot([StorageFact::Claim(claim("a", "made"))]);
+    let p = enter(&mut s, mounting("p", &["a"]));
+    let [n0, n1] = ["n0", "n1"].map(|name| on_node(&s, name));
+    assert_eq!(s.check_prepared(p, n1), Check::NotYet);
+    let bound = ClaimInfo { volume: Some("v".into()), bind_completed: true, ..claim("a", "made") };
+    s.set_storage(StorageFact::Claim(bound));
+    assert_eq!(s.check_prepared(p, n1), Check::NotYet, "its volume is not seen yet");
+    s.set_storage(StorageFact::Volume(local("v", "n1", 5)));
+    assert_eq!(s.check_prepared(p, n1), Check::Sound);
+    let elsewhere = "PersistentVolume v of PersistentVolumeClaim ns/a cannot be reached from node n0";
+    assert_eq!(s.check_prepared(p, n0), Check::Broken(elsewhere.to_owned()));
+    s.remove_storage(StorageKind::Claim, &"ns".into(), &"a".into());
+    assert_eq!(s.check_prepared(p, n1), Check::Broken("PersistentVolumeClaim ns/a is gone".to_owned()));
 }
 
 #[derive(Clone, Debug)]

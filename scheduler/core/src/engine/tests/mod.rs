@@ -4,6 +4,7 @@ mod preempting;
 mod properties;
 mod related;
 mod retries;
+mod storage;
 mod stories;
 mod topology;
 
@@ -12,8 +13,8 @@ use crate::command::{AttemptResult, EventKind, Observation};
 use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, ReadResult, RelistedKind, WriteResult};
 use crate::fixture::{PodChain, declared_member, dgx, gang, member, node, pod};
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodPhase};
-use crate::plugins::volume_binding;
-use crate::volumes::{ClaimInfo, ClassInfo, PodVolume, StorageFact, VolumeInfo};
+use crate::volumes::{ClaimInfo, PodVolume, StorageFact, VolumeInfo};
+use storage::Storage;
 
 /// An engine and what the server holds.
 struct Scene {
@@ -37,6 +38,7 @@ struct Scene {
     /// Whether the server answers evictions with an error.
     evictions_fail: bool,
     nominated: BTreeMap<SmolStr, Option<SmolStr>>,
+    storage: Storage,
 }
 
 impl Scene {
@@ -65,6 +67,7 @@ impl Scene {
             evicted: Vec::new(),
             evictions_fail: false,
             nominated: BTreeMap::new(),
+            storage: Storage::default(),
         };
         scene.see(Event::Synced);
         scene
@@ -167,8 +170,8 @@ impl Scene {
                     self.pods.get(&pod.uid).map_or(ReadResult::NotFound, |p| ReadResult::Found(Box::new(p.clone())));
                 self.see(Event::Outcome(Outcome::Read { op, result }));
             }
-            // Where nothing is prepared nothing is read or written for it.
-            Command::ReadPrepared { .. } | Command::Prepare { .. } => unreachable!("{command:?}"),
+            Command::ReadPrepared { op, object } => self.read_prepared(op, &object),
+            Command::Prepare { op, write } => self.prepare(op, write),
             Command::FencePod { op, pod, .. } => {
                 let result = match self.pods.get_mut(&pod.uid) {
                     Some(p) if p.node_name.is_some() => WriteResult::Conflict,

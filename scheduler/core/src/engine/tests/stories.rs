@@ -422,23 +422,6 @@ fn unbound_claims_refuse_a_pod_and_a_gang_until_they_are_bound() {
 }
 
 #[test]
-fn claims_that_wait_for_a_node_refuse_a_pod_by_name_and_leave_nothing_assumed() {
-    let mut s = Scene::new();
-    s.nodes([node("n1")]);
-    let claim = ClaimInfo { namespace: "ns".into(), name: "data".into(), class: "fast".into(), ..ClaimInfo::default() };
-    let class =
-        ClassInfo { name: "fast".into(), provisioner: "csi.example".into(), waits: true, ..ClassInfo::default() };
-    for fact in [StorageFact::Claim(claim), StorageFact::Class(class)] {
-        s.see(Event::StorageUpsert(Box::new(fact)));
-    }
-    s.create(PodInfo { volumes: vec![PodVolume::Claim("data".into())], ..pod("p") });
-    s.run();
-    let expected = format!("0/1 nodes are available: {}.", volume_binding::REASON_NOT_PREPARED);
-    assert_eq!(s.message("p"), ("Unschedulable", expected.as_str()));
-    assert_eq!((s.binds, s.engine.snapshot().cluster().assumed_count()), (0, 0));
-}
-
-#[test]
 fn a_refused_binding_is_told_and_backs_off() {
     let mut s = Scene::new();
     s.nodes([node("n1")]);

@@ -88,7 +88,7 @@ fn plan_of(members: &[(PodInfo, &str)]) -> Plan {
 }
 
 fn place(pod: &PodKey, node: &str, preparations: Vec<Preparation>) -> NewPlace {
-    NewPlace { pod: pod.clone(), node: node.into(), preparations }
+    NewPlace { pod: pod.clone(), node: node.into(), preparations, patience: Patience::default() }
 }
 
 /// A pair under another gang's name.

@@ -188,6 +188,25 @@ fn what_is_not_there_in_time_is_given_up() {
 }
 
 #[test]
+fn a_profile_may_be_less_patient_than_the_process() {
+    let mut scene = Scene::leading();
+    let mut plan = pair_with(provision("a", "n0"), provision("b", "n1"));
+    plan.members[1].patience = Patience { volumes_ms: Some(5_000), devices_ms: None };
+    scene.begin(plan);
+    scene.journal_ok(0);
+    scene.wrote("select n0 for pvc a", "6");
+    scene.wrote("select n1 for pvc b", "6");
+    scene.transcript.clear();
+    scene.wait(5_000);
+    scene.check(&expect![[r#"
+        > 5000 ms later
+          observe PrepareFailed
+          read pvc a
+          read pvc b
+    "#]]);
+}
+
+#[test]
 fn a_claim_that_no_watch_tells_of_is_read_now_and_then() {
     let mut scene = provisioning();
     scene.wait(10_000);
@@ -350,6 +369,56 @@ fn what_was_prepared_is_checked_before_it_is_bound_to() {
           observe PrepareFailed
           read pvc a
           read pvc b
+    "#]]);
+}
+
+#[test]
+fn a_volume_that_comes_after_its_claim_is_checked_at_once() {
+    let mut scene = provisioning();
+    scene.pvc_seen("is bound", &selected("n0", bound("v", pvc("a", "7"))));
+    scene.checked("g-0", Check::NotYet);
+    scene.transcript.clear();
+    scene.call("watch: volume v", |protocol, now, fx| protocol.on_volume(&claim("a"), now, fx));
+    scene.check(&expect![[r#"
+        > watch: volume v
+          PREPARED g-0 on n0
+    "#]]);
+}
+
+#[test]
+fn a_volume_that_never_comes_is_late() {
+    let mut scene = provisioning();
+    for (name, node, version) in [("a", "n0", "7"), ("b", "n1", "7")] {
+        scene.pvc_seen("is bound", &selected(node, bound("v", pvc(name, version))));
+    }
+    scene.checked("g-0", Check::NotYet);
+    scene.checked("g-1", Check::Sound);
+    scene.transcript.clear();
+    scene.wait(600_000);
+    scene.check(&expect![[r#"
+        > 600000 ms later
+          observe PrepareFailed
+          read pvc a
+          read pvc b
+    "#]]);
+}
+
+#[test]
+fn an_answer_that_comes_before_the_answer_to_the_request_is_looked_at_at_once() {
+    let mut scene = Scene::leading();
+    scene.begin(pair_with(provision("a", "n0"), provision("b", "n1")));
+    scene.journal_ok(0);
+    scene.transcript.clear();
+    scene.pvc_seen("is bound", &selected("n0", bound("v", pvc("a", "7"))));
+    scene.wrote("select n0 for pvc a", "6");
+    scene.pvc_read("bound", selected("n0", bound("v", pvc("a", "7"))));
+    scene.check(&expect![[r#"
+        > watch: pvc a is bound
+        > select n0 for pvc a: ok
+          read pvc a
+        > read pvc a: bound
+          PREPARED g-0 on n0
+          observe Prepared { kind: Provision, took_ms: 0 }
     "#]]);
 }
 
