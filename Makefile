@@ -11,7 +11,7 @@ export CARGO_TERM_COLOR ?= auto
 CARGO_FLAGS ?=
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY := $(CACHE)/tools/cargo-deny-$(CARGO_DENY_VERSION)/bin/cargo-deny
-CORES := flowforge-topology-core flowforge-scheduler-core flowforge-dag-controller-core
+CORES := flowforge-topology-core flowforge-scheduler-cel flowforge-scheduler-core flowforge-dag-controller-core
 # What would bring a clock, a network, a runtime or randomness into a core.
 IMPURE := axum fastrand getrandom hyper jiff k8s-openapi kube kube-client kube-core kube-runtime mio rand rand_core reqwest tokio
 TESTBED := $(CARGO_TARGET_DIR)/debug/flowforge-testbed

@@ -15,9 +15,11 @@ mod ours;
 pub mod preempt;
 mod random;
 mod run;
+mod selectors;
 mod shrink;
 mod tally;
 mod upstream;
 
 pub use run::{Outcome, replay, run};
+pub use selectors::{Said, Selection, selections};
 pub use upstream::Upstream;

@@ -67,9 +67,21 @@ impl Upstream {
     /// # Errors
     /// When it cannot be started.
     pub fn start_binary(binary: &Path) -> Result<Self> {
+        Self::start_with(binary, &["oracle"])
+    }
+
+    /// Starts the part of the testbed's oracle that evaluates device selectors.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_selectors() -> Result<Self> {
+        Self::start_with(&KUBERNETES.binary("testbed")?, &["oracle", "cel"])
+    }
+
+    fn start_with(binary: &Path, args: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         let mut process = command
-            .arg("oracle")
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -81,6 +93,12 @@ impl Upstream {
 
     /// Its answer to a case.
     pub(crate) fn ask(&mut self, case: &Value) -> Result<Answer> {
+        let answer = self.line(case)?;
+        serde_json::from_str(&answer).with_context(|| format!("the oracle's answer is no answer: {answer}"))
+    }
+
+    /// Its answer to a question, as it writes it.
+    pub(crate) fn line(&mut self, case: &Value) -> Result<String> {
         let mut line = serde_json::to_vec(case)?;
         line.push(b'\n');
         let questions = self.questions.as_mut().context("the oracle ended")?;
@@ -88,7 +106,7 @@ impl Upstream {
         let mut answer = String::new();
         self.answers.read_line(&mut answer).context("reading the oracle's answer")?;
         ensure!(!answer.is_empty(), "the oracle ended without an answer; its log is on stderr");
-        serde_json::from_str(&answer).with_context(|| format!("the oracle's answer is no answer: {answer}"))
+        Ok(answer)
     }
 }
 

@@ -27,6 +27,7 @@ fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
         "VolumeZone",
         "PodTopologySpread",
         "InterPodAffinity",
+        "DynamicResources",
         "NodeDeclaredFeatures",
     ] {
         assert!(outcome.refusing_percent(plugin) >= 1, "{plugin} hardly ever refuses:\n{outcome}");

@@ -31,7 +31,7 @@ const maxLineBytes = 64 << 20
 
 // NewCommand returns the command "oracle".
 func NewCommand() *cobra.Command {
-	return &cobra.Command{
+	command := &cobra.Command{
 		Use:          "oracle",
 		Short:        "Answer scheduling cases, one JSON line each, with kube-scheduler's own plugins",
 		Args:         cobra.NoArgs,
@@ -40,6 +40,8 @@ func NewCommand() *cobra.Command {
 			return Serve(cmd.Context(), os.Stdin, os.Stdout)
 		},
 	}
+	command.AddCommand(newCelCommand())
+	return command
 }
 
 // Serve answers cases until the input ends. A case that cannot be read is
