@@ -189,10 +189,22 @@ pub struct WorkflowNode {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 8192))]
     pub replicas: i32,
-    /// Ids of the nodes that must have succeeded before this one starts.
+    /// What this node waits for: the id of a node that must have succeeded, or `{node: <id>, on: Succeeded | Failed |
+    /// Completed | Running | Skipped}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5000))]
-    pub depends_on: Vec<String>,
+    pub depends_on: Vec<Dependency>,
+    /// Whether it waits for all of `dependsOn`, or for the first; `All` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depends_mode: Option<DependsMode>,
+    /// What its failure means to the others. When absent: `SkipDownstream` where a node waits for its failure or its
+    /// completion, else `Fail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+    /// It runs when all other nodes have ended and stopped, whatever their end; neither a failure, a cancel nor the workflow's
+    /// time limit stops it. Only `finally` nodes may wait for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub finally: bool,
     /// Image of the main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -223,6 +235,131 @@ pub struct WorkflowNode {
 
 fn one() -> i32 {
     1
+}
+
+/// One entry of `dependsOn`.
+///
+/// What is none of the two forms is kept as it is: the front end says what is wrong with it, and no watch breaks.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Dependency {
+    /// The id of a node that must have succeeded.
+    Node(String),
+    /// A node and what of it is waited for.
+    On(DependencyOn),
+    /// Anything else.
+    Other(serde_json::Value),
+}
+
+/// The long form of a [`Dependency`].
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DependencyOn {
+    /// Id of the node.
+    pub node: String,
+    /// What is waited for.
+    #[serde(default)]
+    pub on: DependsOn,
+}
+
+/// What a dependency waits for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum DependsOn {
+    /// The node ended well.
+    #[default]
+    Succeeded,
+    /// The node ended badly.
+    Failed,
+    /// The node ran and ended, either way.
+    Completed,
+    /// All members of the node run, or did once.
+    Running,
+    /// The node never ran and never will.
+    Skipped,
+}
+
+impl Dependency {
+    /// The node that is waited for; empty where none is named.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        match self {
+            Self::Node(node) => node,
+            Self::On(on) => &on.node,
+            Self::Other(_) => "",
+        }
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn on(&self) -> DependsOn {
+        match self {
+            Self::On(on) => on.on,
+            Self::Node(_) | Self::Other(_) => DependsOn::Succeeded,
+        }
+    }
+}
+
+impl Dependency {
+    /// Whether a node of this phase may still do what is waited for, and has not yet.
+    #[must_use]
+    pub fn is_open(&self, phase: NodePhase) -> bool {
+        match phase {
+            NodePhase::Pending | NodePhase::Scheduling => true,
+            NodePhase::Running => self.on() != DependsOn::Running,
+            NodePhase::Succeeded | NodePhase::Failed | NodePhase::Skipped => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Dependency {
+    /// `train`, or `train (on Failed)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.on() {
+            DependsOn::Succeeded => f.write_str(self.node()),
+            on => write!(f, "{} (on {on:?})", self.node()),
+        }
+    }
+}
+
+impl From<&str> for Dependency {
+    fn from(node: &str) -> Self {
+        Self::Node(node.to_owned())
+    }
+}
+
+impl JsonSchema for Dependency {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Dependency".into()
+    }
+
+    /// A structural schema has no "text or object": the front end checks it.
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Id of a node that must have succeeded, or {node, on: Succeeded | Failed | Completed | Running | Skipped}.",
+            "x-kubernetes-preserve-unknown-fields": true,
+        })
+    }
+}
+
+/// How the entries of `dependsOn` combine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum DependsMode {
+    /// The node waits for all of them.
+    #[default]
+    All,
+    /// The node waits for the first.
+    Any,
+}
+
+/// What a node's failure means to the others.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum OnFailure {
+    /// The workflow is stopped and fails.
+    #[default]
+    Fail,
+    /// The others go on as if it had succeeded; the workflow may succeed, with condition Degraded.
+    Continue,
+    /// What waits for its success is skipped, the others go on; the workflow fails in the end.
+    SkipDownstream,
 }
 
 fn pod_template_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -272,7 +409,7 @@ pub struct WorkflowStatus {
     /// The phases of all nodes of a workflow that is too large for `nodes` to hold them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed: Option<PackedNodes>,
-    /// Conditions (`Accepted`, `Complete`, `Succeeded`, `Failed`).
+    /// Conditions (`Accepted`, `Complete`, `Succeeded`, `Failed`, `Degraded`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -293,21 +430,29 @@ pub struct PackedNodes {
     /// Ended badly.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub failed: String,
-    /// Never ran and never will.
+    /// Never ran and never will, because the workflow was stopped.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub skipped: String,
+    /// Never ran and never will: its `when` is false, or all that it waits for was passed over so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub bypassed: String,
+    /// Never ran and never will: what it waits for can not happen any more.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unsatisfiable: String,
 }
 
 impl PackedNodes {
     /// Each set with the phase of its nodes.
     #[must_use]
-    pub fn sets(&self) -> [(NodePhase, &str); 5] {
+    pub fn sets(&self) -> [(NodePhase, &str); 7] {
         [
             (NodePhase::Scheduling, &self.scheduling),
             (NodePhase::Running, &self.running),
             (NodePhase::Succeeded, &self.succeeded),
             (NodePhase::Failed, &self.failed),
             (NodePhase::Skipped, &self.skipped),
+            (NodePhase::Skipped, &self.bypassed),
+            (NodePhase::Skipped, &self.unsatisfiable),
         ]
     }
 }
@@ -390,8 +535,23 @@ pub enum NodePhase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_dependency_survives_being_read_and_written_whatever_it_is() {
+        let long = json!({"node": "train", "on": "Failed"});
+        for (value, node, on) in [
+            (json!("train"), "train", DependsOn::Succeeded),
+            (long, "train", DependsOn::Failed),
+            (json!({"node": "train", "on": "Someday"}), "", DependsOn::Succeeded),
+            (json!(7), "", DependsOn::Succeeded),
+        ] {
+            let read: Dependency = serde_json::from_value(value.clone()).unwrap();
+            assert_eq!((read.node(), read.on()), (node, on), "{value}");
+            assert_eq!(serde_json::to_value(&read).unwrap(), value);
+        }
+    }
 
     #[test]
     fn every_field_of_the_spec_is_frozen_or_declared_mutable() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flowforge_api::gang::{GangRole, MemberCounts, MemberOutcome, MemberResult, PlacementSummary};
 use flowforge_api::names::{condition, label};
-use flowforge_api::workflow::{NodeStatus, WorkflowNode};
+use flowforge_api::workflow::{Dependency, NodeStatus, WorkflowNode};
 use flowforge_api::{Gang, GangSpec, Workflow, WorkflowSpec};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -71,7 +71,7 @@ impl WorkflowBuilder {
 
     /// Adds a node and its status; Running since second 10, ended at 22.
     pub(crate) fn node(mut self, id: &str, replicas: i32, after: &[&str], phase: &str) -> Self {
-        let depends_on = after.iter().map(ToString::to_string).collect();
+        let depends_on = after.iter().map(|id| Dependency::from(*id)).collect();
         self.0.spec.nodes.push(WorkflowNode { id: id.into(), replicas, depends_on, ..WorkflowNode::default() });
         let mut status = NodeStatus { id: id.into(), phase: named(phase), ..NodeStatus::default() };
         let counts = MemberCounts { desired: replicas, created: replicas, ..MemberCounts::default() };

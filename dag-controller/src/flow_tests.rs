@@ -2,7 +2,7 @@
 
 use super::*;
 use flowforge_dag_controller_core::engine::{Observed, Recorded, rebuild};
-use flowforge_dag_controller_core::{Config, Dag, MemberLost, NodeSpec};
+use flowforge_dag_controller_core::{Config, Dag, Edge, NodeSpec};
 use serde_json::json;
 
 const KEY: AttemptKey = AttemptKey { node: NodeIx(0), attempt: 1 };
@@ -10,8 +10,8 @@ const KEY: AttemptKey = AttemptKey { node: NodeIx(0), attempt: 1 };
 fn flow() -> Flow {
     let spec: WorkflowSpec =
         serde_json::from_value(json!({"nodes": [{"id": "a", "replicas": 2, "image": "x"}]})).unwrap();
-    let node = NodeSpec { id: "a".into(), replicas: 2, member_lost: MemberLost::Fail };
-    let dag = Arc::new(Dag::new(vec![node], vec![]).unwrap());
+    let node = NodeSpec::of("a", 2);
+    let dag = Arc::new(Dag::new(vec![node], Vec::<Edge>::new()).unwrap());
     let state = rebuild(dag, Config::default(), Observed::default(), &Recorded::default(), 0, &mut Vec::new());
     let workflow: Workflow = serde_json::from_value(json!({
         "metadata": {"name": "wf", "namespace": "ns", "uid": "wf-uid", "resourceVersion": "5"}, "spec": spec}))

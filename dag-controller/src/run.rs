@@ -10,7 +10,7 @@
 use flowforge_dag_controller_core::command::MemberEnd;
 use flowforge_dag_controller_core::event::{GangFacts, Object, Refusal, RefusalKind};
 use flowforge_dag_controller_core::names as core_names;
-use flowforge_dag_controller_core::{AttemptKey, Command, Event, GangEnd, MemberKey};
+use flowforge_dag_controller_core::{AttemptKey, Command, Event, GangEnd, Judgement, MemberKey};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -101,6 +101,8 @@ impl Runner<'_> {
                 Command::DropCreates(key) => Self::drop_creates(flow, key),
                 Command::UpdateGang(key) => left.alarms.extend(self.update(flow, key)),
                 Command::WriteStatus { urgent } => left.alarms.extend(self.status(flow, urgent)),
+                // The front end makes no node with a `when` yet: what has none runs.
+                Command::Judge(node) => left.events.push(Event::Judged(node, Judgement::Run)),
                 Command::Announce(milestone) => left.milestones.push(milestone),
                 Command::WakeAt { at_ms } => {
                     flow.wake_at_ms = Some(at_ms);

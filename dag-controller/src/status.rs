@@ -21,7 +21,7 @@ pub use packed::room;
 /// Fields that a merge patch must remove when they are absent.
 const OPTIONAL: [&str; 6] = ["reason", "message", "startedAt", "finishedAt", "nodes", "packed"];
 /// The same inside `packed`.
-const PACKED: [&str; 5] = ["scheduling", "running", "succeeded", "failed", "skipped"];
+const PACKED: [&str; 7] = ["scheduling", "running", "succeeded", "failed", "skipped", "bypassed", "unsatisfiable"];
 /// Longest message kept.
 const LONGEST_MESSAGE: usize = 1024;
 
@@ -59,7 +59,17 @@ pub fn compose(state: &State, cx: &Context<'_>) -> WorkflowStatus {
     let waits = cause.filter(|c| is_storage(c.reason) && !state.phase().is_over()).map(Why::of);
     let end = cause.map_or_else(|| Why { reason: format!("{phase:?}"), message: String::new() }, Why::of);
     status.conditions = conditions(phase, waits.as_ref(), &end, cx);
+    status.conditions.extend(degraded(state, cx));
     status
+}
+
+/// That a failure was to be no matter; absent while there is none.
+fn degraded(state: &State, cx: &Context<'_>) -> Option<Condition> {
+    let at = state.tolerated()?;
+    let cause = state.node(at).cause.map(Cause::message).unwrap_or_default();
+    let text = format!("node {} failed, and its onFailure lets the others go on: {cause}", state.dag().node(at).id);
+    let why = Why { reason: Reason::NodeFailed.as_str().to_owned(), message: message(&text).unwrap_or_default() };
+    condition(condition::DEGRADED, true, &why, cx)
 }
 
 /// The status of a workflow that cannot run.
@@ -167,7 +177,7 @@ fn with_wait(cause: String, wait: &str) -> String {
 /// | Failed           | waits for or    | True: why        | False: why       | True: why       |
 /// | Canceled         | was refused for | True: why        | False: why       | False           |
 ///
-/// A message stands only where the cell says so; elsewhere the reason is the phase.
+/// A message stands only where the cell says so; elsewhere the reason is the phase. Degraded is there only when it holds.
 fn conditions(phase: WorkflowPhase, refusal: Option<&Why>, end: &Why, cx: &Context<'_>) -> Vec<Condition> {
     use WorkflowPhase::{Canceled, Failed, Succeeded};
     let plain = Why { reason: format!("{phase:?}"), message: String::new() };

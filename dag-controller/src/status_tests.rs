@@ -3,15 +3,15 @@ use expect_test::{Expect, expect};
 use flowforge_api::workflow::PackedNodes;
 use flowforge_dag_controller_core::engine::{Observed, apply, rebuild};
 use flowforge_dag_controller_core::frontend::json_len;
-use flowforge_dag_controller_core::{Command, Config, Dag, Event, MemberLost, NodeIx, NodeSpec};
+use flowforge_dag_controller_core::{Command, Config, Dag, Edge, Event, NodeIx, NodeSpec};
 use std::sync::Arc;
 
 const NOW_MS: u64 = 1_000_000;
 
 /// A workflow of one node, told these events.
 fn state(events: Vec<Event>) -> State {
-    let node = NodeSpec { id: "a".into(), replicas: 1, member_lost: MemberLost::Fail };
-    let dag = Arc::new(Dag::new(vec![node], Vec::new()).unwrap());
+    let node = NodeSpec::of("a", 1);
+    let dag = Arc::new(Dag::new(vec![node], Vec::<Edge>::new()).unwrap());
     let mut commands: Vec<Command> = Vec::new();
     let mut state = rebuild(dag, Config::default(), Observed::default(), &Recorded::default(), NOW_MS, &mut commands);
     for event in events {
@@ -158,8 +158,8 @@ fn largest() -> (Workflow, Arc<Dag>) {
     let defaults = serde_json::json!({"env": [{"name": "RUN", "value": "a && b"}]});
     let workflow = serde_json::json!({"apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow",
         "metadata": {"name": "wf", "namespace": "ns", "uid": "u"}, "spec": {"defaults": defaults, "nodes": nodes}});
-    let spec = |at: usize| NodeSpec { id: id(at).into(), replicas: 1, member_lost: MemberLost::Fail };
-    let edges = (1..count).map(|at| (ix(at - 1), ix(at))).collect();
+    let spec = |at: usize| NodeSpec::of(id(at), 1);
+    let edges = (1..count).map(|at| (ix(at - 1), ix(at)));
     let dag = Dag::new((0..count).map(spec).collect(), edges).unwrap();
     (serde_json::from_value(workflow).unwrap(), Arc::new(dag))
 }

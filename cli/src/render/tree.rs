@@ -253,12 +253,9 @@ fn note(node: &WorkflowNode, status: &NodeStatus, phases: &BTreeMap<&str, NodePh
     if status.phase != NodePhase::Pending {
         return String::new();
     }
-    let waits: Vec<&str> = node
-        .depends_on
-        .iter()
-        .map(String::as_str)
-        .filter(|id| phases.get(id).is_none_or(|phase| *phase != NodePhase::Succeeded))
-        .collect();
+    let phase = |id: &str| phases.get(id).copied().unwrap_or_default();
+    let waits: Vec<String> =
+        node.depends_on.iter().filter(|d| d.is_open(phase(d.node()))).map(ToString::to_string).collect();
     if waits.is_empty() { String::new() } else { format!("  after {}", waits.join(", ")) }
 }
 

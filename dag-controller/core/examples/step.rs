@@ -9,7 +9,7 @@
 
 use flowforge_dag_controller_core::event::{MainContainer, PodPhase};
 use flowforge_dag_controller_core::{
-    Command, Config, Dag, Event, GangFacts, MemberLost, NodeIx, NodeSpec, Observed, PodFacts, Recorded, apply, rebuild,
+    Command, Config, Dag, Event, GangFacts, NodeIx, NodeSpec, Observed, PodFacts, Recorded, apply, rebuild,
 };
 use std::error::Error;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// Layers of a hundred nodes; each node waits for `degree` nodes of the layer before.
 fn layered(nodes: u32, degree: u32, replicas: u32) -> Result<Dag, Box<dyn Error>> {
     const WIDTH: u32 = 100;
-    let spec = |at| NodeSpec { id: format!("n{at}").into(), replicas, member_lost: MemberLost::Fail };
+    let spec = |at| NodeSpec::of(format!("n{at}"), replicas);
     let mut edges = Vec::new();
     for at in WIDTH..nodes {
         let layer = (at / WIDTH - 1) * WIDTH;

@@ -10,6 +10,7 @@
 //! | FinishGang | `Gang` with `ended`, or `GangGone` |
 //! | RecordResult | `Recorded` |
 //! | DeletePod, RemoveFinalizer | later facts, or `PodGone` |
+//! | Judge | `Judged` |
 //! | the others | nothing |
 
 use crate::event::GangEnd;
@@ -45,6 +46,9 @@ pub enum Command {
         /// The workflow ended: write at once.
         urgent: bool,
     },
+    /// Evaluate the `when` of a node whose edges are satisfied. What it may read has ended, and does not change any more,
+    /// but for nodes that are waited for with [`crate::dag::On::Running`] or that [`crate::dag::Mode::Any`] passed by.
+    Judge(NodeIx),
     /// Something a person wants to read about in an Event; the state says the rest.
     Announce(Milestone),
     /// Apply [`crate::Event::Timer`] at this time; replaces the last one.

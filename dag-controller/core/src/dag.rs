@@ -2,6 +2,9 @@
 //!
 //! Nodes are dense ids in the order of the spec; edges lie in one array, grouped by upstream node (compressed sparse
 //! rows), so that the end of a node touches exactly its downstream nodes. A `Dag` is acyclic by construction.
+//!
+//! What an edge waits for is its [`On`]; how a node combines its edges is its [`Mode`]; what its failure means to others
+//! is its [`OnFailure`]. The rules themselves stand in `engine/depends.rs`.
 
 use crate::ids::NodeIx;
 use petgraph::algo::kosaraju_scc;
@@ -18,6 +21,86 @@ pub struct NodeSpec {
     pub replicas: u32,
     /// What happens when a live member is lost.
     pub member_lost: MemberLost,
+    /// How its edges combine.
+    pub mode: Mode,
+    /// What its failure means to the others.
+    pub on_failure: OnFailure,
+    /// It has a `when`: once its edges are satisfied, [`crate::Command::Judge`] asks whether it runs.
+    pub gated: bool,
+    /// It runs when all others have ended, however they did; only its like may wait for it.
+    pub finally: bool,
+}
+
+impl NodeSpec {
+    /// A node of this id and size with the defaults of everything else.
+    #[must_use]
+    pub fn of(id: impl Into<SmolStr>, replicas: u32) -> Self {
+        Self {
+            id: id.into(),
+            replicas,
+            member_lost: MemberLost::Fail,
+            mode: Mode::All,
+            on_failure: OnFailure::Fail,
+            gated: false,
+            finally: false,
+        }
+    }
+}
+
+/// What an edge waits for.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum On {
+    /// Its upstream node ended well.
+    #[default]
+    Succeeded,
+    /// Its upstream node ended badly.
+    Failed,
+    /// Its upstream node ran and ended, either way.
+    Completed,
+    /// All members of its upstream node run, or did once.
+    Running,
+    /// Its upstream node never ran and never will.
+    Skipped,
+}
+
+/// How the edges of a node combine.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum Mode {
+    /// It waits for all of them.
+    #[default]
+    All,
+    /// It waits for the first.
+    Any,
+}
+
+/// What a node's failure means to the others.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum OnFailure {
+    /// The workflow is stopped and fails.
+    #[default]
+    Fail,
+    /// The others go on as if it had succeeded; the workflow may succeed, degraded.
+    Continue,
+    /// What waits for its success is skipped, the others go on; the workflow fails in the end.
+    SkipDownstream,
+}
+
+/// One edge.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Edge {
+    /// The node that is waited for.
+    pub up: NodeIx,
+    /// The node that waits.
+    pub down: NodeIx,
+    /// For what it waits.
+    pub on: On,
+}
+
+impl From<(NodeIx, NodeIx)> for Edge {
+    /// (upstream, downstream): waits for the success.
+    fn from((up, down): (NodeIx, NodeIx)) -> Self {
+        Self { up, down, on: On::Succeeded }
+    }
 }
 
 /// What happens when a live member is lost to the infrastructure.
@@ -38,8 +121,12 @@ pub struct Dag {
     /// Edges of node `n` are `down[down_start[n]..down_start[n + 1]]`.
     down_start: Vec<u32>,
     down: Vec<NodeIx>,
+    /// What each of these edges waits for.
+    on: Vec<On>,
     upstream: Vec<u32>,
     order: Vec<NodeIx>,
+    /// The node, or one above it, has a `when`: it may be passed over without a trace of its own.
+    passable: Vec<bool>,
 }
 
 /// Why nodes and edges are no [`Dag`].
@@ -57,11 +144,13 @@ pub enum DagError {
 }
 
 impl Dag {
-    /// Builds the graph; `edges` are (upstream, downstream). Duplicate edges count once. O(nodes + edges log degree).
+    /// Builds the graph. Duplicate edges count once; two nodes may share edges that wait for different things.
+    /// O(nodes + edges log edges).
     ///
     /// # Errors
     /// Duplicate ids, edges to nowhere, and the shortest cycle through the first node that lies on one.
-    pub fn new(nodes: Vec<NodeSpec>, mut edges: Vec<(NodeIx, NodeIx)>) -> Result<Self, DagError> {
+    pub fn new<E: Into<Edge>>(nodes: Vec<NodeSpec>, edges: impl IntoIterator<Item = E>) -> Result<Self, DagError> {
+        let mut edges: Vec<Edge> = edges.into_iter().map(Into::into).collect();
         let mut by_id = BTreeMap::new();
         for (at, node) in (0u32..).zip(&nodes) {
             if by_id.insert(node.id.clone(), NodeIx(at)).is_some() {
@@ -69,26 +158,38 @@ impl Dag {
             }
         }
         let count = nodes.len();
-        if let Some(&bad) = edges.iter().flat_map(|(up, down)| [up, down]).find(|n| n.at() >= count) {
+        if let Some(&bad) = edges.iter().flat_map(|e| [&e.up, &e.down]).find(|n| n.at() >= count) {
             return Err(DagError::UnknownNode(bad));
         }
         edges.sort_unstable();
         edges.dedup();
-        if let Some(cycle) = cycles(count, &edges, 1).pop() {
+        let mut pairs: Vec<(NodeIx, NodeIx)> = edges.iter().map(|e| (e.up, e.down)).collect();
+        pairs.dedup();
+        if let Some(cycle) = cycles(count, &pairs, 1).pop() {
             return Err(DagError::Cycle(cycle));
         }
         let mut down_start = vec![0u32; count + 1];
         let mut upstream = vec![0u32; count];
-        for (up, down) in &edges {
-            down_start[up.at() + 1] += 1;
-            upstream[down.at()] += 1;
+        for edge in &edges {
+            down_start[edge.up.at() + 1] += 1;
+            upstream[edge.down.at()] += 1;
         }
         for at in 0..count {
             down_start[at + 1] += down_start[at];
         }
-        let down = edges.into_iter().map(|(_, down)| down).collect();
-        let mut dag = Self { nodes, by_id, down_start, down, upstream, order: Vec::new() };
+        let down = edges.iter().map(|e| e.down).collect();
+        let on = edges.iter().map(|e| e.on).collect();
+        let passable = nodes.iter().map(|n| n.gated).collect();
+        let mut dag = Self { nodes, by_id, down_start, down, on, upstream, order: Vec::new(), passable };
         dag.order = dag.topological_order();
+        for at in 0..dag.order.len() {
+            let node = dag.order[at];
+            if dag.passable[node.at()] {
+                for edge in dag.edges_of(node) {
+                    dag.passable[dag.down[edge].at()] = true;
+                }
+            }
+        }
         Ok(dag)
     }
 
@@ -127,14 +228,28 @@ impl Dag {
         self.by_id.get(id).copied()
     }
 
-    /// The nodes that wait for this one, ascending.
+    /// The nodes that wait for this one, ascending; one that has two edges to it stands there twice.
     #[must_use]
     pub fn downstream(&self, node: NodeIx) -> &[NodeIx] {
-        let (from, to) = (self.down_start[node.at()], self.down_start[node.at() + 1]);
-        &self.down[from as usize..to as usize]
+        &self.down[self.edges_of(node)]
     }
 
-    /// How many nodes this one waits for.
+    /// The edges to the nodes that wait for this one, ascending.
+    pub fn edges_from(&self, node: NodeIx) -> impl ExactSizeIterator<Item = Edge> {
+        self.edges_of(node).map(move |at| Edge { up: node, down: self.down[at], on: self.on[at] })
+    }
+
+    fn edges_of(&self, node: NodeIx) -> std::ops::Range<usize> {
+        self.down_start[node.at()] as usize..self.down_start[node.at() + 1] as usize
+    }
+
+    /// Whether the node, or one above it, has a `when`.
+    #[must_use]
+    pub fn is_passable(&self, node: NodeIx) -> bool {
+        self.passable[node.at()]
+    }
+
+    /// How many edges this node waits for.
     #[must_use]
     pub fn upstream_count(&self, node: NodeIx) -> u32 {
         self.upstream[node.at()]
@@ -270,8 +385,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn nodes(count: usize) -> Vec<NodeSpec> {
-        let node = |at| NodeSpec { id: format!("n{at}").into(), replicas: 1, member_lost: MemberLost::Fail };
-        (0..count).map(node).collect()
+        (0..count).map(|at| NodeSpec::of(format!("n{at}"), 1)).collect()
     }
 
     fn edges(pairs: &[(u32, u32)]) -> Vec<(NodeIx, NodeIx)> {
@@ -298,6 +412,18 @@ mod tests {
     }
 
     #[test]
+    fn two_nodes_may_share_edges_that_wait_for_different_things() {
+        let edge = |up, down, on| Edge { up: NodeIx(up), down: NodeIx(down), on };
+        let list = [edge(0, 1, On::Skipped), edge(0, 1, On::Failed), edge(0, 1, On::Failed), edge(1, 2, On::Succeeded)];
+        let mut nodes = nodes(3);
+        nodes[0].gated = true;
+        let dag = Dag::new(nodes, list).expect("acyclic");
+        assert_eq!(dag.edges_from(NodeIx(0)).map(|e| e.on).collect::<Vec<_>>(), [On::Failed, On::Skipped]);
+        assert_eq!((dag.upstream_count(NodeIx(1)), dag.order().len(), dag.layers().len()), (2, 3, 3));
+        assert!(dag.ids().all(|n| dag.is_passable(n)), "all stand at or below the when");
+    }
+
+    #[test]
     fn what_is_no_dag_is_named() {
         let cycle = |count, pairs: &[(u32, u32)]| Dag::new(nodes(count), edges(pairs)).expect_err("no dag");
         assert_eq!(cycle(3, &[(0, 1), (1, 2), (2, 1)]), DagError::Cycle(ixs(&[1, 2])));
@@ -307,7 +433,7 @@ mod tests {
         assert_eq!(long_and_short, DagError::Cycle(ixs(&[0, 1])), "the shortest way back");
         let mut twice = nodes(2);
         twice[1].id = "n0".into();
-        assert_eq!(Dag::new(twice, Vec::new()), Err(DagError::DuplicateId("n0".into())));
+        assert_eq!(Dag::new(twice, edges(&[])), Err(DagError::DuplicateId("n0".into())));
     }
 
     /// As the webhook's threads run it, and smaller: whatever recursed over a path of this length would overflow.

@@ -4,7 +4,7 @@
 //! or out of order between objects; what the engine has already concluded from a newer fact it does not take back.
 //! The shell must give the facts of ONE object in the order of its resourceVersions, and never invent one.
 
-use crate::ids::{AttemptKey, MemberKey};
+use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Reason};
 use smol_str::SmolStr;
 
@@ -28,6 +28,8 @@ pub enum Event {
     /// The results of these members are durable in their Gang's status: the answer to
     /// [`crate::Command::RecordResult`], as many together as one status write held.
     Recorded(Vec<MemberKey>),
+    /// The answer to [`crate::Command::Judge`]: what the node's `when` says. Any but the first answer is ignored.
+    Judged(NodeIx, Judgement),
     /// No node is released while there is a reason to wait (a claim is missing, …); `None` lets the workflow go on.
     Hold(Option<Box<Cause>>),
     /// `spec.ttlSecondsAfterFinished`, in milliseconds; `None` keeps the ended workflow.
@@ -38,6 +40,17 @@ pub enum Event {
     Delete,
     /// The time of the last [`crate::Command::WakeAt`] has come. Harmless at any other time.
     Timer,
+}
+
+/// What a node's `when` says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// It runs.
+    Run,
+    /// It is passed over.
+    Skip,
+    /// The expression can not be evaluated: the node fails.
+    Fail(Box<Cause>),
 }
 
 /// An object that the engine asked to create.

@@ -8,8 +8,8 @@
 //!                                         +──────────── facts, refusals, receipts ─────────────+
 //!   at start:  rebuild(dag, config, observed, recorded, now_ms, &mut Vec<Command>) ─> State
 //! ```
-//! One [`State`] per workflow, one caller at a time. Invariants: no node is released before its upstream nodes have
-//! durably succeeded; an ended node never runs again; phases only move forward; one event costs O(out-degree) of the node
+//! One [`State`] per workflow, one caller at a time. Invariants: no node is released before what it waits for has
+//! durably happened; an ended node never runs again; phases only move forward; one event costs O(out-degree) of the node
 //! it ends and O(1) otherwise, apart from starting and stopping a gang, which is O(its members); nothing here knows
 //! Kubernetes types, clocks, files or the network.
 
@@ -25,9 +25,9 @@ pub mod reason;
 pub mod state;
 
 pub use command::{Command, MemberEnd, MemberOutcome, Milestone};
-pub use dag::{Dag, DagError, MemberLost, NodeSpec};
+pub use dag::{Dag, DagError, Edge, MemberLost, Mode, NodeSpec, On, OnFailure};
 pub use engine::{Observed, ObservedGang, Recorded, RecordedMember, RecordedNode, State, apply, rebuild};
-pub use event::{Event, GangEnd, GangFacts, PodFacts};
+pub use event::{Event, GangEnd, GangFacts, Judgement, PodFacts};
 pub use ids::{AttemptKey, MemberKey, NodeIx};
 pub use reason::{Cause, Class, Reason};
 pub use state::{Config, Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};

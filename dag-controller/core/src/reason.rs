@@ -18,6 +18,8 @@ pub enum Class {
     Policy,
     /// Collateral: we stopped it ourselves.
     Stopped,
+    /// Nobody: its own conditions say that it does not run.
+    Skipped,
 }
 
 macro_rules! reasons {
@@ -95,8 +97,14 @@ reasons! {
 
     /// Another node failed, which stops the workflow.
     NodeFailed = "NodeFailed", Stopped;
-    /// An upstream node will never succeed, so this one can never start.
-    Unsatisfiable = "Unsatisfiable", Stopped;
+    /// What it waits for can not happen any more.
+    Unsatisfiable = "Unsatisfiable", Skipped;
+    /// Its `when` is false.
+    WhenFalse = "WhenFalse", Skipped;
+    /// All that it waits for was passed over by a `when`.
+    UpstreamSkipped = "UpstreamSkipped", Skipped;
+    /// Its `when` can not be evaluated.
+    WhenInvalid = "WhenInvalid", User;
     /// The workflow was canceled.
     Canceled = "Canceled", Stopped;
     /// The workflow is being deleted.
@@ -110,6 +118,14 @@ impl Reason {
     #[must_use]
     pub fn parse(text: &str) -> Self {
         Self::ALL.iter().copied().find(|r| r.as_str() == text).unwrap_or(Self::Unrecorded)
+    }
+}
+
+impl Reason {
+    /// Passed over by a `when`, its own or those of all that it waits for: what waits for it goes on without it.
+    #[must_use]
+    pub const fn is_bypass(self) -> bool {
+        matches!(self, Self::WhenFalse | Self::UpstreamSkipped)
     }
 }
 

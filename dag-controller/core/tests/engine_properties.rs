@@ -3,10 +3,19 @@
 mod world;
 
 use proptest::prelude::*;
-use world::{Faults, Rng, World, random_dag};
+use world::{Faults, Rng, World, conditional_dag, random_dag};
 
 fn run(seed: u64, nodes: usize, steps: usize, faults: Faults) -> World {
     let dag = random_dag(&mut Rng(seed), nodes, 3, 4);
+    let mut world = World::new(seed, dag, faults);
+    world.run(steps);
+    world.heal();
+    world.check_end();
+    world
+}
+
+fn run_conditional(seed: u64, nodes: usize, steps: usize, faults: Faults) -> World {
+    let dag = conditional_dag(&mut Rng(seed), nodes, 3, 3);
     let mut world = World::new(seed, dag, faults);
     world.run(steps);
     world.heal();
@@ -77,6 +86,34 @@ proptest! {
     }
 
     #[test]
+    fn every_node_comes_to_what_the_reference_says(seed in any::<u64>(), nodes in 1usize..24) {
+        run_conditional(seed, nodes, 300, Faults { failing_nodes: 25, duplicates: 20, ..Faults::default() });
+    }
+
+    #[test]
+    fn also_through_losses_crashes_and_stale_events(seed in any::<u64>(), nodes in 1usize..20, steps in 50usize..800) {
+        run_conditional(seed, nodes, steps, Faults { failing_nodes: 25, ..rough() });
+        run_conditional(seed, nodes, steps, Faults { failing_nodes: 25, replays: 10, late_creates: true, ..rough() });
+    }
+
+    #[test]
+    fn also_when_it_is_canceled(seed in any::<u64>(), nodes in 1usize..20) {
+        run_conditional(seed, nodes, 300, Faults { failing_nodes: 25, cancel: 1, ..rough() });
+    }
+
+    #[test]
+    fn rebuild_equals_the_state_reached_by_events_on_conditional_graphs(seed in any::<u64>(), nodes in 1usize..20) {
+        let dag = conditional_dag(&mut Rng(seed), nodes, 3, 3);
+        let mut world = World::new(seed, dag, Faults { failing_nodes: 25, cancel: 1, ..rough() });
+        for _ in 0..20 {
+            world.run(25);
+            world.drain();
+            world.check_rebuild();
+            world.check_released();
+        }
+    }
+
+    #[test]
     fn rebuild_equals_the_state_reached_by_events(seed in any::<u64>(), nodes in 1usize..14) {
         let dag = random_dag(&mut Rng(seed), nodes, 3, 4);
         let mut world = World::new(seed, dag, Faults { cancel: 1, ..rough() });
@@ -95,5 +132,6 @@ proptest! {
     #[test]
     fn large_graphs_end_too(seed in any::<u64>(), nodes in 200usize..1_000) {
         run(seed, nodes, 3_000, rough());
+        run_conditional(seed, 2 * nodes, 3_000, Faults { failing_nodes: 10, ..rough() });
     }
 }

@@ -3,7 +3,7 @@
 use flowforge_dag_controller_core::frontend::{
     DEFAULT_LEVELS, Levels, MAX_ERRORS, MAX_SPEC_BYTES, Options, compile, is_bare, to_manifest,
 };
-use flowforge_dag_controller_core::{MemberLost, NodeIx};
+use flowforge_dag_controller_core::{MemberLost, Mode, NodeIx, On, OnFailure};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -398,6 +398,88 @@ fn a_spec_that_leaves_no_room_for_a_status_is_refused() {
 }
 
 #[test]
+fn a_dependency_says_what_it_waits_for_and_a_failure_what_it_means() {
+    let nodes = json!([
+        {"id": "a", "image": "i"},
+        {"id": "b", "image": "i", "dependsOn": [{"node": "a", "on": "Failed"}, {"node": "a", "on": "Skipped"}], "dependsMode": "Any"},
+        {"id": "c", "image": "i", "dependsOn": ["b", {"node": "a"}], "onFailure": "Continue"},
+    ]);
+    let dag = compile(&workflow(nodes), STRICT).expect("it is good").dag;
+    let from_a: Vec<(u32, On)> = dag.edges_from(NodeIx(0)).map(|e| (e.down.0, e.on)).collect();
+    assert_eq!(from_a, [(1, On::Failed), (1, On::Skipped), (2, On::Succeeded)]);
+    assert_eq!((dag.node(NodeIx(1)).mode, dag.node(NodeIx(2)).mode), (Mode::Any, Mode::All));
+    let policies = [0, 1, 2].map(|n| dag.node(NodeIx(n)).on_failure);
+    assert_eq!(policies, [OnFailure::SkipDownstream, OnFailure::Fail, OnFailure::Continue], "b waits for a's failure");
+}
+
+#[test]
+fn bad_dependencies_and_policies_are_named() {
+    let two = |a: Value, b: Value| {
+        let mut nodes = json!([{"id": "a", "image": "i"}, {"id": "b", "image": "i"}]);
+        for (at, fields) in [(0, a), (1, b)] {
+            if let (Some(node), Value::Object(fields)) = (nodes[at].as_object_mut(), fields) {
+                node.extend(fields);
+            }
+        }
+        workflow(nodes)
+    };
+    let b = |fields: Value| two(json!({}), fields);
+    let p = "spec.nodes[1].dependsOn";
+    check(
+        &b(json!({"dependsOn": [7]})),
+        &format!(
+            "{p}[0]: must be an id or an object, is a number; write the id of a node, or {{node: <id>, on: Failed}}"
+        ),
+    );
+    check(
+        &b(json!({"dependsOn": [{"on": "Failed"}]})),
+        &format!("{p}[0]: has no node; add node: the id of the node it waits for"),
+    );
+    check(
+        &b(json!({"dependsOn": [{"node": "a", "on": "Suceeded"}]})),
+        &format!(
+            "{p}[0].on: \"Suceeded\" is none of Succeeded, Failed, Completed, Running, Skipped; did you mean Succeeded?"
+        ),
+    );
+    check(
+        &b(json!({"dependsOn": [{"node": "a", "when": "x"}]})),
+        &format!("{p}[0].when: unknown field \"when\"; remove it"),
+    );
+    check(
+        &b(json!({"dependsOn": ["a", {"node": "a", "on": "Succeeded"}]})),
+        &format!("{p}[1]: \"a\" is there twice; remove one of the two"),
+    );
+    check(
+        &b(json!({"dependsMode": "any"})),
+        "spec.nodes[1].dependsMode: \"any\" is none of All, Any; did you mean Any?",
+    );
+    check(
+        &b(json!({"onFailure": "Ignore"})),
+        "spec.nodes[1].onFailure: \"Ignore\" is none of Fail, Continue, SkipDownstream; write one of Fail, Continue, SkipDownstream",
+    );
+    check(
+        &two(json!({"onFailure": "Fail"}), json!({"dependsOn": [{"node": "a", "on": "Completed"}]})),
+        "spec.nodes[0].onFailure: a failure of \"a\" stops the workflow, but \"b\" waits for it; write SkipDownstream or Continue, or remove it",
+    );
+    check(
+        &two(json!({"finally": true}), json!({"dependsOn": ["a"]})),
+        "spec.nodes[1].dependsOn[0]: \"a\" is a finally node, which starts when all others have ended; write finally: true here too",
+    );
+    check(
+        &b(json!({"finally": true, "dependsOn": ["a"]})),
+        "spec.nodes[1].dependsOn[0]: \"a\" is no finally node: it has ended when this one starts; remove the entry",
+    );
+    check(
+        &with_node(json!({"finally": true})),
+        "spec.nodes[0].finally: every node is a finally node; leave one node without finally",
+    );
+    check_places(
+        &two(json!({"dependsOn": [{"node": "b", "on": "Skipped"}]}), json!({"dependsOn": ["a"]})),
+        &["spec.nodes[0].dependsOn"],
+    );
+}
+
+#[test]
 fn too_many_edges_are_refused_before_anything_is_built() {
     let wide: Vec<String> = (0..450).map(|at| format!("n{at}")).collect();
     let mut nodes: Vec<Value> = wide.iter().map(|id| json!({"id": id, "image": "i"})).collect();
@@ -460,6 +542,11 @@ fn any_json() -> impl Strategy<Value = Value> {
             "id",
             "replicas",
             "dependsOn",
+            "dependsMode",
+            "onFailure",
+            "finally",
+            "node",
+            "on",
             "image",
             "podTemplate",
             "containers",

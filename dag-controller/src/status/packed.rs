@@ -10,8 +10,8 @@ use flowforge_api::workflow::{NodeStatus, PackedNodes, Workflow, WorkflowSpec};
 use flowforge_dag_controller_core::engine::{RecordedNode, State};
 use flowforge_dag_controller_core::frontend::json_len;
 use flowforge_dag_controller_core::ranks::{pack, unpack};
-use flowforge_dag_controller_core::{Class, GangPhase, NodeIx, NodePhase, NodeView};
-use std::collections::BTreeSet;
+use flowforge_dag_controller_core::{Cause, Class, GangPhase, NodeIx, NodePhase, NodeView, Reason};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::core_node;
 
@@ -75,26 +75,45 @@ pub(super) fn skipped(spec: &WorkflowSpec, room: usize) -> (Vec<NodeStatus>, Opt
 }
 
 fn pack_state(state: &State) -> PackedNodes {
-    let set = |phase: NodePhase| {
-        // A node whose Gang does not exist yet is not claimed, and a restart must not take it for one that lost its Gang.
-        let held = |view: &NodeView<'_>| phase != NodePhase::Scheduling || view.gang.is_some();
-        let nodes: BTreeSet<u32> =
-            state.nodes().filter(|view| view.phase == phase && held(view)).map(|view| view.node.0).collect();
+    let set = |wanted: &dyn Fn(&NodeView<'_>) -> bool| {
+        let nodes: BTreeSet<u32> = state.nodes().filter(|view| wanted(view)).map(|view| view.node.0).collect();
         pack(&nodes)
     };
+    let phase = |phase: NodePhase| set(&|view| view.phase == phase);
+    let skipped = |kind: Skip| set(&|view| view.phase == NodePhase::Skipped && skip_of(view) == kind);
     PackedNodes {
-        scheduling: set(NodePhase::Scheduling),
-        running: set(NodePhase::Running),
-        succeeded: set(NodePhase::Succeeded),
-        failed: set(NodePhase::Failed),
-        skipped: set(NodePhase::Skipped),
+        // A node whose Gang does not exist yet is not claimed, and a restart must not take it for one that lost its Gang.
+        scheduling: set(&|view| view.phase == NodePhase::Scheduling && view.gang.is_some()),
+        running: phase(NodePhase::Running),
+        succeeded: phase(NodePhase::Succeeded),
+        failed: phase(NodePhase::Failed),
+        skipped: skipped(Skip::Stopped),
+        bypassed: skipped(Skip::Bypassed),
+        unsatisfiable: skipped(Skip::Unsatisfiable),
+    }
+}
+
+/// Why a node never ran, as far as others go by it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Skip {
+    Stopped,
+    Bypassed,
+    Unsatisfiable,
+}
+
+fn skip_of(view: &NodeView<'_>) -> Skip {
+    match view.cause.map(|cause| cause.reason) {
+        Some(reason) if reason.is_bypass() => Skip::Bypassed,
+        Some(reason) if reason.class() == Class::Skipped => Skip::Unsatisfiable,
+        _ => Skip::Stopped,
     }
 }
 
 /// Nodes worth telling, the most important first: the one whose failure stopped the workflow and one that was skipped for
 /// it (which is how a restart learns of a stop), other failures, what waits for a reason, what runs, and what was stopped.
 fn most_telling(state: &State) -> Vec<NodeIx> {
-    let skipped = state.nodes().find(|view| view.phase == NodePhase::Skipped && view.cause.is_some()).map(|v| v.node);
+    let stopped = |view: &NodeView<'_>| view.cause.is_some() && skip_of(view) == Skip::Stopped;
+    let skipped = state.nodes().find(|view| view.phase == NodePhase::Skipped && stopped(view)).map(|v| v.node);
     let rank = |view: &NodeView<'_>| match (view.phase, view.cause) {
         _ if [state.culprit(), skipped].contains(&Some(view.node)) => Some(0),
         (NodePhase::Failed, Some(cause)) if cause.reason.class() != Class::Stopped => Some(1),
@@ -116,11 +135,15 @@ pub(super) fn recorded(workflow: &Workflow, find: &dyn Fn(&str) -> Option<NodeIx
     let ids = &workflow.spec.nodes;
     let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
     let told: BTreeSet<&str> = status.nodes.iter().map(|n| n.id.as_str()).collect();
+    let skips = [(&packed.bypassed, Reason::UpstreamSkipped), (&packed.unsatisfiable, Reason::Unsatisfiable)];
+    let by_condition: BTreeMap<u32, Reason> =
+        skips.into_iter().flat_map(|(set, reason)| unpack(set, count).into_iter().map(move |n| (n, reason))).collect();
     let mut nodes = Vec::new();
     for (phase, places) in packed.sets() {
         for place in unpack(places, count) {
             let Some(node) = ids.get(place as usize).filter(|n| !told.contains(n.id.as_str())) else { continue };
-            nodes.extend(find(&node.id).map(|at| of_phase(at, core_node(phase))));
+            let cause = by_condition.get(&place).copied().map(Cause::of);
+            nodes.extend(find(&node.id).map(|at| RecordedNode { cause, ..of_phase(at, core_node(phase)) }));
         }
     }
     nodes

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flowforge_api::workflow::{NodePhase, WorkflowPhase};
+use flowforge_api::workflow::{Dependency, DependsOn, NodePhase, WorkflowPhase};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -70,7 +70,7 @@ fn nodes(view: &View, pods: &BTreeMap<String, Vec<Pod>>, now: Timestamp, explana
                 } else if held {
                     "waits for the workflow, see above".into()
                 } else {
-                    "every upstream node has succeeded; the controller releases it next".into()
+                    "nothing it depends on is open; the controller releases it next".into()
                 });
             }
             NodePhase::Scheduling | NodePhase::Running => {
@@ -92,10 +92,14 @@ fn nodes(view: &View, pods: &BTreeMap<String, Vec<Pod>>, now: Timestamp, explana
     }
 }
 
-fn waits_for(depends_on: &[String], phases: &BTreeMap<&str, NodePhase>) -> Vec<String> {
+fn waits_for(depends_on: &[Dependency], phases: &BTreeMap<&str, NodePhase>) -> Vec<String> {
     let phase = |id: &str| phases.get(id).copied().unwrap_or_default();
-    let open = depends_on.iter().filter(|id| phase(id) != NodePhase::Succeeded);
-    open.map(|id| format!("{id} ({:?})", phase(id))).collect()
+    let open = depends_on.iter().filter(|d| d.is_open(phase(d.node())));
+    open.map(|d| match d.on() {
+        DependsOn::Succeeded => format!("{} ({:?})", d.node(), phase(d.node())),
+        on => format!("{} to be {on:?} ({:?})", d.node(), phase(d.node())),
+    })
+    .collect()
 }
 
 fn failed(view: &View, explanation: &mut Explanation) {

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   Event ─> State (workflow.rs: release, stop, end)  ─> gang.rs: one open attempt ─> member.rs: one pod's fate
-//!                                                          └ supply.rs: creating, quota   trailing.rs, timers.rs
+//!                          └ depends.rs: edges, `when`        └ supply.rs: creating, quota   trailing.rs, timers.rs
 //!   rebuild.rs: the same state from what a list finds       view.rs: what the statuses show
 //! ```
 
+mod depends;
 mod gang;
 mod member;
 mod rebuild;
@@ -23,9 +24,10 @@ use crate::event::{Event, GangEnd, GangFacts, Object, PodFacts, Refusal};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Reason};
 use crate::state::{Config, NodePhase, WorkflowPhase};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use depends::{Gate, Waits};
 use gang::{Cx, Gang};
 use timers::{Timers, Wake};
 use trailing::Trailing;
@@ -39,16 +41,29 @@ pub struct State {
     nodes: Vec<Node>,
     /// Nodes whose gang is open.
     open: BTreeSet<NodeIx>,
-    /// Nodes whose upstream nodes have all succeeded, not yet released.
+    /// Nodes whose edges let them run, not yet released.
     ready: BTreeSet<NodeIx>,
+    /// Nodes that can not run any more and are not skipped yet: the node that says so, and what it means.
+    doomed: BTreeMap<NodeIx, (NodeIx, Reason)>,
     over: u32,
-    succeeded: u32,
+    /// Nodes that are not `finally` and have not ended.
+    ordinary_left: u32,
+    /// All of those have ended, and nothing of them runs: the `finally` nodes have their turn.
+    closing: bool,
+    /// Ended nodes that leave the workflow a success.
+    well: u32,
+    /// The first node whose failure was no matter.
+    tolerated: Option<NodeIx>,
     /// Why nothing is released for now.
     hold: Option<Box<Cause>>,
     /// Why nothing is released ever again.
     stop: Option<Box<Cause>>,
-    /// The node whose failure stopped the workflow.
+    /// The first node whose failure fails the workflow, if not at once.
     culprit: Option<NodeIx>,
+    /// The node whose failure stopped the workflow.
+    stopper: Option<NodeIx>,
+    /// What never ran was skipped for the stop: of the ordinary nodes, of all.
+    swept: (bool, bool),
     cancel: bool,
     delete: bool,
     trailing: Trailing,
@@ -65,8 +80,10 @@ pub struct State {
 struct Node {
     phase: NodePhase,
     attempt: u32,
-    /// Upstream nodes that have not succeeded yet.
-    unmet: u32,
+    waits: Waits,
+    gate: Gate,
+    /// What waits for it to run was told that it does.
+    reached: bool,
     /// Members by outcome, kept after the gang is closed.
     tally: (u32, u32),
     gang: Option<Box<Gang>>,
@@ -94,6 +111,7 @@ pub fn apply(state: &mut State, event: Event, now_ms: u64, out: &mut Vec<Command
                 state.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_recorded(key, cx));
             }
         }
+        Event::Judged(node, judgement) => state.on_judged(node, judgement, now_ms, out),
         Event::Hold(cause) => state.on_hold(cause),
         Event::Ttl(ttl_ms) => state.on_ttl(ttl_ms),
         Event::Cancel => state.on_cancel(now_ms, out),
@@ -105,8 +123,11 @@ pub fn apply(state: &mut State, event: Event, now_ms: u64, out: &mut Vec<Command
 
 impl State {
     fn new(dag: Arc<Dag>, config: Config) -> Self {
-        let nodes = dag.ids().map(|n| Node { unmet: dag.upstream_count(n), ..Node::default() }).collect();
-        let ready = dag.ids().filter(|&n| dag.upstream_count(n) == 0).collect();
+        let gate = |n| if dag.node(n).gated { Gate::Closed } else { Gate::Open };
+        let node = |n| Node { waits: Waits::new(dag.upstream_count(n)), gate: gate(n), ..Node::default() };
+        let nodes = dag.ids().map(node).collect();
+        let ready = dag.ids().filter(|&n| dag.upstream_count(n) == 0 && !dag.node(n).finally).collect();
+        let ordinary = dag.ids().filter(|&n| !dag.node(n).finally).count();
         Self {
             dag,
             config,
@@ -114,11 +135,17 @@ impl State {
             nodes,
             open: BTreeSet::new(),
             ready,
+            doomed: BTreeMap::new(),
             over: 0,
-            succeeded: 0,
+            ordinary_left: u32::try_from(ordinary).unwrap_or(u32::MAX),
+            closing: false,
+            well: 0,
+            tolerated: None,
             hold: None,
             stop: None,
             culprit: None,
+            stopper: None,
+            swept: (false, false),
             cancel: false,
             delete: false,
             trailing: Trailing::default(),
@@ -166,7 +193,7 @@ impl State {
         let node = &self.nodes[key.node.at()];
         if node.phase.is_over() {
             if node.attempt == 0 && facts.ended.is_none() {
-                out.push(Command::FinishGang(key, Box::new(self.late_claim_end(now_ms))));
+                out.push(Command::FinishGang(key, Box::new(self.late_claim_end(key.node, now_ms))));
             }
             return;
         }
@@ -185,8 +212,9 @@ impl State {
     }
 
     /// The end of a Gang that was claimed for a node that had been skipped meanwhile.
-    fn late_claim_end(&self, now_ms: u64) -> GangEnd {
-        let cause = self.stop.as_deref().cloned().unwrap_or_else(|| Cause::of(Reason::Unsatisfiable));
+    fn late_claim_end(&self, at: NodeIx, now_ms: u64) -> GangEnd {
+        let cause = self.nodes[at.at()].cause.as_deref().or(self.stop.as_deref()).cloned();
+        let cause = cause.unwrap_or_else(|| Cause::of(Reason::Unsatisfiable));
         GangEnd { succeeded: false, cause, scheduled_at_ms: None, started_at_ms: None, finished_at_ms: now_ms }
     }
 

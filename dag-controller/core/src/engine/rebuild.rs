@@ -5,19 +5,21 @@
 //! ```
 //! It is a replay: the same facts go through the same functions as live events, in an order that needs no history, and
 //! nothing is created or finished until all of them are in. Evidence beats absence: a node is taken for claimed when its
-//! Gang, one of its pods, or a recorded gang phase says so, and for succeeded when a node that waits for it was claimed.
-//! A node of which all evidence was deleted behind our back fails; it never runs a second time.
+//! Gang, one of its pods, or a recorded gang phase says so, and for succeeded when a node that waits for its success was
+//! claimed. A node of which all evidence was deleted behind our back fails; it never runs a second time. (What may have
+//! been passed over by a `when` leaves no evidence either, so that there nothing follows from its absence.)
 
 use crate::command::{Command, MemberEnd, MemberOutcome};
-use crate::dag::Dag;
+use crate::dag::{Dag, Mode, On};
 use crate::event::{GangEnd, GangFacts, PodFacts};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
-use crate::reason::{Cause, Reason};
+use crate::reason::{Cause, Class, Reason};
 use crate::state::{Config, GangPhase, NodePhase, WorkflowPhase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::State;
+use super::depends::Gate;
 use super::gang::{Claim, Cx, Gang};
 use super::member::Member;
 
@@ -119,15 +121,18 @@ pub fn rebuild(
     let mut state = State::new(dag, config);
     state.hold = observed.hold.take();
     state.restore_workflow(recorded, observed.cancel, observed.delete);
+    observed.gangs.sort_by_key(|g| (g.facts.ended.is_none(), g.key.node, u32::MAX - g.key.attempt));
+    let ends: BTreeMap<AttemptKey, &GangEnd> =
+        observed.gangs.iter().filter_map(|g| Some((g.key, g.facts.ended.as_ref()?))).collect();
     for node in &recorded.nodes {
-        state.restore_node(node, now_ms, out);
+        let key = AttemptKey { node: node.node, attempt: node.attempt };
+        state.restore_node(node, ends.get(&key).copied(), now_ms, out);
     }
-    state.infer_stop();
-    state.restore_gangs(&mut observed, now_ms, out);
+    state.restore_gangs(&observed.gangs, now_ms, out);
     let seen = seen(&observed);
     state.restore_results(&observed.gangs, &seen, now_ms, out);
     state.restore_pods(observed.pods, &observed.gangs, &seen, now_ms, out);
-    state.infer_successes(now_ms, out);
+    state.infer_ends(now_ms, out);
     state.fail_lost_gangs(&recorded.nodes, now_ms, out);
     state.go_on(now_ms, out);
     state
@@ -149,7 +154,8 @@ impl State {
         self.stop = stop.map(|reason| Box::new(Cause::of(reason)));
     }
 
-    fn restore_node(&mut self, recorded: &RecordedNode, now_ms: u64, out: &mut Vec<Command>) {
+    /// A node as the status has it; what a packed status leaves out of its end stands in its Gang (`end`).
+    fn restore_node(&mut self, recorded: &RecordedNode, end: Option<&GangEnd>, now_ms: u64, out: &mut Vec<Command>) {
         let Some(node) = self.nodes.get_mut(recorded.node.at()) else { return };
         node.released_at_ms = recorded.released_at_ms;
         // A packed status tells the phase alone, and a phase is not taken back; the Gang may know the time better.
@@ -157,6 +163,15 @@ impl State {
         node.scheduled_at_ms = recorded.scheduled_at_ms.or(ran_at_ms);
         node.started_at_ms = recorded.started_at_ms.or(ran_at_ms);
         node.finished_at_ms = recorded.finished_at_ms;
+        if matches!(recorded.phase, NodePhase::Scheduling | NodePhase::Running) {
+            node.gate = Gate::Open;
+            node.waits.set_released();
+            self.ready.insert(recorded.node);
+        }
+        if recorded.phase == NodePhase::Running {
+            self.reach(recorded.node);
+        }
+        let node = &mut self.nodes[recorded.node.at()];
         if !recorded.phase.is_over() || node.phase.is_over() {
             return;
         }
@@ -166,64 +181,49 @@ impl State {
             _ => recorded.tally,
         };
         node.cause = recorded.cause.clone().map(Box::new);
+        if let Some(end) = end.filter(|_| node.finished_at_ms.is_none()) {
+            (node.scheduled_at_ms, node.started_at_ms) = (end.scheduled_at_ms, end.started_at_ms);
+            node.finished_at_ms = Some(end.finished_at_ms);
+            node.cause = Some(Box::new(end.cause.clone()));
+        }
+        if recorded.phase == NodePhase::Failed && node.cause.is_none() {
+            node.cause = Some(Box::new(Cause::of(Reason::Unrecorded)));
+        }
+        let cause = node.cause.as_deref().cloned();
         self.settle(recorded.node, recorded.phase);
-        if recorded.phase == NodePhase::Skipped
-            && self.stop.is_none()
-            && let Some(cause) = recorded.cause.clone()
-        {
-            self.culprit = self.dag.find(&cause.detail).filter(|_| cause.reason == Reason::NodeFailed);
-            self.stop = Some(Box::new(cause));
-        }
-        if recorded.phase == NodePhase::Failed
-            && let Some(cause) = &recorded.cause
-        {
-            self.blame(recorded.node, cause, now_ms, out);
+        match (recorded.phase, cause) {
+            (NodePhase::Skipped, cause) => self.infer_stop(cause),
+            (NodePhase::Failed, Some(cause)) => self.blame(recorded.node, &cause, now_ms, out),
+            _ => {}
         }
     }
 
-    /// A node was skipped, so somebody decided to stop; the decision stands, whatever became of its reason.
-    fn infer_stop(&mut self) {
-        if self.stop.is_none() && self.nodes.iter().any(|n| n.phase == NodePhase::Skipped) {
-            self.stop = Some(Box::new(Cause::of(Reason::NodeFailed)));
+    /// A node was skipped. Unless by its own conditions, somebody decided to stop; the decision stands, whatever became of
+    /// its reason.
+    fn infer_stop(&mut self, cause: Option<Cause>) {
+        let stop = self.stop.as_deref().filter(|stop| !stop.detail.is_empty() || stop.reason != Reason::NodeFailed);
+        match cause {
+            Some(cause) if cause.reason.class() == Class::Skipped => {}
+            Some(cause) if stop.is_none() => {
+                self.stopper = self.dag.find(&cause.detail).filter(|_| cause.reason == Reason::NodeFailed);
+                self.culprit = self.culprit.or(self.stopper);
+                self.stop = Some(Box::new(cause));
+            }
+            None if self.stop.is_none() => self.stop = Some(Box::new(Cause::of(Reason::NodeFailed))),
+            _ => {}
         }
     }
 
-    fn restore_gangs(&mut self, observed: &mut Observed, now_ms: u64, out: &mut Vec<Command>) {
-        // The newest attempt of a node speaks for it; recorded ends first, so that a stop is known before it is applied.
-        observed.gangs.sort_by_key(|g| (g.facts.ended.is_none(), g.key.node, u32::MAX - g.key.attempt));
-        for gang in &observed.gangs {
-            self.recall_end(gang, now_ms, out);
+    /// The newest attempt of a node speaks for it; recorded ends come first, so that a stop is known before it is applied.
+    fn restore_gangs(&mut self, gangs: &[ObservedGang], now_ms: u64, out: &mut Vec<Command>) {
+        for gang in gangs {
             self.on_gang(gang.key, gang.facts.clone(), now_ms, out);
             self.with_gang(gang.key, now_ms, out, |open, cx| {
                 open.restore_phase(gang.phase, gang.scheduled_at_ms, gang.started_at_ms);
                 open.on_service(gang.service, cx);
             });
         }
-        for at in Arc::clone(&self.dag).ids() {
-            let node = &mut self.nodes[at.at()];
-            if node.phase == NodePhase::Failed && node.cause.is_none() {
-                let cause = Cause::of(Reason::Unrecorded);
-                node.cause = Some(Box::new(cause.clone()));
-                self.blame(at, &cause, now_ms, out);
-            }
-        }
         self.carry_out_stop(now_ms, out);
-    }
-
-    /// What a packed status leaves out of a node's end stands in its Gang.
-    fn recall_end(&mut self, gang: &ObservedGang, now_ms: u64, out: &mut Vec<Command>) {
-        let Some(node) = self.nodes.get_mut(gang.key.node.at()) else { return };
-        let Some(end) = gang.facts.ended.as_ref().filter(|_| node.phase.is_over() && node.finished_at_ms.is_none())
-        else {
-            return;
-        };
-        node.attempt = node.attempt.max(gang.key.attempt);
-        (node.scheduled_at_ms, node.started_at_ms) = (end.scheduled_at_ms, end.started_at_ms);
-        node.finished_at_ms = Some(end.finished_at_ms);
-        node.cause = Some(Box::new(end.cause.clone()));
-        if node.phase == NodePhase::Failed {
-            self.blame(gang.key.node, &end.cause, now_ms, out);
-        }
     }
 
     /// The recorded members. A pod that is there outweighs the record of an older incarnation.
@@ -268,22 +268,28 @@ impl State {
         }
     }
 
-    /// A node without evidence of its own, for which a claimed node waits, has succeeded.
-    fn infer_successes(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+    /// A node without evidence of its own whose end, or run, a claimed node waited for has had it: an end that nothing
+    /// speaks against was good.
+    fn infer_ends(&mut self, now_ms: u64, out: &mut Vec<Command>) {
         let dag = Arc::clone(&self.dag);
         for &at in dag.order().iter().rev() {
             let node = &self.nodes[at.at()];
             let held = node.gang.as_ref().is_some_and(|g| g.claim == Claim::Held);
-            if node.phase.is_over() || held {
+            if node.phase.is_over() || held || dag.is_passable(at) {
                 continue;
             }
-            if dag.downstream(at).iter().any(|down| self.nodes[down.at()].attempt > 0) {
+            let claimed = |down: NodeIx| self.nodes[down.at()].attempt > 0 && dag.node(down).mode == Mode::All;
+            let waited: Vec<On> = dag.edges_from(at).filter(|e| claimed(e.down)).map(|e| e.on).collect();
+            if waited.contains(&On::Succeeded) {
                 let cause = Cause::of(Reason::Completed);
                 let finished_at_ms = self.nodes[at.at()].finished_at_ms.unwrap_or(now_ms);
                 let (scheduled_at_ms, started_at_ms) = (None, None);
                 self.nodes[at.at()].attempt = self.nodes[at.at()].attempt.max(1);
                 let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms };
                 self.end_node(at, &end, now_ms, out);
+            } else if waited.iter().any(|on| *on != On::Skipped) && node.phase == NodePhase::Pending {
+                // Its Gang is not there any more; the next step says so.
+                self.open(AttemptKey { node: at, attempt: 1 }, now_ms);
             }
         }
     }

@@ -36,10 +36,22 @@ impl State {
         culprit.or(self.stop.as_deref()).or(self.hold.as_deref())
     }
 
-    /// The node whose failure stopped the workflow.
+    /// Why nothing is released ever again, where that is so.
+    #[must_use]
+    pub fn stopped_by(&self) -> Option<&Cause> {
+        self.stop.as_deref()
+    }
+
+    /// The first node whose failure fails the workflow.
     #[must_use]
     pub const fn culprit(&self) -> Option<NodeIx> {
         self.culprit
+    }
+
+    /// The first node whose failure is no matter (`onFailure: Continue`): the workflow goes on, degraded.
+    #[must_use]
+    pub const fn tolerated(&self) -> Option<NodeIx> {
+        self.tolerated
     }
 
     /// Ended nodes and all nodes.

@@ -1,17 +1,22 @@
 //! The workflow above its gangs: which node is released when, what a node's end means, when all is over.
 //!
-//! A node is released when every upstream node has *durably* succeeded, there is no reason to hold, and nothing has
-//! stopped the workflow. (Conditions other than success, retries and failure policies belong into [`State::settle`] and
-//! [`State::after_gang`].) The end of the workflow does not depend on the order in which its reasons were seen: all
-//! succeeded, else canceled or deleted, else failed.
+//! A node is released when its edges and its `when` let it run (`depends.rs`), there is no reason to hold, and nothing has
+//! stopped the workflow. A failed node stops the workflow at once unless its policy says otherwise. `finally` nodes are
+//! released when all others have ended and stopped, and no stop but a deletion reaches them.
+//!
+//! The end of the workflow does not depend on the order in which its reasons were seen. It is Succeeded when every node
+//! ended *well*, else Canceled when that (or the deletion) was asked for, else Failed. Well are: succeeded; failed with
+//! `onFailure: Continue`; skipped by its own conditions.
 
 use crate::command::{Command, Milestone};
+use crate::dag::OnFailure;
 use crate::event::GangEnd;
 use crate::ids::{AttemptKey, NodeIx};
 use crate::reason::{Cause, Class, Reason};
 use crate::state::{GangPhase, NodePhase, WorkflowPhase};
 
 use super::State;
+use super::depends::End;
 use super::gang::{Claim, Cx, Finish, Gang};
 use super::timers::Wake;
 
@@ -21,6 +26,8 @@ impl State {
         if self.booting {
             return;
         }
+        self.skip_doomed(now_ms);
+        self.begin_closing(now_ms);
         self.release(now_ms, out);
         self.end_workflow(now_ms, out);
         if self.dirty {
@@ -30,12 +37,46 @@ impl State {
         self.timers.ask(out);
     }
 
+    /// Every ordinary node has ended and no pod of theirs runs: the turn of the `finally` nodes. O(nodes), once.
+    fn begin_closing(&mut self, now_ms: u64) {
+        if self.closing || self.ordinary_left > 0 || self.trailing.stopping() > 0 {
+            return;
+        }
+        self.closing = true;
+        // What was stopped while it waited for its claim has left nothing behind, and could not run now either.
+        let in_vain = self.hold.is_some() && self.started_at_ms.is_none();
+        for at in self.dag.ids() {
+            if !self.dag.node(at).finally || self.nodes[at.at()].phase != NodePhase::Pending {
+                continue;
+            }
+            if in_vain {
+                self.nodes[at.at()].finished_at_ms = Some(now_ms);
+                self.settle(at, NodePhase::Skipped);
+            } else if self.dag.upstream_count(at) == 0 {
+                self.ready.insert(at);
+            }
+        }
+    }
+
+    /// Whether a stop reaches `finally` nodes too.
+    fn stops_all(&self) -> bool {
+        self.delete || self.phase.is_over()
+    }
+
+    /// Whether a stop reaches this node.
+    fn is_stopped(&self, at: NodeIx) -> bool {
+        self.stops_all() || !self.dag.node(at).finally
+    }
+
     /// Claims the next attempt of every ready node.
     fn release(&mut self, now_ms: u64, out: &mut Vec<Command>) {
-        if self.hold.is_some() || self.stop.is_some() {
+        if self.hold.is_some() || self.stop.is_some() && (!self.closing || self.stops_all()) {
             return;
         }
         while let Some(node) = self.ready.pop_first() {
+            if !self.pass_gate(node, out) {
+                continue;
+            }
             let key = AttemptKey { node, attempt: 1 };
             self.open(key, now_ms);
             out.push(Command::Announce(Milestone::Released(node)));
@@ -67,7 +108,11 @@ impl State {
         node.gang = Some(Box::new(gang));
         self.open.insert(key.node);
         self.ready.remove(&key.node);
+        self.doomed.remove(&key.node);
         self.dirty = true;
+        if phase == GangPhase::Running {
+            self.reach(key.node);
+        }
     }
 
     /// Draws a node's conclusions from its gang.
@@ -92,6 +137,9 @@ impl State {
 
     /// Takes phase, times and cause over from the gang; returns the cause of a failure that is news.
     fn follow_gang(&mut self, at: NodeIx) -> Option<Cause> {
+        if self.nodes[at.at()].gang.as_deref()?.phase == GangPhase::Running {
+            self.reach(at);
+        }
         let node = &mut self.nodes[at.at()];
         let gang = node.gang.as_deref()?;
         if gang.phase == GangPhase::Running && node.phase == NodePhase::Scheduling {
@@ -111,10 +159,10 @@ impl State {
 
     /// The gang's end is durable, or there is no Gang that could hold it: the node ends.
     pub(super) fn end_node(&mut self, at: NodeIx, end: &GangEnd, now_ms: u64, out: &mut Vec<Command>) {
-        let stopped = end.cause.reason.class() == Class::Stopped;
+        let unwanted = matches!(end.cause.reason.class(), Class::Stopped | Class::Skipped);
         let phase = match end.succeeded {
             true => NodePhase::Succeeded,
-            false if stopped && end.started_at_ms.is_none() => NodePhase::Skipped,
+            false if unwanted && end.started_at_ms.is_none() => NodePhase::Skipped,
             false => NodePhase::Failed,
         };
         let node = &mut self.nodes[at.at()];
@@ -146,31 +194,38 @@ impl State {
         }
     }
 
-    /// A node ends, once: its downstream nodes learn of it. O(out-degree).
+    /// A node ends, once: what waits for it learns of it. Its cause and times are set before. O(out-degree).
     pub(super) fn settle(&mut self, at: NodeIx, phase: NodePhase) {
-        let node = &mut self.nodes[at.at()];
-        node.phase = phase;
+        self.nodes[at.at()].phase = phase;
         self.open.remove(&at);
         self.ready.remove(&at);
+        self.doomed.remove(&at);
         self.over += 1;
+        self.ordinary_left -= u32::from(!self.dag.node(at).finally);
         self.dirty = true;
-        if phase != NodePhase::Succeeded {
-            return;
+        let end = self.end_of(at);
+        let by_condition =
+            self.nodes[at.at()].cause.as_ref().is_some_and(|cause| cause.reason.class() == Class::Skipped);
+        self.well += u32::from(match end {
+            End::Succeeded | End::Tolerated | End::Bypassed => true,
+            End::Skipped => by_condition,
+            End::Failed => false,
+        });
+        if end == End::Tolerated {
+            self.tolerated.get_or_insert(at);
         }
-        self.succeeded += 1;
-        for &down in self.dag.downstream(at) {
-            let node = &mut self.nodes[down.at()];
-            node.unmet = node.unmet.saturating_sub(1);
-            if node.unmet == 0 && node.phase == NodePhase::Pending {
-                self.ready.insert(down);
-            }
-        }
+        self.tell_end(at, end);
     }
 
-    /// A node fails by its own fault: by default the workflow fails with it.
+    /// A node fails by its own fault: what that means to the workflow is the node's policy.
     pub(super) fn blame(&mut self, at: NodeIx, cause: &Cause, now_ms: u64, out: &mut Vec<Command>) {
-        if cause.reason.class() != Class::Stopped {
-            self.culprit.get_or_insert(at);
+        let policy = self.dag.node(at).on_failure;
+        if cause.reason.class() == Class::Stopped || policy == OnFailure::Continue {
+            return;
+        }
+        self.culprit.get_or_insert(at);
+        if policy == OnFailure::Fail && !self.dag.node(at).finally {
+            self.stopper.get_or_insert(at);
             let cause = Cause::of(Reason::NodeFailed).with_detail(self.dag.node(at).id.clone());
             self.stop(cause, now_ms, out);
         }
@@ -208,9 +263,9 @@ impl State {
     /// because a claim on them may still be found.
     pub(super) fn carry_out_stop(&mut self, now_ms: u64, out: &mut Vec<Command>) {
         let Some(cause) = self.stop.as_deref().cloned() else { return };
-        let open: Vec<NodeIx> = self.open.iter().copied().collect();
+        let open: Vec<NodeIx> = self.open.iter().copied().filter(|&at| self.is_stopped(at)).collect();
         for node in open {
-            let cause = match self.culprit == Some(node) {
+            let cause = match self.stopper == Some(node) {
                 // It will speak for itself; if not, what it did was lost with a former leader.
                 true if self.booting => continue,
                 true => Cause::of(Reason::Unrecorded),
@@ -219,11 +274,13 @@ impl State {
             let attempt = self.nodes[node.at()].attempt;
             self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| gang.end(false, cause, cx));
         }
-        if self.booting || self.over as usize + self.open.len() == self.nodes.len() {
+        let swept = (true, self.stops_all());
+        if self.booting || self.swept == swept {
             return;
         }
+        self.swept = swept;
         for at in self.dag.ids() {
-            if self.nodes[at.at()].phase == NodePhase::Pending {
+            if self.nodes[at.at()].phase == NodePhase::Pending && self.is_stopped(at) {
                 self.nodes[at.at()].finished_at_ms = Some(now_ms);
                 self.settle(at, NodePhase::Skipped);
             }
@@ -235,7 +292,7 @@ impl State {
         if self.phase.is_over() || (self.over as usize) < self.nodes.len() || self.trailing.stopping() > 0 {
             return;
         }
-        self.phase = match (self.succeeded == self.over, self.cancel || self.delete) {
+        self.phase = match (self.well == self.over, self.cancel || self.delete) {
             (true, _) => WorkflowPhase::Succeeded,
             (false, true) => WorkflowPhase::Canceled,
             (false, false) => WorkflowPhase::Failed,

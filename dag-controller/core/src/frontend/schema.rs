@@ -88,6 +88,9 @@ pub(super) const NODE: &[Field] = &[
     ("id", Kind::Special),
     ("replicas", Kind::Special),
     ("dependsOn", Kind::Special),
+    ("dependsMode", Kind::Special),
+    ("onFailure", Kind::Special),
+    ("finally", Kind::Flag),
     ("image", Kind::Special),
     ("command", Kind::Texts),
     ("args", Kind::Texts),
@@ -237,11 +240,27 @@ fn check_text(path: &Path, value: &Value, is_good: fn(&str) -> bool, problem: &s
 fn check_word(path: &Path, value: &Value, words: &[&'static str], errors: &mut Errors) {
     let Some(word) = text(path, value, errors) else { return };
     if !words.contains(&word) {
-        let fix = errors
-            .look_alike(word, words.iter().copied())
-            .map_or_else(|| format!("write one of {}", words.join(", ")), |near| format!("did you mean {near}?"));
-        errors.push(path, format!("{} is none of {}", echo(word), words.join(", ")), fix);
+        wrong_word(path, word, words.iter().copied(), errors);
     }
+}
+
+/// What one of some words means, or an error.
+pub(super) fn word<T: Copy>(path: &Path, value: &Value, words: &[(&str, T)], errors: &mut Errors) -> Option<T> {
+    let written = text(path, value, errors)?;
+    let found = words.iter().find(|(word, _)| *word == written).map(|(_, meaning)| *meaning);
+    if found.is_none() {
+        wrong_word(path, written, words.iter().map(|(word, _)| *word), errors);
+    }
+    found
+}
+
+fn wrong_word<'a>(path: &Path, word: &str, words: impl Iterator<Item = &'a str>, errors: &mut Errors) {
+    let words: Vec<&str> = words.collect();
+    let all = words.join(", ");
+    let fix = errors
+        .look_alike(word, words.iter().copied())
+        .map_or_else(|| format!("write one of {all}"), |near| format!("did you mean {near}?"));
+    errors.push(path, format!("{} is none of {all}", echo(word)), fix);
 }
 
 /// A whole number in a range, or an error.

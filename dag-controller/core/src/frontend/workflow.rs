@@ -12,13 +12,17 @@ use super::graph::{self, Draft};
 use super::schema::{self, get};
 use super::storage::{self, Taken};
 use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, pod_template, syntax};
-use crate::dag::{Dag, MemberLost, NodeSpec};
+use crate::dag::{Dag, MemberLost, Mode, NodeSpec, OnFailure};
 use crate::names;
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
 
 const API_VERSION: &str = "flowforge.dev/v1alpha1";
 const KIND: &str = "Workflow";
+/// The words of `onFailure` and `dependsMode`.
+const ON_FAILURE: &[(&str, OnFailure)] =
+    &[("Fail", OnFailure::Fail), ("Continue", OnFailure::Continue), ("SkipDownstream", OnFailure::SkipDownstream)];
+const MODES: &[(&str, Mode)] = &[("All", Mode::All), ("Any", Mode::Any)];
 /// Letters that the API server adds to `generateName`.
 const GENERATED_LEN: usize = 5;
 
@@ -207,12 +211,15 @@ fn check_nodes(
     let mut specs = Vec::with_capacity(nodes.len());
     for (at, node) in nodes.iter().enumerate() {
         let path = path.at(at);
-        let mut draft = Draft { id: None, path: path.clone(), depends_on: Vec::new() };
+        let mut draft =
+            Draft { id: None, path: path.clone(), depends_on: Vec::new(), on_failure: None, finally: false };
         if let Some(node) = schema::object(&path, node, errors) {
             schema::check(node, &path, &[schema::NODE, schema::DEFAULTS], options, errors);
             let replicas = check_replicas(&path, node, errors);
             draft.id = check_id(&path, node, name.as_ref(), replicas, errors);
-            draft.depends_on = check_depends_on(&path, node, errors);
+            draft.depends_on = graph::depends_on(&path, node, options.strict, errors);
+            draft.finally = get(node, "finally") == Some(&Value::Bool(true));
+            draft.on_failure = word_in(&path, node, "onFailure", ON_FAILURE, errors);
             check_work(&path, node, &mut taken.clone(), options, errors);
             check_topology(&path, node, options, errors);
             if let Some(id) = draft.id
@@ -221,9 +228,10 @@ fn check_nodes(
                 errors.push(path.field("id"), format!("{} is there twice", echo(id)), "rename one of the two");
             }
             specs.push(NodeSpec {
-                id: draft.id.unwrap_or_default().into(),
-                replicas: replicas.unwrap_or(1),
                 member_lost: member_lost(node),
+                finally: draft.finally,
+                mode: word_in(&path, node, "dependsMode", MODES, errors).unwrap_or_default(),
+                ..NodeSpec::of(draft.id.unwrap_or_default(), replicas.unwrap_or(1))
             });
         }
         drafts.push(draft);
@@ -236,6 +244,9 @@ fn check_nodes(
         errors.push(&name.path, problem, "put a letter in front");
     }
     let edges = graph::edges(&drafts, errors);
+    if specs.len() == drafts.len() {
+        graph::failures(&drafts, &edges, &mut specs, errors);
+    }
     let name = name.and_then(|n| n.text).map(SmolStr::from);
     if !errors.is_empty() {
         return None;
@@ -282,17 +293,6 @@ fn check_replicas(path: &Path, node: &Map<String, Value>, errors: &mut Errors) -
         Some(value) => schema::whole(&path.field("replicas"), value, 1, MAX_REPLICAS, errors)
             .and_then(|replicas| u32::try_from(replicas).ok()),
     }
-}
-
-fn check_depends_on<'a>(path: &Path, node: &'a Map<String, Value>, errors: &mut Errors) -> Vec<(usize, &'a str)> {
-    let Some(value) = get(node, "dependsOn") else { return Vec::new() };
-    let path = path.field("dependsOn");
-    if value.is_string() {
-        errors.push(path, "must be a list of ids, is a text", format!("write [{value}]"));
-        return Vec::new();
-    }
-    let entries = schema::list(&path, value, errors).into_iter().flatten().enumerate();
-    entries.filter_map(|(at, entry)| schema::text(&path.at(at), entry, errors).map(|id| (at, id))).collect()
 }
 
 /// Image, template and mounts.
@@ -344,6 +344,17 @@ fn check_level(path: &Path, value: &Value, options: Options<'_>, errors: &mut Er
             .map_or_else(|| format!("write one of {}", levels.join(", ")), |near| format!("did you mean {near}?"));
         errors.push(path, format!("{} is no topology level", echo(level)), fix);
     }
+}
+
+/// The meaning of a word in a field of `node`, where there is one.
+fn word_in<T: Copy>(
+    path: &Path,
+    node: &Map<String, Value>,
+    key: &str,
+    words: &[(&str, T)],
+    errors: &mut Errors,
+) -> Option<T> {
+    get(node, key).and_then(|value| schema::word(&path.field(key), value, words, errors))
 }
 
 fn member_lost(node: &Map<String, Value>) -> MemberLost {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// preprocess -> train (2 members) -> eval, publish.
 pub(crate) fn diamond(member_lost: MemberLost) -> Arc<Dag> {
-    let node = |id: &str, replicas| NodeSpec { id: id.into(), replicas, member_lost };
+    let node = |id: &str, replicas| NodeSpec { member_lost, ..NodeSpec::of(id, replicas) };
     let nodes = vec![node("preprocess", 1), node("train", 2), node("eval", 1), node("publish", 1)];
     let edges = [(0, 1), (1, 2), (1, 3)].map(|(up, down)| (NodeIx(up), NodeIx(down)));
     Arc::new(Dag::new(nodes, edges.to_vec()).unwrap_or_else(|e| unreachable!("it is a diamond: {e}")))

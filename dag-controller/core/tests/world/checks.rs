@@ -1,7 +1,8 @@
 //! What must hold at rest and at the end.
 
+use super::reference::Fate;
 use super::{World, record, runs};
-use flowforge_dag_controller_core::{MemberKey, NodeIx, NodePhase, PodFacts, WorkflowPhase};
+use flowforge_dag_controller_core::{Class, MemberKey, NodeIx, NodePhase, PodFacts, Reason, WorkflowPhase};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl World {
@@ -9,25 +10,33 @@ impl World {
     pub(crate) fn check_end(&self) {
         assert!(self.state.phase().is_over(), "heals_when_faults_stop: it never ends\n{:?}", self.state);
         assert_eq!(self.written.phase, self.state.phase(), "the last status is written");
-        let all_succeeded = self.dag.ids().all(|n| self.state.node(n).phase == NodePhase::Succeeded);
+        let fates = self.fates_as_seen();
+        let stopped = self.cancel || self.delete || self.state.stopped_by().is_some();
+        let mut all_well = true;
         for node in self.dag.ids() {
             let phase = self.state.node(node).phase;
             let end = self.gang_of(node).and_then(|g| g.ended.as_ref());
             match phase {
                 NodePhase::Succeeded => assert!(self.has_succeeded(node), "{node} succeeded without a record"),
-                NodePhase::Failed => assert!(end.is_none_or(|e| !e.succeeded), "{node} failed, its Gang did not"),
-                NodePhase::Skipped => assert!(end.is_none_or(|e| !e.succeeded && e.started_at_ms.is_none())),
+                NodePhase::Failed => {
+                    all_well &= fates[node.at()] == Fate::Tolerated;
+                    assert!(end.is_none_or(|e| !e.succeeded), "{node} failed, its Gang did not");
+                }
+                NodePhase::Skipped => {
+                    all_well &= self.check_skip(node, fates[node.at()]);
+                    assert!(end.is_none_or(|e| !e.succeeded && e.started_at_ms.is_none()));
+                }
                 other => unreachable!("{node} is {other:?} at the end"),
             }
-            let upstream_done = self
-                .dag
-                .ids()
-                .filter(|up| self.dag.downstream(*up).contains(&node))
-                .all(|up| self.state.node(up).phase == NodePhase::Succeeded);
-            assert!(upstream_done || self.state.node(node).attempt == 0, "{node} was claimed before its upstream");
+            let unclaimed = self.state.node(node).attempt == 0;
+            let excused = if self.dag.node(node).finally { self.delete } else { stopped };
+            assert!(
+                !unclaimed || fates[node.at()] != Fate::Runs || excused,
+                "{node} was to run, and nobody claimed it"
+            );
         }
         let failed = self.dag.ids().any(|n| self.state.node(n).phase == NodePhase::Failed);
-        let expected = match (all_succeeded, self.cancel || self.delete) {
+        let expected = match (all_well, self.cancel || self.delete) {
             (true, _) => WorkflowPhase::Succeeded,
             (false, true) => self.state.phase(),
             (false, false) => WorkflowPhase::Failed,
@@ -37,6 +46,17 @@ impl World {
         assert!(self.state.phase() != WorkflowPhase::Canceled || self.cancel || self.delete);
         let left: Vec<_> = self.pods.iter().filter(|(_, f)| runs(f) || f.finalizer).collect();
         assert!(left.is_empty(), "pods are left: {left:#?}");
+    }
+
+    /// A skipped node was stopped, or is one that the reference skips for the same reason; whether the latter.
+    fn check_skip(&self, node: NodeIx, fate: Fate) -> bool {
+        let reason = self.state.node(node).cause.map_or(Reason::NodeFailed, |cause| cause.reason);
+        if reason.class() != Class::Skipped {
+            return false;
+        }
+        let expected = if reason.is_bypass() { Fate::Passed } else { Fate::Never };
+        assert_eq!(fate, expected, "{node} is skipped for {reason}");
+        true
     }
 
     /// rebuild equals the state reached by events. Only meaningful at rest.
@@ -58,13 +78,24 @@ impl World {
 
     /// The claimed nodes are exactly those that a naive reader of the Gangs would claim. Only at rest.
     pub(crate) fn check_released(&self) {
-        let stopped = self.cancel || self.delete || self.state.cause().is_some();
+        let stopped = self.cancel || self.delete || self.state.stopped_by().is_some();
+        let fates = self.fates_as_seen();
         for node in self.dag.ids() {
-            let ready =
-                self.dag.ids().filter(|up| self.dag.downstream(*up).contains(&node)).all(|up| self.has_succeeded(up));
-            let claimed = self.state.node(node).attempt > 0;
-            assert!(!claimed || ready, "{node} is claimed before its upstream");
-            assert!(claimed || !ready || stopped, "{node} is ready, and nobody claims it");
+            let (view, fate) = (self.state.node(node), fates[node.at()]);
+            let claimed = view.attempt > 0;
+            let excused = match self.dag.node(node).finally {
+                true => self.delete || self.pods.values().any(runs),
+                false => stopped,
+            };
+            assert!(
+                claimed || fate != Fate::Runs || excused,
+                "{node} is ready, and nobody claims it: {view:?} {:?} {fates:?} {:?}",
+                self.dag.node(node),
+                self.state.stopped_by()
+            );
+            assert!(!claimed || fate != Fate::Waits, "{node} is claimed before its upstream");
+            let skipped = view.phase == NodePhase::Skipped;
+            assert_eq!(skipped, matches!(fate, Fate::Passed | Fate::Never), "{node} is {:?}, not {fate:?}", view.phase);
         }
     }
 

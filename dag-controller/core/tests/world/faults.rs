@@ -4,8 +4,8 @@ use super::{GangObject, Thing, World, may_step, recorded_member, runs};
 use crate::world::Faults;
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
 use flowforge_dag_controller_core::{
-    AttemptKey, Class, Command, Event, GangFacts, MemberKey, NodePhase, Observed, ObservedGang, PodFacts, RecordedNode,
-    State, rebuild,
+    AttemptKey, Cause, Class, Command, Event, GangFacts, MemberKey, NodePhase, Observed, ObservedGang, PodFacts,
+    RecordedNode, State, rebuild,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl World {
             (false, true, MainContainer::Waiting) => {
                 (pod.main, pod.phase) = (MainContainer::Running, PodPhase::Running);
                 self.ran.insert(key);
+                self.ever_ran.insert((key.node, key.rank));
                 let rank_mates =
                     self.pods.iter().filter(|(k, f)| k.node == key.node && k.rank == key.rank && runs(f)).count();
                 assert!(rank_mates == 1 || !self.faults_keep_order(), "two pods of {key:?} run at once");
@@ -209,7 +210,8 @@ impl World {
         self.todo.clear();
         self.wake_at_ms = None;
         if self.rng.chance(30) {
-            let told = self.written.nodes.iter().position(|n| n.phase == NodePhase::Skipped && n.cause.is_some());
+            let stopped = |n: &RecordedNode| n.cause.as_ref().is_some_and(|c| c.reason.class() != Class::Skipped);
+            let told = self.written.nodes.iter().position(|n| n.phase == NodePhase::Skipped && stopped(n));
             let packed = self.written.nodes.iter_mut().enumerate().filter(|(at, _)| Some(*at) != told);
             packed.for_each(|(_, node)| pack(node));
         }
@@ -306,6 +308,8 @@ impl World {
 
 /// What the status of a workflow that is too large for every node keeps of most: the phase; of failures all.
 fn pack(node: &mut RecordedNode) {
+    // The sets say which nodes were skipped by their own conditions.
+    let by_condition = node.cause.as_ref().map(|c| c.reason).filter(|r| r.class() == Class::Skipped);
     let unclaimed = node.phase == NodePhase::Scheduling && node.gang.is_none();
     if node.cause.as_ref().is_some_and(|c| node.phase == NodePhase::Failed && c.reason.class() != Class::Stopped) {
         return;
@@ -317,7 +321,7 @@ fn pack(node: &mut RecordedNode) {
         phase,
         attempt: u32::from(claimed),
         gang: node.gang.filter(|_| claimed),
-        cause: None,
+        cause: by_condition.map(Cause::of),
         tally: (0, 0),
         released_at_ms: None,
         scheduled_at_ms: None,

@@ -11,13 +11,15 @@
 
 mod checks;
 mod faults;
+pub(crate) mod reference;
 
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
 use flowforge_dag_controller_core::{
-    AttemptKey, Command, Config, Dag, Event, GangEnd, GangFacts, GangPhase, MemberEnd, MemberKey, MemberLost,
-    MemberOutcome, NodeIx, NodePhase, NodeSpec, Observed, PodFacts, Recorded, RecordedMember, RecordedNode, State,
-    apply, rebuild,
+    AttemptKey, Cause, Class, Command, Config, Dag, Edge, Event, GangEnd, GangFacts, GangPhase, Judgement, MemberEnd,
+    MemberKey, MemberLost, MemberOutcome, Mode, NodeIx, NodePhase, NodeSpec, Observed, On, OnFailure, PodFacts, Reason,
+    Recorded, RecordedMember, RecordedNode, State, apply, rebuild,
 };
+use reference::{Fact, Fate, Outcome, fates};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -51,13 +53,34 @@ pub(crate) fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replica
     for at in 0..nodes {
         let member_lost = if rng.chance(50) { MemberLost::Replace } else { MemberLost::Fail };
         let replicas = 1 + rng.below(max_replicas) as u32;
-        specs.push(NodeSpec { id: format!("n{at}").into(), replicas, member_lost });
+        specs.push(NodeSpec { member_lost, ..NodeSpec::of(format!("n{at}"), replicas) });
         for _ in 0..rng.below(degree + 1) {
             if at > 0 {
                 edges.push((NodeIx(rng.below(at) as u32), NodeIx(at as u32)));
             }
         }
     }
+    Arc::new(Dag::new(specs, edges).unwrap_or_else(|e| unreachable!("edges only go up: {e}")))
+}
+
+/// The same with everything an edge can wait for, nodes that wait for the first, failures that stop nobody, and `when`s.
+pub(crate) fn conditional_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
+    let plain = random_dag(rng, nodes, degree, max_replicas);
+    let on = [On::Succeeded, On::Succeeded, On::Failed, On::Completed, On::Running, On::Skipped];
+    let edges: Vec<Edge> = plain.ids().flat_map(|n| plain.edges_from(n)).collect();
+    let ordinary = nodes - rng.below(nodes.min(4));
+    let finally = |n: NodeIx| n.at() >= ordinary;
+    let edges = edges.into_iter().filter(|e| finally(e.up) == finally(e.down));
+    let edges: Vec<Edge> = edges.map(|e| Edge { on: on[rng.below(on.len())], ..e }).collect();
+    let policies = [OnFailure::Continue, OnFailure::SkipDownstream, OnFailure::SkipDownstream];
+    let specs = plain.ids().map(|n| NodeSpec {
+        mode: if rng.chance(30) { Mode::Any } else { Mode::All },
+        on_failure: if rng.chance(4) { OnFailure::Fail } else { policies[rng.below(policies.len())] },
+        gated: rng.chance(25),
+        finally: finally(n),
+        ..plain.node(n).clone()
+    });
+    let specs: Vec<NodeSpec> = specs.collect();
     Arc::new(Dag::new(specs, edges).unwrap_or_else(|e| unreachable!("edges only go up: {e}")))
 }
 
@@ -106,6 +129,7 @@ enum Thing {
     Gang(AttemptKey),
     Service(AttemptKey),
     Pod(MemberKey),
+    When(NodeIx),
     Workflow,
 }
 
@@ -121,7 +145,11 @@ pub(crate) struct World {
     lost_gangs: BTreeSet<AttemptKey>,
     pods: BTreeMap<MemberKey, PodFacts>,
     ran: BTreeSet<MemberKey>,
+    ever_ran: BTreeSet<(NodeIx, u32)>,
     failing: BTreeSet<NodeIx>,
+    /// Nodes whose `when` is false, and those whose `when` is broken.
+    shut: BTreeSet<NodeIx>,
+    broken: BTreeSet<NodeIx>,
     written: Recorded,
     cancel: bool,
     delete: bool,
@@ -141,6 +169,8 @@ impl World {
     pub(crate) fn new(seed: u64, dag: Arc<Dag>, faults: Faults) -> Self {
         let mut rng = Rng(seed);
         let failing = dag.ids().filter(|_| rng.chance(faults.failing_nodes)).collect();
+        let mut some = |percent| dag.ids().filter(|n| dag.node(*n).gated && rng.chance(percent)).collect();
+        let (shut, broken): (BTreeSet<NodeIx>, BTreeSet<NodeIx>) = (some(40), some(5));
         let config = Config { seed, ..Config::default() };
         let (now_ms, mut todo) = (1_000_000, Vec::new());
         let state =
@@ -158,7 +188,10 @@ impl World {
             lost_gangs: BTreeSet::new(),
             pods: BTreeMap::new(),
             ran: BTreeSet::new(),
+            ever_ran: BTreeSet::new(),
             failing,
+            shut,
+            broken,
             written: Recorded::default(),
             cancel: false,
             delete: false,
@@ -195,13 +228,11 @@ impl World {
         for command in &commands {
             match command {
                 Command::CreateGang(key) => {
-                    let early: Vec<NodeIx> = self
-                        .dag
-                        .ids()
-                        .filter(|up| self.dag.downstream(*up).contains(&key.node))
-                        .filter(|up| !self.has_succeeded(*up))
-                        .collect();
-                    assert!(early.is_empty(), "no_node_before_its_upstream: {key:?} before {early:?}");
+                    let fate = self.fates_as_seen()[key.node.at()];
+                    if fate != Fate::Runs {
+                        let fate = self.fates()[key.node.at()];
+                        assert_eq!(fate, Fate::Runs, "no_node_before_its_upstream: {key:?}");
+                    }
                     assert!(!self.is_over(key.node), "finished_never_reruns: {key:?} is claimed again");
                     assert!(!self.lost_gangs.contains(key), "finished_never_reruns: {key:?} was deleted, not undone");
                 }
@@ -218,6 +249,40 @@ impl World {
     fn has_succeeded(&self, node: NodeIx) -> bool {
         let recorded = self.written.nodes.get(node.at()).is_some_and(|n| n.phase == NodePhase::Succeeded);
         recorded || self.gang_of(node).and_then(|g| g.ended.as_ref()).is_some_and(|end| end.succeeded)
+    }
+
+    /// What the reference says of every node, from the ends of those that were claimed.
+    pub(crate) fn fates(&self) -> Vec<Fate> {
+        fates(&self.dag, |node| {
+            // A run that only lasted until the next loss may have been seen, or not.
+            let once = (0..self.dag.node(node).replicas).all(|rank| self.ever_ran.contains(&(node, rank)));
+            Fact { reached: once || self.fact(node).reached, ..self.fact(node) }
+        })
+    }
+
+    /// The same by what the engine has seen of members that run.
+    pub(crate) fn fates_as_seen(&self) -> Vec<Fate> {
+        fates(&self.dag, |node| self.fact(node))
+    }
+
+    fn fact(&self, node: NodeIx) -> Fact {
+        let view = self.state.node(node);
+        let recorded = self.gang_of(node).and_then(|g| g.ended.as_ref()).map(|e| (e.succeeded, &e.cause));
+        let succeeded = self.has_succeeded(node).then_some((true, None));
+        // A Gang that is gone, or was never made, leaves its end in the state alone.
+        let known = (view.phase == NodePhase::Failed).then_some((false, view.cause));
+        let (end, started) =
+            (recorded.map(|(s, c)| (s, Some(c))).or(succeeded).or(known), view.started_at_ms.is_some());
+        let skipped = view.phase == NodePhase::Skipped;
+        Fact {
+            end: end.filter(|_| !skipped).map(|(succeeded, cause)| {
+                let own = cause.is_some_and(|c| c.reason.class() != Class::Stopped);
+                Outcome { succeeded, own }
+            }),
+            reached: started,
+            shut: self.shut.contains(&node),
+            swept: skipped && view.cause.is_none_or(|c| c.reason.class() != Class::Skipped),
+        }
     }
 
     fn is_over(&self, node: NodeIx) -> bool {
@@ -270,6 +335,7 @@ impl World {
     fn thing_of(command: &Command) -> Option<Thing> {
         Some(match command {
             Command::CreateGang(k) | Command::UpdateGang(k) | Command::FinishGang(k, _) => Thing::Gang(*k),
+            Command::Judge(node) => Thing::When(*node),
             Command::RecordResult(k, _) => Thing::Gang(k.attempt_key()),
             Command::CreateService(k) => Thing::Service(*k),
             Command::CreatePod(k) | Command::DeletePod(k) | Command::RemoveFinalizer(k) => Thing::Pod(*k),
@@ -353,6 +419,14 @@ impl World {
                     };
                 }
                 self.tell_gang(key);
+            }
+            Command::Judge(node) => {
+                let judgement = match (self.broken.contains(&node), self.shut.contains(&node)) {
+                    (true, _) => Judgement::Fail(Box::new(Cause::of(Reason::WhenInvalid))),
+                    (false, true) => Judgement::Skip,
+                    (false, false) => Judgement::Run,
+                };
+                self.tell(Thing::When(node), Event::Judged(node, judgement));
             }
             Command::WriteStatus { .. } => self.write_status(),
             Command::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),

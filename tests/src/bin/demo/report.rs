@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use flowforge_api::names::label;
-use flowforge_api::workflow::NodeStatus;
+use flowforge_api::workflow::{Dependency, NodeStatus};
 use flowforge_api::{Gang, Workflow};
 use flowforge_tests::{Installation, Scrape};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -73,7 +73,8 @@ fn critical_path(spec: &[flowforge_api::workflow::WorkflowNode], status: &[NodeS
         .iter()
         .filter_map(|n| Some((n.id.as_str(), (n.finished_at.as_ref()?, n.released_at.as_ref()))))
         .collect();
-    let depends: BTreeMap<&str, &[String]> = spec.iter().map(|n| (n.id.as_str(), n.depends_on.as_slice())).collect();
+    let depends: BTreeMap<&str, &[Dependency]> =
+        spec.iter().map(|n| (n.id.as_str(), n.depends_on.as_slice())).collect();
     let mut path = Vec::new();
     let mut at = ends.iter().max_by_key(|(_, (end, _))| *end).map(|(id, _)| *id);
     let (mut first, mut last) = (None, None);
@@ -83,7 +84,7 @@ fn critical_path(spec: &[flowforge_api::workflow::WorkflowNode], status: &[NodeS
         last = last.or(Some(end.0));
         first = released.map(|t| t.0).or(first);
         let upstream = depends.get(id).copied().unwrap_or_default();
-        at = upstream.iter().map(String::as_str).filter(|u| ends.contains_key(u)).max_by_key(|u| ends[u].0);
+        at = upstream.iter().map(Dependency::node).filter(|u| ends.contains_key(u)).max_by_key(|u| ends[u].0);
     }
     path.reverse();
     let seconds = first.zip(last).map_or(0.0, |(a, b)| b.duration_since(a).as_secs_f64());
