@@ -2,8 +2,8 @@
 //! the demand only refuses nodes `O(changed nodes · rules)`.
 //!
 //! Pods of one shape share what the cache of the shape knows. What tells them apart is made when one of them asks: the pods
-//! that matter to it. A node's reason is that of the first failing filter in the order of [`crate::plugins::FILTERS`], so
-//! NodeDeclaredFeatures, which the shape knows and which comes last, speaks only where nothing here does.
+//! that matter to it. A node's reason is that of the first failing filter in the order of [`crate::profile::Filter::ALL`],
+//! so NodeDeclaredFeatures, which the shape knows and which comes last, speaks only where nothing here does.
 
 use crate::cycle::named_nodes;
 use crate::explain::{Reason, Refusal, Seen};

@@ -18,6 +18,7 @@ pub use args::PluginConfig;
 pub use duration::GoDuration;
 pub use ignored::{ClientConnection, LeaderElection};
 pub use plugins::{Plugin, PluginSet, Plugins};
+pub(crate) use plugins::{Point, extends};
 pub use profiles::Profile;
 
 use findings::{Findings, with_hint};

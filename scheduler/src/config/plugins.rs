@@ -68,7 +68,7 @@ pub struct Plugin {
 
 /// An extension point.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Point {
+pub(crate) enum Point {
     PreEnqueue,
     QueueSort,
     PreFilter,
@@ -88,28 +88,28 @@ use Point::{
 const FILTER: &[Point] = &[PreFilter, Filtering];
 const FILTER_AND_SCORE: &[Point] = &[PreFilter, Filtering, PreScore, Score];
 
-/// The plugins of the default profile in its order: name, weight, the points that each extends.
-const DEFAULT: [(&str, i64, &[Point]); 20] = [
-    ("SchedulingGates", 0, &[PreEnqueue]),
-    ("PrioritySort", 0, &[QueueSort]),
-    ("NodeName", 0, FILTER),
-    ("NodeUnschedulable", 0, FILTER),
-    ("TaintToleration", 3, FILTER_AND_SCORE),
-    ("NodeAffinity", 2, FILTER_AND_SCORE),
-    ("NodePorts", 0, FILTER),
-    ("NodeResourcesFit", 1, FILTER_AND_SCORE),
-    ("VolumeRestrictions", 0, FILTER),
-    ("NodeVolumeLimits", 0, FILTER),
-    ("VolumeBinding", 1, &[PreFilter, Filtering, PreScore, Score, Reserve, PreBind]),
-    ("VolumeZone", 0, FILTER),
-    ("PodTopologySpread", 2, FILTER_AND_SCORE),
-    ("InterPodAffinity", 2, FILTER_AND_SCORE),
-    ("DynamicResources", 2, &[PreEnqueue, PreFilter, Filtering, PostFilter, Reserve, PreBind, Score]),
-    ("DefaultPreemption", 0, &[PreEnqueue, PostFilter]),
-    ("NodeResourcesBalancedAllocation", 1, &[PreScore, Score]),
-    ("ImageLocality", 1, &[Score]),
-    ("DefaultBinder", 0, &[Bind]),
-    ("NodeDeclaredFeatures", 0, FILTER),
+/// The plugins of the default profile in its order: name, the points that each extends.
+const DEFAULT: [(&str, &[Point]); 20] = [
+    ("SchedulingGates", &[PreEnqueue]),
+    ("PrioritySort", &[QueueSort]),
+    ("NodeName", FILTER),
+    ("NodeUnschedulable", FILTER),
+    ("TaintToleration", FILTER_AND_SCORE),
+    ("NodeAffinity", FILTER_AND_SCORE),
+    ("NodePorts", FILTER),
+    ("NodeResourcesFit", FILTER_AND_SCORE),
+    ("VolumeRestrictions", FILTER),
+    ("NodeVolumeLimits", FILTER),
+    ("VolumeBinding", &[PreFilter, Filtering, PreScore, Score, Reserve, PreBind]),
+    ("VolumeZone", FILTER),
+    ("PodTopologySpread", FILTER_AND_SCORE),
+    ("InterPodAffinity", FILTER_AND_SCORE),
+    ("DynamicResources", &[PreEnqueue, PreFilter, Filtering, PostFilter, Reserve, PreBind, Score]),
+    ("DefaultPreemption", &[PreEnqueue, PostFilter]),
+    ("NodeResourcesBalancedAllocation", &[PreScore, Score]),
+    ("ImageLocality", &[Score]),
+    ("DefaultBinder", &[Bind]),
+    ("NodeDeclaredFeatures", FILTER),
 ];
 
 /// Plugins that kube-scheduler has and that its feature gates leave out by default.
@@ -142,18 +142,7 @@ impl Plugins {
                 filters = filters.without(filter);
             }
         }
-        let weight = |name| if self.runs(name, Score) { self.weight(name) } else { 0 };
-        let weights = Weights {
-            taint_toleration: weight("TaintToleration"),
-            node_affinity: weight("NodeAffinity"),
-            node_resources_fit: weight("NodeResourcesFit"),
-            balanced_allocation: weight("NodeResourcesBalancedAllocation"),
-            image_locality: weight("ImageLocality"),
-            pod_topology_spread: weight("PodTopologySpread"),
-            inter_pod_affinity: weight("InterPodAffinity"),
-            dynamic_resources: weight("DynamicResources"),
-            volume_binding: weight("VolumeBinding"),
-        };
+        let weights = Weights::of(|name| if self.runs(name, Score) { self.weight(name) } else { 0 });
         Enabled { filters, weights, preempts: self.runs("DefaultPreemption", PostFilter) }
     }
 
@@ -210,7 +199,7 @@ impl Plugins {
             let plugin = set.enabled.iter().find(|plugin| plugin.name == name)?;
             Some(i64::from(plugin.weight.filter(|weight| *weight != 0).unwrap_or(1)))
         };
-        let default = || DEFAULT.iter().find(|(known, ..)| *known == name).map(|(_, weight, _)| *weight);
+        let default = || Weights::default().by_name().into_iter().find(|(known, _)| *known == name).map(|(_, w)| w);
         listed(&self.score).or_else(|| listed(&self.multi_point)).or_else(default).unwrap_or(0)
     }
 
@@ -248,7 +237,7 @@ impl Plugins {
     }
 
     fn check_pairs(&self, field: &str, found: &mut Findings) {
-        for (name, _, points) in DEFAULT {
+        for (name, points) in DEFAULT {
             let runs = |point| self.runs(name, point);
             if points.contains(&PreFilter) {
                 let (before, filters) = (runs(PreFilter), runs(Filtering));
@@ -304,11 +293,12 @@ impl PluginSet {
 }
 
 fn is_known(name: &str) -> bool {
-    DEFAULT.iter().any(|(known, ..)| *known == name)
+    DEFAULT.iter().any(|(known, _)| *known == name)
 }
 
-fn extends(name: &str, point: Point) -> bool {
-    DEFAULT.iter().any(|(known, _, points)| *known == name && points.contains(&point))
+/// Whether a plugin of the default profile has something to do at a point.
+pub(crate) fn extends(name: &str, point: Point) -> bool {
+    DEFAULT.iter().any(|(known, points)| *known == name && points.contains(&point))
 }
 
 fn check_enabled(at: &str, name: &str, list: &str, point: Option<Point>, found: &mut Findings) {
@@ -318,7 +308,7 @@ fn check_enabled(at: &str, name: &str, list: &str, point: Option<Point>, found: 
             format_args!("{name:?} belongs to a feature that is off by default and has no effect"),
         );
     } else if !is_known(name) {
-        let hint = nearest(name, DEFAULT.iter().map(|(known, ..)| *known));
+        let hint = nearest(name, DEFAULT.iter().map(|(known, _)| *known));
         let hint = hint.map(|known| format!("; did you mean {known:?}?")).unwrap_or_default();
         found.problem(
             format_args!("{at}.name"),
@@ -332,7 +322,7 @@ fn check_enabled(at: &str, name: &str, list: &str, point: Option<Point>, found: 
 }
 
 fn is_in_default_order(set: &PluginSet) -> bool {
-    let place = |plugin: &Plugin| DEFAULT.iter().position(|(known, ..)| *known == plugin.name);
+    let place = |plugin: &Plugin| DEFAULT.iter().position(|(known, _)| *known == plugin.name);
     set.enabled.iter().filter_map(place).is_sorted()
 }
 

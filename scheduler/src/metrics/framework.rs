@@ -5,9 +5,10 @@
 //! not once for each node.
 
 use super::{counters, gauges, histograms};
+use crate::config::{Point, extends};
 use flowforge_runtime::metrics::Metrics as Registry;
 use flowforge_scheduler_core::command::AttemptResult;
-use flowforge_scheduler_core::profile::{Filter, Profile, Profiles, Weights};
+use flowforge_scheduler_core::profile::{Filter, Profile, Profiles};
 use flowforge_scheduler_core::queue::IncomingCounts;
 use parking_lot::RwLock;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Result, exponential_buckets};
@@ -90,17 +91,22 @@ impl Framework {
     }
 
     fn evaluated(&self, profile: &Profile) -> Evaluated {
-        let at = |points: [&str; 2], plugins: Vec<&str>| {
-            let counter = |point, plugin| self.evaluations.with_label_values(&[plugin, point, profile.name.as_str()]);
-            points.into_iter().flat_map(|point| plugins.iter().map(move |plugin| counter(point, plugin))).collect()
+        let at = |points: [(Point, &str); 2], plugins: Vec<&str>| {
+            let asked = |plugin| points.into_iter().filter(move |(point, _)| extends(plugin, *point));
+            let counter = |plugin, point| self.evaluations.with_label_values(&[plugin, point, profile.name.as_str()]);
+            plugins.into_iter().flat_map(|plugin| asked(plugin).map(move |(_, p)| counter(plugin, p))).collect()
         };
         let filters = Filter::ALL.into_iter().filter(|(filter, _)| profile.filters.has(*filter));
+        let scores = profile.weights.by_name().into_iter().filter(|(_, weight)| *weight > 0);
         Evaluated {
             profile: profile.name.to_string(),
             attempts: AtomicU64::new(0),
             scored: AtomicU64::new(0),
-            filters: at(["PreFilter", "Filter"], filters.map(|(_, name)| name).collect()),
-            scores: at(["PreScore", "Score"], scoring(profile.weights)),
+            filters: at(
+                [(Point::PreFilter, "PreFilter"), (Point::Filter, "Filter")],
+                filters.map(|(_, n)| n).collect(),
+            ),
+            scores: at([(Point::PreScore, "PreScore"), (Point::Score, "Score")], scores.map(|(n, _)| n).collect()),
         }
     }
 
@@ -154,17 +160,48 @@ impl Framework {
     }
 }
 
-/// kube-scheduler's names of the scores that are on.
-fn scoring(weights: Weights) -> Vec<&'static str> {
-    let all = [
-        ("TaintToleration", weights.taint_toleration),
-        ("NodeAffinity", weights.node_affinity),
-        ("NodeResourcesFit", weights.node_resources_fit),
-        ("NodeResourcesBalancedAllocation", weights.balanced_allocation),
-        ("ImageLocality", weights.image_locality),
-        ("PodTopologySpread", weights.pod_topology_spread),
-        ("InterPodAffinity", weights.inter_pod_affinity),
-        ("DynamicResources", weights.dynamic_resources),
-    ];
-    all.into_iter().filter(|(_, weight)| *weight > 0).map(|(name, _)| name).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowforge_scheduler_core::profile::Weights;
+
+    /// Plugins that were counted at a point after one attempt that found a place.
+    fn asked(profile: Profile, point: &str) -> Vec<String> {
+        let registry = Registry::new("scheduler", "test").expect("a registry");
+        let framework = Framework::new(&registry).expect("a fresh registry");
+        let name = profile.name.clone();
+        framework.set_profiles(&Profiles::new(vec![profile]));
+        framework.attempt(&name, AttemptResult::Scheduled, Duration::ZERO);
+        framework.flush();
+        let text = registry.encode().expect("text");
+        let at = format!("extension_point=\"{point}\"");
+        let lines =
+            text.lines().filter(|line| line.starts_with("scheduler_plugin_evaluation_total{") && line.contains(&at));
+        let plugin = |line: &str| line.split("plugin=\"").nth(1)?.split('"').next().map(str::to_owned);
+        lines.filter(|line| line.ends_with(" 1")).filter_map(plugin).collect()
+    }
+
+    #[test]
+    fn plugins_are_counted_at_the_points_that_they_extend_in_kube_scheduler() {
+        let scores = asked(Profile::default(), "Score");
+        let expected = [
+            "DynamicResources",
+            "ImageLocality",
+            "InterPodAffinity",
+            "NodeAffinity",
+            "NodeResourcesBalancedAllocation",
+            "NodeResourcesFit",
+            "PodTopologySpread",
+            "TaintToleration",
+            "VolumeBinding",
+        ];
+        assert_eq!(scores, expected);
+        let before: Vec<&str> =
+            expected.into_iter().filter(|name| !matches!(*name, "DynamicResources" | "ImageLocality")).collect();
+        assert_eq!(asked(Profile::default(), "PreScore"), before, "upstream these two have no PreScore");
+        assert_eq!(asked(Profile::default(), "Filter").len(), Filter::ALL.len());
+        let mut only = Profile::default();
+        only.weights = Weights::of(|name| i64::from(name == "VolumeBinding"));
+        assert_eq!(asked(only, "Score"), ["VolumeBinding"], "a score that weighs nothing is not asked");
+    }
 }

@@ -9,3 +9,5 @@ pub const NAME: &str = "DynamicResources";
 pub const REASON: &str = "pod has ResourceClaims, which this scheduler does not allocate yet";
 /// What cures it.
 pub const CURED_BY: Cures = Cures::POD_CHANGED;
+/// Weight of the score.
+pub const WEIGHT: i64 = 2;

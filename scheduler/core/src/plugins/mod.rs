@@ -10,7 +10,8 @@
 //!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread and pod affinity 2 each,
 //!                                                                         least allocated, balanced and images 1 each
 //! ```
-//! A node's reason is that of the first failing filter in [`FILTERS`] order; `node_resources_fit` reports all its lanes.
+//! A node's reason is that of the first failing filter in the order of [`crate::profile::Filter::ALL`]; `node_resources_fit`
+//! reports all its lanes.
 //! A pod's profile ([`crate::profile`]) may leave filters out, weigh the scores otherwise and give the rules arguments.
 
 pub mod dynamic_resources;
@@ -31,23 +32,6 @@ pub mod taint_toleration;
 pub mod volume_binding;
 pub mod volume_restrictions;
 pub mod volume_zone;
-
-/// Filters in profile order, by kube-scheduler's names.
-pub const FILTERS: [&str; 13] = [
-    node_name::NAME,
-    node_unschedulable::NAME,
-    taint_toleration::NAME,
-    node_affinity::NAME,
-    node_ports::NAME,
-    node_resources_fit::NAME,
-    volume_restrictions::NAME,
-    node_volume_limits::NAME,
-    volume_binding::NAME,
-    volume_zone::NAME,
-    pod_topology_spread::NAME,
-    inter_pod_affinity::NAME,
-    node_declared_features::NAME,
-];
 
 /// Largest score of a plugin for a node.
 pub const MAX_NODE_SCORE: i64 = 100;

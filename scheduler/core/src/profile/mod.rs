@@ -16,8 +16,9 @@ pub use resources::{Lane, Scored, is_extended, is_scalar};
 use crate::model::NodeSelectorTerm;
 use crate::plugins::node_resources_fit::Strategy;
 use crate::plugins::{
-    image_locality, inter_pod_affinity, node_affinity, node_resources_balanced_allocation, node_resources_fit,
-    pod_topology_spread, taint_toleration, volume_binding,
+    dynamic_resources, image_locality, inter_pod_affinity, node_affinity, node_declared_features, node_name,
+    node_ports, node_resources_balanced_allocation, node_resources_fit, node_unschedulable, node_volume_limits,
+    pod_topology_spread, taint_toleration, volume_binding, volume_restrictions, volume_zone,
 };
 use crate::protocol::Patience;
 use crate::relations::SpreadConstraint;
@@ -64,20 +65,20 @@ pub enum Filter {
 impl Filter {
     /// All of them, in the order of the default profile, with kube-scheduler's names.
     pub const ALL: [(Self, &'static str); 14] = [
-        (Self::NodeName, "NodeName"),
-        (Self::NodeUnschedulable, "NodeUnschedulable"),
-        (Self::TaintToleration, "TaintToleration"),
-        (Self::NodeAffinity, "NodeAffinity"),
-        (Self::NodePorts, "NodePorts"),
-        (Self::NodeResourcesFit, "NodeResourcesFit"),
-        (Self::VolumeRestrictions, "VolumeRestrictions"),
-        (Self::NodeVolumeLimits, "NodeVolumeLimits"),
-        (Self::VolumeBinding, "VolumeBinding"),
-        (Self::VolumeZone, "VolumeZone"),
-        (Self::PodTopologySpread, "PodTopologySpread"),
-        (Self::InterPodAffinity, "InterPodAffinity"),
-        (Self::DynamicResources, "DynamicResources"),
-        (Self::NodeDeclaredFeatures, "NodeDeclaredFeatures"),
+        (Self::NodeName, node_name::NAME),
+        (Self::NodeUnschedulable, node_unschedulable::NAME),
+        (Self::TaintToleration, taint_toleration::NAME),
+        (Self::NodeAffinity, node_affinity::NAME),
+        (Self::NodePorts, node_ports::NAME),
+        (Self::NodeResourcesFit, node_resources_fit::NAME),
+        (Self::VolumeRestrictions, volume_restrictions::NAME),
+        (Self::NodeVolumeLimits, node_volume_limits::NAME),
+        (Self::VolumeBinding, volume_binding::NAME),
+        (Self::VolumeZone, volume_zone::NAME),
+        (Self::PodTopologySpread, pod_topology_spread::NAME),
+        (Self::InterPodAffinity, inter_pod_affinity::NAME),
+        (Self::DynamicResources, dynamic_resources::NAME),
+        (Self::NodeDeclaredFeatures, node_declared_features::NAME),
     ];
 }
 
@@ -135,9 +136,42 @@ impl Default for Weights {
             image_locality: image_locality::WEIGHT,
             pod_topology_spread: pod_topology_spread::WEIGHT,
             inter_pod_affinity: inter_pod_affinity::WEIGHT,
-            dynamic_resources: 2,
+            dynamic_resources: dynamic_resources::WEIGHT,
             volume_binding: volume_binding::WEIGHT,
         }
+    }
+}
+
+impl Weights {
+    /// The weight that `weight` says for each score, by kube-scheduler's name.
+    #[must_use]
+    pub fn of(weight: impl Fn(&str) -> i64) -> Self {
+        let mut weights = Self::default();
+        for (name, slot) in weights.slots() {
+            *slot = weight(name);
+        }
+        weights
+    }
+
+    /// What each score weighs, by kube-scheduler's name.
+    #[must_use]
+    pub fn by_name(mut self) -> [(&'static str, i64); 9] {
+        self.slots().map(|(name, weight)| (name, *weight))
+    }
+
+    /// The one place that says which weight belongs to which plugin.
+    fn slots(&mut self) -> [(&'static str, &mut i64); 9] {
+        [
+            (taint_toleration::NAME, &mut self.taint_toleration),
+            (node_affinity::NAME, &mut self.node_affinity),
+            (node_resources_fit::NAME, &mut self.node_resources_fit),
+            (node_resources_balanced_allocation::NAME, &mut self.balanced_allocation),
+            (image_locality::NAME, &mut self.image_locality),
+            (pod_topology_spread::NAME, &mut self.pod_topology_spread),
+            (inter_pod_affinity::NAME, &mut self.inter_pod_affinity),
+            (dynamic_resources::NAME, &mut self.dynamic_resources),
+            (volume_binding::NAME, &mut self.volume_binding),
+        ]
     }
 }
 

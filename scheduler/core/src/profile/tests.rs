@@ -61,19 +61,9 @@ fn goes(snapshot: &mut Snapshot, profile: &str, pod: PodInfo) -> Result<String, 
 
 /// Only NodeResourcesFit scores, by this strategy.
 fn only_fit(name: &str, strategy: Strategy, resources: &[(&str, i64)]) -> Profile {
-    let off = Weights {
-        taint_toleration: 0,
-        node_affinity: 0,
-        node_resources_fit: 1,
-        balanced_allocation: 0,
-        image_locality: 0,
-        pod_topology_spread: 0,
-        inter_pod_affinity: 0,
-        dynamic_resources: 0,
-        volume_binding: 0,
-    };
+    let weights = Weights::of(|plugin| i64::from(plugin == node_resources_fit::NAME));
     let resources = resources.iter().map(|(name, weight)| Scored::new(*name, *weight)).collect();
-    Profile { weights: off, fit: FitArgs { strategy, resources, ..FitArgs::default() }, ..Profile::named(name) }
+    Profile { weights, fit: FitArgs { strategy, resources, ..FitArgs::default() }, ..Profile::named(name) }
 }
 
 #[test]
