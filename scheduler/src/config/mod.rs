@@ -278,7 +278,8 @@ impl Config {
         let profiles = self.resolve_profiles(&mut found);
         self.check_backoff(&mut found);
         self.check_ignored(&mut found);
-        found.problems.extend(self.own_problems());
+        self.check_own(&mut found);
+        self.check_topology(&mut found);
         (profiles, found)
     }
 
@@ -345,13 +346,14 @@ impl Config {
             let said_once = seconds.is_none() || own == default;
             found.require(said_once, field, format_args!("and {own_field} say the same; give one of them"));
         }
-        if initial.is_some() || max.is_some() {
-            found.require(
-                longest >= first,
-                "podMaxBackoffSeconds",
-                "must not be smaller than podInitialBackoffSeconds",
-            );
-        }
+        let named = |seconds: Option<i64>, field, own_field| if seconds.is_some() { field } else { own_field };
+        let shorter = named(initial, "podInitialBackoffSeconds", "planning.backoffInitialMs");
+        let longer = named(max, "podMaxBackoffSeconds", "planning.backoffMaxMs");
+        found.require(
+            longest >= first,
+            longer,
+            format_args!("must not be smaller than {shorter}, which is {first} ms"),
+        );
     }
 
     /// First and longest backoff.
@@ -383,48 +385,52 @@ impl Config {
         self.client_connection.check(found);
     }
 
-    /// One sentence for each value of FlowForge's own fields that cannot work.
-    fn own_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut require = |holds: bool, problem: &str| {
-            if !holds {
-                problems.push(problem.to_owned());
-            }
-        };
+    /// FlowForge's own fields, beside those that are checked with kube-scheduler's of the same meaning.
+    fn check_own(&self, found: &mut Findings) {
         let (planning, binding) = (&self.planning, &self.binding);
-        require(planning.backoff_initial_ms >= 1, "planning.backoffInitialMs must be at least 1");
-        require(
-            planning.backoff_max_ms >= planning.backoff_initial_ms,
-            "planning.backoffMaxMs must not be smaller than planning.backoffInitialMs",
-        );
-        require(planning.attempts_per_run >= 1, "planning.attemptsPerRun must be at least 1");
-        require(planning.search_steps >= 1, "planning.searchSteps must be at least 1");
-        require(planning.shape_cache_mib >= 1, "planning.shapeCacheMib must be at least 1");
-        require(binding.repair_deadline_ms >= 1_000, "binding.repairDeadlineMs must be at least 1000");
-        require(binding.volume_bind_timeout_ms >= 1_000, "binding.volumeBindTimeoutMs must be at least 1000");
-        require(binding.device_bind_timeout_ms >= 1_000, "binding.deviceBindTimeoutMs must be at least 1000");
-        require(
-            (100..=60_000).contains(&binding.request_timeout_ms),
-            "binding.requestTimeoutMs must be between 100 and 60000",
-        );
-        require((1..=1024).contains(&binding.parallel_requests), "binding.parallelRequests must be between 1 and 1024");
-        require((1..=1024).contains(&binding.parallel_reports), "binding.parallelReports must be between 1 and 1024");
-        require(
-            (1..=MAX_JOURNAL_SLOTS).contains(&binding.journal_slots),
-            &format!("binding.journalSlots must be between 1 and {MAX_JOURNAL_SLOTS}"),
-        );
-        for (index, level) in self.topology.iter().flatten().enumerate() {
-            let seen = self.topology.iter().flatten().take(index).any(|other| other.name == level.name);
-            require(!level.name.is_empty(), &format!("topology[{index}].name must not be empty"));
-            require(!seen, &format!("topology[{index}].name {:?} is used twice", level.name));
-            require(!level.labels.is_empty(), &format!("topology[{index}].labels must name at least one node label"));
+        found.require(planning.backoff_initial_ms >= 1, "planning.backoffInitialMs", "must be at least 1");
+        found.require(planning.attempts_per_run >= 1, "planning.attemptsPerRun", "must be at least 1");
+        found.require(planning.search_steps >= 1, "planning.searchSteps", "must be at least 1");
+        found.require(planning.shape_cache_mib >= 1, "planning.shapeCacheMib", "must be at least 1");
+        found.require(binding.repair_deadline_ms >= 1_000, "binding.repairDeadlineMs", "must be at least 1000");
+        for (timeout, field) in [
+            (binding.volume_bind_timeout_ms, "binding.volumeBindTimeoutMs"),
+            (binding.device_bind_timeout_ms, "binding.deviceBindTimeoutMs"),
+        ] {
+            found.require(timeout >= 1_000, field, "must be at least 1000");
         }
-        if !problems.iter().any(|problem| problem.starts_with("topology"))
+        let is_timeout = (100..=60_000).contains(&binding.request_timeout_ms);
+        found.require(is_timeout, "binding.requestTimeoutMs", "must be between 100 and 60000");
+        for (requests, field) in [
+            (binding.parallel_requests, "binding.parallelRequests"),
+            (binding.parallel_reports, "binding.parallelReports"),
+        ] {
+            found.require((1..=1024).contains(&requests), field, "must be between 1 and 1024");
+        }
+        let is_count = (1..=MAX_JOURNAL_SLOTS).contains(&binding.journal_slots);
+        found.require(is_count, "binding.journalSlots", format_args!("must be between 1 and {MAX_JOURNAL_SLOTS}"));
+    }
+
+    fn check_topology(&self, found: &mut Findings) {
+        let before = found.problems.len();
+        for (index, level) in self.topology.iter().flatten().enumerate() {
+            let Level { name, labels } = level;
+            let seen = self.topology.iter().flatten().take(index).any(|other| other.name == *name);
+            let at = format!("topology[{index}]");
+            found.require(!name.is_empty(), format_args!("{at}.name"), "must not be empty");
+            found.require(
+                !seen,
+                format_args!("{at}.name"),
+                format_args!("{name:?} is used twice; give each level its own"),
+            );
+            found.require(!labels.is_empty(), format_args!("{at}.labels"), "must name at least one node label");
+        }
+        // What is said of a level by its place is not said again.
+        if found.problems.len() == before
             && let Err(why) = Levels::new(self.topology_levels())
         {
-            problems.push(format!("topology: {why}"));
+            found.problem("topology:", why);
         }
-        problems
     }
 
     /// Parameters of the engine, given how long dispatch takes at most for one request.

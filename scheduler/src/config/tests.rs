@@ -64,6 +64,28 @@ fn values_that_cannot_work_are_all_named() {
 }
 
 #[test]
+fn the_two_backoffs_are_compared_as_they_come_to_be_whichever_field_gives_them() {
+    let backoff = |text: &str| {
+        let core = Config::parse(text, "config.yaml").expect("valid").core(Duration::from_secs(5));
+        (core.backoff_initial_ms, core.backoff_max_ms)
+    };
+    assert_eq!(backoff("podMaxBackoffSeconds: 60\nplanning: {backoffInitialMs: 20000}\n"), (20_000, 60_000));
+    assert_eq!(backoff("podInitialBackoffSeconds: 20\nplanning: {backoffMaxMs: 30000}\n"), (20_000, 30_000));
+    for (text, said) in [
+        (
+            "podMaxBackoffSeconds: 10\nplanning: {backoffInitialMs: 20000}\n",
+            "podMaxBackoffSeconds must not be smaller than planning.backoffInitialMs, which is 20000 ms",
+        ),
+        (
+            "podInitialBackoffSeconds: 20\n",
+            "planning.backoffMaxMs must not be smaller than podInitialBackoffSeconds, which is 20000 ms",
+        ),
+    ] {
+        assert_eq!(problem(text), format!("config.yaml: {said}"));
+    }
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let error = Config::load(Path::new("/nonexistent/config.yaml")).expect_err("no such file");
     assert!(error.to_string().starts_with("cannot read /nonexistent/config.yaml"), "{error}");
@@ -269,7 +291,7 @@ fn fields_that_contradict_each_other_or_cannot_be_followed_are_refused() {
         ("profiles: [{}, {schedulerName: a}]", "profiles[0].schedulerName must not be empty"),
         (
             "podMaxBackoffSeconds: 0",
-            "podMaxBackoffSeconds must be at least 1; podMaxBackoffSeconds must not be smaller than podInitialBackoffSeconds",
+            "podMaxBackoffSeconds must be at least 1; podMaxBackoffSeconds must not be smaller than planning.backoffInitialMs, which is 1000 ms",
         ),
         (
             "podMaxBackoffSeconds: 4\nplanning: {backoffMaxMs: 5000}",
