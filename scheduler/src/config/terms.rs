@@ -1,6 +1,7 @@
 //! Node affinity and spread constraints in arguments, read strictly and checked as kube-scheduler checks them.
 
 use super::findings::Findings;
+use crate::convert::node_operator;
 use flowforge_scheduler_core::model::{NodeOperator, NodeRequirement, NodeSelectorTerm};
 use flowforge_scheduler_core::profile::AddedAffinity;
 use flowforge_scheduler_core::relations;
@@ -78,18 +79,11 @@ impl Term {
 
 impl Requirement {
     fn to_core(&self, at: &str, on_field: bool, found: &mut Findings) -> Option<NodeRequirement> {
-        let operator = match self.operator.as_str() {
-            "In" => NodeOperator::In,
-            "NotIn" => NodeOperator::NotIn,
-            "Exists" if !on_field => NodeOperator::Exists,
-            "DoesNotExist" if !on_field => NodeOperator::DoesNotExist,
-            "Gt" if !on_field => NodeOperator::Gt,
-            "Lt" if !on_field => NodeOperator::Lt,
-            other => {
-                let known = if on_field { "In or NotIn" } else { "In, NotIn, Exists, DoesNotExist, Gt or Lt" };
-                found.problem(format_args!("{at}.operator"), format_args!("{other:?} must be {known}"));
-                return None;
-            }
+        let of_fields = |operator: &NodeOperator| matches!(operator, NodeOperator::In | NodeOperator::NotIn);
+        let Some(operator) = node_operator(&self.operator).filter(|known| !on_field || of_fields(known)) else {
+            let known = if on_field { "In or NotIn" } else { "In, NotIn, Exists, DoesNotExist, Gt or Lt" };
+            found.problem(format_args!("{at}.operator"), format_args!("{:?} must be {known}", self.operator));
+            return None;
         };
         let values = format!("{at}.values");
         if on_field {

@@ -163,9 +163,9 @@ fn term(term: &types::SelectorTerm) -> NodeSelectorTerm {
     }
 }
 
-/// An operator that this build does not know matches nothing: it becomes `In` with no values.
-fn requirement(requirement: &types::Requirement) -> NodeRequirement {
-    let operator = match requirement.operator.as_str() {
+/// The operator of this name; None where this build does not know it.
+pub(crate) fn node_operator(name: &str) -> Option<NodeOperator> {
+    match name {
         "In" => Some(NodeOperator::In),
         "NotIn" => Some(NodeOperator::NotIn),
         "Exists" => Some(NodeOperator::Exists),
@@ -173,7 +173,12 @@ fn requirement(requirement: &types::Requirement) -> NodeRequirement {
         "Gt" => Some(NodeOperator::Gt),
         "Lt" => Some(NodeOperator::Lt),
         _ => None,
-    };
+    }
+}
+
+/// An operator that this build does not know matches nothing: it becomes `In` with no values.
+fn requirement(requirement: &types::Requirement) -> NodeRequirement {
+    let operator = node_operator(&requirement.operator);
     NodeRequirement {
         key: requirement.key.clone(),
         operator: operator.unwrap_or(NodeOperator::In),
