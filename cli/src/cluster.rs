@@ -3,6 +3,8 @@
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
 use std::path::PathBuf;
 
 use flowforge_api::names::label;
@@ -11,6 +13,9 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::args::Global;
 use crate::failure::{Failure, chain};
+
+/// Objects asked for with one request.
+const PAGE: u32 = 500;
 
 /// The cluster that the flags and the environment name.
 #[derive(Debug, Default)]
@@ -110,5 +115,23 @@ impl Cluster {
 
     pub(crate) fn absent(&self, kind: &str, name: &str) -> Failure {
         Failure::new(format!("there is no {kind} {}", self.path(name))).fix("check the name and the namespace (-n)")
+    }
+}
+
+/// All objects of a kind, page by page; `plural` names them in the failure.
+pub(crate) async fn list_all<K>(api: &Api<K>, params: ListParams, plural: &str) -> Result<Vec<K>, Failure>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let mut params = params.limit(PAGE);
+    let mut found = Vec::new();
+    loop {
+        let page =
+            api.list(&params).await.map_err(|error| Failure::of_request(&format!("list the {plural}"), &error))?;
+        found.extend(page.items);
+        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(found);
+        }
     }
 }

@@ -8,13 +8,10 @@ use flowforge_api::Workflow;
 
 use super::watch;
 use crate::args::{Format, GetArgs};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, list_all};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::render::{table, tree::Extent};
-
-/// Objects asked for with one request.
-const PAGE: u32 = 500;
 
 pub(crate) async fn run(args: &GetArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
     match &args.name {
@@ -43,17 +40,8 @@ async fn one(name: &str, format: Format, cluster: &Cluster, out: &mut Output) ->
 async fn many(args: &GetArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
     let api = cluster.raw_workflows(namespace);
-    let mut params = ListParams::default().limit(PAGE);
-    params.label_selector.clone_from(&args.selector);
-    let mut objects: Vec<DynamicObject> = Vec::new();
-    loop {
-        let page = api.list(&params).await.map_err(|error| Failure::of_request("list the workflows", &error))?;
-        objects.extend(page.items);
-        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        if params.continue_token.is_none() {
-            break;
-        }
-    }
+    let params = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
+    let objects = list_all(&api, params, "workflows").await?;
     if out.data(args.output, &list(&objects))? {
         return Ok(Exit::Success);
     }

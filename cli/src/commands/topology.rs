@@ -12,17 +12,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Api;
 use kube::ResourceExt as _;
 use kube::api::ListParams;
-use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 
 use crate::args::{Format, Picture, TopologyArgs};
-use crate::cluster::{Cluster, Target};
+use crate::cluster::{Cluster, Target, list_all};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::render::topology::{Drawing, Host, draw, is_host, lines, svg};
 
-/// Objects asked for with one request.
-const PAGE: u32 = 500;
 /// Resources that count GPUs, unless one is named.
 const GPUS: [&str; 3] = ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915"];
 /// What `--level` calls the nodes themselves.
@@ -77,7 +74,7 @@ async fn live(args: &TopologyArgs, cluster: &Cluster) -> Result<(Levels, Vec<Hos
     let levels = levels(cluster).await?;
     let resources: Vec<&str> = args.resource.as_deref().map_or(GPUS.to_vec(), |resource| vec![resource]);
     let mut used: BTreeMap<String, i64> = BTreeMap::new();
-    for pod in all::<Pod>(cluster, "pods").await? {
+    for pod in list_all(&Api::<Pod>::all(cluster.client.clone()), ListParams::default(), "pods").await? {
         let ended =
             pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| p == "Succeeded" || p == "Failed");
         if let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).filter(|_| !ended) {
@@ -96,7 +93,8 @@ async fn live(args: &TopologyArgs, cluster: &Cluster) -> Result<(Levels, Vec<Hos
             name,
         }
     };
-    Ok((levels, all::<Node>(cluster, "nodes").await?.into_iter().map(host).collect()))
+    let nodes = list_all(&Api::<Node>::all(cluster.client.clone()), ListParams::default(), "nodes").await?;
+    Ok((levels, nodes.into_iter().map(host).collect()))
 }
 
 /// The levels in force, as far as they can be known from here: those of the object, or the standard ones.
@@ -118,24 +116,6 @@ async fn levels(cluster: &Cluster) -> Result<Levels, Failure> {
             "kubectl edit clustertopology {DEFAULT}; the scheduler meanwhile uses the last levels that could be"
         ))
     })
-}
-
-async fn all<K>(cluster: &Cluster, plural: &str) -> Result<Vec<K>, Failure>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let api: Api<K> = Api::all(cluster.client.clone());
-    let mut params = ListParams::default().limit(PAGE);
-    let mut found = Vec::new();
-    loop {
-        let page =
-            api.list(&params).await.map_err(|error| Failure::of_request(&format!("list the {plural}"), &error))?;
-        found.extend(page.items);
-        params.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
-        if params.continue_token.is_none() {
-            return Ok(found);
-        }
-    }
 }
 
 /// What a pod holds: its containers together, or its largest init container beside the sidecars started before it.
