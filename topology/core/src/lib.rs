@@ -18,7 +18,7 @@ pub mod readers;
 mod survey;
 mod tree;
 
-pub use hardware::{DeviceTake, LinkKind, NodeHardware};
+pub use hardware::{DeviceTake, NodeHardware};
 pub use levels::{HOSTNAME, LevelIndex, LevelSpec, Levels, LevelsError, standard};
 pub use survey::{Finding, FindingKind, LevelCount, Survey, Surveyed, survey};
 pub use tree::{DomainId, Tree};

@@ -98,8 +98,7 @@ mod tests {
 
     #[test]
     fn devices_are_taken_whole_and_given_back() {
-        let mut table =
-            DeviceTable::new("gpu".into(), NodeHardware { per_numa: vec![4, 4], ..NodeHardware::default() });
+        let mut table = DeviceTable::new("gpu".into(), NodeHardware { per_numa: vec![4, 4] });
         let six = table.take(6);
         assert_eq!((six.as_slice(), table.free.as_slice()), ([4, 2].as_slice(), [0, 2].as_slice()));
         let too_many = table.take(i64::MAX);

@@ -95,12 +95,6 @@ impl Catalogued {
         self.c2c
     }
 
-    /// Whether every GPU of a board reaches every other through switches.
-    #[must_use]
-    pub fn is_switched(&self) -> bool {
-        matches!(self.form, Form::Switch(_))
-    }
-
     /// The links between so many GPUs on one board, by their places among the devices.
     #[must_use]
     pub fn links(&self, gpus: &[usize]) -> NvLinks {
