@@ -168,7 +168,7 @@ pub fn survey<N: Surveyed>(levels: &Levels, nodes: &[N]) -> Survey {
         }
         found.findings.extend(contradictions(&sheet, level));
         found.findings.extend(match hostname {
-            Some(column) => shared_hosts(&sheet, &name, column),
+            Some(column) => shared_hosts(&sheet, level, column),
             None => split(&sheet, level),
         });
         found.levels.push(LevelCount { level: name, domains: domains.len(), nodes: labelled });
@@ -242,10 +242,14 @@ fn split(sheet: &Sheet<'_, '_>, level: LevelIndex) -> Vec<Finding> {
     vec![Finding { kind: FindingKind::SplitDomain, level: name, message, count: torn.len() }]
 }
 
-/// Hostnames that several nodes carry.
-fn shared_hosts(sheet: &Sheet<'_, '_>, level: &SmolStr, column: usize) -> Vec<Finding> {
-    let mut hosts: Vec<(&str, usize)> =
-        sheet.rows().map(|(node, row)| (row[column].unwrap_or(sheet.names[node]), node)).collect();
+/// Hostnames that several nodes carry. A node whose host another label of the level names is left out: its hostname does not
+/// count, and the other label may group nodes on purpose, as the chassis of virtual machines.
+fn shared_hosts(sheet: &Sheet<'_, '_>, level: LevelIndex, hostname: usize) -> Vec<Finding> {
+    let host = |(node, row)| match sheet.value(row, level) {
+        None => Some((sheet.names[node], node)),
+        Some((column, value)) => (column == hostname).then_some((value, node)),
+    };
+    let mut hosts: Vec<(&str, usize)> = sheet.rows().filter_map(host).collect();
     hosts.sort_unstable();
     let shared: Vec<&[(&str, usize)]> = hosts.chunk_by(|a, b| a.0 == b.0).filter(|nodes| nodes.len() > 1).collect();
     let Some(first) = shared.first() else { return Vec::new() };
@@ -254,7 +258,8 @@ fn shared_hosts(sheet: &Sheet<'_, '_>, level: &SmolStr, column: usize) -> Vec<Fi
     let message =
         format!("{} carry {HOSTNAME}={host} and are taken for one host: {}", nodes_of(names.len()), some(&names));
     let count = shared.iter().map(|nodes| nodes.len()).sum();
-    vec![Finding { kind: FindingKind::SharedHost, level: level.clone(), message, count }]
+    let level = sheet.levels.name(level).into();
+    vec![Finding { kind: FindingKind::SharedHost, level, message, count }]
 }
 
 fn nodes_of(count: usize) -> String {
@@ -356,5 +361,17 @@ mod tests {
         let nodes = [Node("a", vec![(HOSTNAME, "h")], false), Node("b", vec![(HOSTNAME, "h")], false)];
         let message = "2 nodes carry kubernetes.io/hostname=h and are taken for one host: a, b".to_owned();
         assert_eq!(said(&nodes), [(FindingKind::SharedHost, message, 2)]);
+    }
+
+    #[test]
+    fn a_hostname_that_another_label_of_the_level_outranks_is_not_told() {
+        const CHASSIS: &str = "example.com/chassis";
+        let levels = Levels::new(vec![("host".into(), vec![CHASSIS.into(), HOSTNAME.into()])]).unwrap();
+        let on = |name, chassis| Node(name, vec![(HOSTNAME, "h"), (CHASSIS, chassis)], false);
+        assert_eq!(survey(&levels, &[on("a", "c1"), on("b", "c2")]).findings, []);
+        assert_eq!(survey(&levels, &[on("a", "c1"), on("b", "c1")]).findings, [], "grouped on purpose");
+        let mixed = [on("a", "c1"), Node("b", vec![(HOSTNAME, "h")], false), Node("c", vec![(HOSTNAME, "h")], false)];
+        let found = survey(&levels, &mixed).findings;
+        assert_eq!(found.iter().map(|f| (f.kind, f.count)).collect::<Vec<_>>(), [(FindingKind::SharedHost, 2)]);
     }
 }
