@@ -11,6 +11,7 @@
 
 use crate::host::{Bus, BusKind, Device, DeviceKind, HostFacts, NvLinks, Pcie, gpu_of_product};
 use smol_str::SmolStr;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -83,6 +84,9 @@ pub enum NrtProblem {
     /// A NUMA zone without a number.
     #[error("zone {0} of type Node has no number at its end, as in node-0")]
     NotNumbered(SmolStr),
+    /// Two NUMA zones with one number.
+    #[error("zone {0} of type Node has number {1}, which a zone before it has; the first counts")]
+    SameNumber(SmolStr, u16),
     /// A parent that is not there, or a chain without an end.
     #[error("zone {0}: its parent {1} is not a zone above it")]
     NoParent(SmolStr, SmolStr),
@@ -129,16 +133,24 @@ pub fn read(attributes: &[(SmolStr, SmolStr)], policies: &[SmolStr], zones: &[Zo
         found.problems.push(NrtProblem::TooManyZones(zones.len()));
     }
     let mut by_name: BTreeMap<&SmolStr, &Zone> = BTreeMap::new();
+    let mut firsts: Vec<&Zone> = Vec::new();
     for zone in zones.iter().take(MAX_ZONES) {
-        if by_name.insert(&zone.name, zone).is_some_and(|before| before != zone) {
-            found.problems.push(NrtProblem::Twice(zone.name.clone()));
+        match by_name.entry(&zone.name) {
+            Entry::Vacant(free) => {
+                free.insert(zone);
+                firsts.push(zone);
+            }
+            Entry::Occupied(first) if *first.get() != zone => {
+                found.problems.push(NrtProblem::Twice(zone.name.clone()));
+            }
+            Entry::Occupied(_) => {}
         }
     }
     let mut reader = Reader { by_name, numa: BTreeMap::new(), buses: BTreeMap::new(), devices: BTreeMap::new(), found };
-    reader.numa_zones(zones);
-    reader.buses(zones);
-    reader.devices(zones);
-    reader.links(zones);
+    reader.numa_zones(&firsts);
+    reader.buses(&firsts);
+    reader.devices(&firsts);
+    reader.links(&firsts);
     reader.found
 }
 
@@ -151,7 +163,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn numa_zones(&mut self, zones: &'a [Zone]) {
+    fn numa_zones(&mut self, zones: &[&'a Zone]) {
         for zone in of_kind(zones, &["Node"]) {
             let number = zone.name.rsplit('-').next().and_then(|number| number.parse::<u16>().ok());
             match number {
@@ -159,7 +171,7 @@ impl<'a> Reader<'a> {
                     self.numa.insert(zone.name.clone(), number);
                     self.found.resources.insert(number, zone.resources.clone());
                 }
-                Some(_) => {}
+                Some(number) => self.found.problems.push(NrtProblem::SameNumber(zone.name.clone(), number)),
                 None => self.found.problems.push(NrtProblem::NotNumbered(zone.name.clone())),
             }
         }
@@ -200,7 +212,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Roots, then switches from the top down: a switch without a root above it is taken for one.
-    fn buses(&mut self, zones: &'a [Zone]) {
+    fn buses(&mut self, zones: &[&'a Zone]) {
         let mut all: Vec<&Zone> = of_kind(zones, &["PCIeRoot", "PCIeSwitch"]).collect();
         all.sort_by_key(|zone| (self.above(zone).count(), zone.name.clone()));
         for zone in all {
@@ -215,7 +227,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn devices(&mut self, zones: &'a [Zone]) {
+    fn devices(&mut self, zones: &[&'a Zone]) {
         let mut ids = BTreeSet::new();
         for zone in of_kind(zones, &["GPU", "NIC"]) {
             self.check_parent(zone);
@@ -244,7 +256,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn links(&mut self, zones: &'a [Zone]) {
+    fn links(&mut self, zones: &[&'a Zone]) {
         let mut links = NvLinks::default();
         let mut told: BTreeMap<(usize, usize), u32> = BTreeMap::new();
         for zone in of_kind(zones, &["GPU"]) {
@@ -289,8 +301,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn of_kind<'a>(zones: &'a [Zone], kinds: &'static [&'static str]) -> impl Iterator<Item = &'a Zone> {
-    zones.iter().take(MAX_ZONES).filter(|zone| kinds.contains(&zone.kind.as_str()))
+fn of_kind<'z, 'a>(zones: &'z [&'a Zone], kinds: &'static [&'static str]) -> impl Iterator<Item = &'a Zone> + 'z {
+    zones.iter().copied().filter(|zone| kinds.contains(&zone.kind.as_str()))
 }
 
 fn attribute<'a>(zone: &'a Zone, name: &str) -> Option<&'a SmolStr> {
@@ -433,6 +445,21 @@ mod tests {
             ],
         );
         assert_eq!(Host::new(found.host).unwrap().facts().links.between(0, 1), 11);
+    }
+
+    #[test]
+    fn of_zones_that_say_one_thing_twice_the_first_counts_and_the_other_is_told() {
+        let twin = |uuid| zone("GPU", "gpu-0", "node-0", &[("uuid", uuid)]);
+        let other = Zone { resources: numa(0, 9).resources, ..zone("Node", "numa-0", "", &[]) };
+        let found = read(&[], &[], &[numa(0, 4), other, twin("GPU-a"), twin("GPU-b"), numa(0, 4)]);
+        let expected = [
+            "zone gpu-0 appears twice; the first counts",
+            "zone numa-0 of type Node has number 0, which a zone before it has; the first counts",
+        ];
+        assert_eq!(told(&found), expected);
+        assert_eq!(found.resources[&0][0].allocatable, 4);
+        let ids: Vec<&str> = found.host.devices.iter().map(|device| device.id.as_str()).collect();
+        assert_eq!(ids, ["GPU-a"]);
     }
 
     #[test]
