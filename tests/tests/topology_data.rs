@@ -1,31 +1,21 @@
 //! Descriptions of real networks give the counts that are known of them.
 //!
 //! They lie beside the project (`../shared/data`, or where `FLOWFORGE_DATA` says), each with its licence; where they are absent these
-//! tests say so and are counted as skipped.
-
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test reads its data")]
+//! tests are skipped.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
+use flowforge_tests::skip;
 use flowforge_topology_core::LevelIndex;
 use flowforge_topology_core::fabric::{Fabric, clos, ibnetdiscover, model, netq};
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The content of a file of the data; None, and a line for the summary, where there is none.
+/// The content of a file of the data; None where there is none, and the test is noted as skipped.
 fn data(file: &str) -> Option<String> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("FLOWFORGE_DATA").map_or(beside, PathBuf::from);
-    let found = std::fs::read_to_string(folder.join(file)).ok();
-    if found.is_none() {
-        let line = format!("real_fabrics: {file} is not in {}", folder.display());
-        eprintln!("skipped: {line}");
-        if let Some(skips) = std::env::var_os("FLOWFORGE_SKIPS") {
-            let open = std::fs::OpenOptions::new().append(true).create(true).open(skips);
-            open.and_then(|mut file| writeln!(file, "{line}")).unwrap();
-        }
-    }
-    found
+    let found = std::fs::read_to_string(folder.join(file));
+    found.map_err(|error| skip("data", &format!("{file} is not in {}: {error}", folder.display()))).ok()
 }
 
 fn counts(fabric: &Fabric) -> (usize, Vec<usize>) {
