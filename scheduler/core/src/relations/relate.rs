@@ -101,10 +101,9 @@ impl Relations {
         resolver.held(&mut relation);
         (!relation.is_empty()).then_some(relation)
     }
-}
 
-impl Relations {
-    /// Whether other pods may refuse a pod a node: by its own rules, or by anti-terms of pods that are there. `O(such terms)`.
+    /// What [`Relation::refuses`] would say of the pod, without resolving its rules: whether other pods may refuse it a node,
+    /// by its own rules or by anti-terms of pods that are there. A gang asks it of every member. `O(such terms)`.
     pub(crate) fn may_refuse(&self, pod: &PodInfo, profile: &Profile) -> bool {
         let PodInfo { key, labels, affinity, spread, owner, .. } = pod;
         let selected = || self.owners.selector(&key.namespace, labels, owner.as_ref()).is_some();

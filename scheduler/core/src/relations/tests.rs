@@ -86,6 +86,7 @@ fn ask(s: &mut Snapshot, pod: PodInfo) -> Result<String, String> {
             "what is kept up to date is what a look finds"
         );
     }
+    assert_eq!(s.may_demand(id), demand.refuses(), "what is said before rules are resolved is what they do");
     let answer = found.map(|node| s.cluster().node_name(node).to_string()).map_err(|refusal| refusal.message());
     s.delete_pod(id);
     answer

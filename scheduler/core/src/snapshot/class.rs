@@ -4,6 +4,8 @@
 //! so that a hostname or a timestamp label does not make every node its own class. Hostname and `metadata.name` are never
 //! part of it: shapes that look at them are evaluated per node. A newly referenced key re-projects all nodes, `O(nodes)`.
 
+use super::cluster::Cluster;
+use super::node::NodeId;
 use super::slab::{Id, Slab};
 use crate::model::{NodeInfo, Taint};
 use flowforge_topology_core::HOSTNAME;
@@ -11,6 +13,9 @@ use hashbrown::HashMap;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// In the column of classes: no node.
+pub(crate) const NO_CLASS: u32 = u32::MAX;
 
 /// Id of a class.
 pub(crate) type ClassId = Id<Class>;
@@ -99,6 +104,35 @@ impl Classes {
 
     pub(crate) fn len(&self) -> usize {
         self.classes.len()
+    }
+}
+
+impl Cluster {
+    /// A node is of this class now; the one it leaves may end.
+    pub(super) fn set_class(&mut self, id: NodeId, class: Option<ClassId>) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let left = std::mem::replace(&mut node.class, class);
+        if self.class_column.len() < self.nodes.bound() {
+            self.class_column.resize(self.nodes.bound(), NO_CLASS);
+        }
+        self.class_column[id.index()] = class.map_or(NO_CLASS, ClassId::dense);
+        if let Some(left) = left {
+            self.classes.leave(left);
+        }
+    }
+
+    /// Class of each node by index; [`NO_CLASS`] where no node is known. May be shorter than the list of nodes.
+    pub(crate) fn class_column(&self) -> &[u32] {
+        &self.class_column
+    }
+
+    /// Projects every node again, because a shape looks at a label key that none looked at before. `O(nodes)`.
+    pub(crate) fn project_again(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.iter().filter(|(_, n)| !n.placeholder).map(|(id, _)| id).collect();
+        for id in ids {
+            let Some(class) = self.nodes.get(id).map(|node| self.classes.enter(&node.info)) else { continue };
+            self.set_class(id, Some(class));
+        }
     }
 }
 

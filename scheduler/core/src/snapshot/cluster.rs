@@ -3,7 +3,7 @@
 //! Every change of a node (also of what is free on it) is noted in the change log, `O(lanes)` per pod placed or removed.
 
 use super::changes::Changes;
-use super::class::{ClassId, Classes};
+use super::class::Classes;
 use super::footprint::{Footprint, Footprints};
 use super::images::{Images, size_of};
 use super::lanes::{CPU_LANE, EPHEMERAL_STORAGE_LANE, Lanes, MEMORY_LANE, PODS_LANE};
@@ -11,7 +11,7 @@ use super::node::{DeviceTable, NodeId, NodeRecord};
 use super::nominations::Nominations;
 use super::pod::{Place, PodId, PodRecord};
 use super::slab::Slab;
-use super::standing::Standing;
+use super::standing::{Standing, count_down, count_up};
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, image_locality};
 use crate::profile::Lane;
@@ -24,9 +24,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
-/// In the column of classes: no node.
-pub(crate) const NO_CLASS: u32 = u32::MAX;
-
 /// The cluster as it is known and assumed.
 #[derive(Clone, Debug)]
 pub struct Cluster {
@@ -37,8 +34,8 @@ pub struct Cluster {
     pub(crate) lanes: Lanes,
     pub(crate) footprints: Footprints,
     pub(crate) classes: Classes,
-    /// Class of each node by index, [`NO_CLASS`] where there is no node.
-    class_column: Vec<u32>,
+    /// Class of each node by index, [`super::NO_CLASS`] where there is no node.
+    pub(super) class_column: Vec<u32>,
     pub(crate) changes: Changes,
     pub(crate) relations: Relations,
     pub(crate) nominations: Nominations,
@@ -482,7 +479,7 @@ impl Cluster {
         self.meet(id, node, true);
         self.take_devices(id, node);
         let (Some(pod), Some(record)) = (self.pods.get_mut(id), self.nodes.get_mut(node)) else { return };
-        *self.priorities.entry(pod.standing.priority).or_default() += 1;
+        count_up(&mut self.priorities, pod.standing.priority);
         pod.slot = record.pods.len();
         record.pods.push(id);
         if let Some(footprint) = self.footprints.get(pod.footprint) {
@@ -495,7 +492,7 @@ impl Cluster {
         self.account(id, node, -1);
         self.meet(id, node, false);
         let (Some(pod), Some(record)) = (self.pods.get_mut(id), self.nodes.get_mut(node)) else { return };
-        self.priorities.entry(pod.standing.priority).and_modify(|pods| *pods -= 1);
+        count_down(&mut self.priorities, pod.standing.priority);
         for (table, take) in record.devices.iter_mut().zip(&pod.takes) {
             table.give_back(take);
         }
@@ -539,15 +536,6 @@ impl Cluster {
         }
     }
 
-    /// Projects every node again, because a shape looks at a label key that none looked at before. `O(nodes)`.
-    pub(crate) fn project_again(&mut self) {
-        let ids: Vec<NodeId> = self.nodes.iter().filter(|(_, n)| !n.placeholder).map(|(id, _)| id).collect();
-        for id in ids {
-            let Some(class) = self.nodes.get(id).map(|node| self.classes.enter(&node.info)) else { continue };
-            self.set_class(id, Some(class));
-        }
-    }
-
     /// What is in use and allocatable of a scored resource; None where the node has none of it. CPU and memory count with
     /// the defaults for scoring unless `real`.
     pub(crate) fn scored(&self, row: usize, lane: Lane, real: bool) -> Option<(i64, i64)> {
@@ -565,24 +553,6 @@ impl Cluster {
         };
         let allocatable = self.lanes.allocatable(at, row);
         (allocatable > 0).then_some((used, allocatable))
-    }
-
-    /// A node is of this class now; the one it leaves may end.
-    fn set_class(&mut self, id: NodeId, class: Option<ClassId>) {
-        let Some(node) = self.nodes.get_mut(id) else { return };
-        let left = std::mem::replace(&mut node.class, class);
-        if self.class_column.len() < self.nodes.bound() {
-            self.class_column.resize(self.nodes.bound(), NO_CLASS);
-        }
-        self.class_column[id.index()] = class.map_or(NO_CLASS, ClassId::dense);
-        if let Some(left) = left {
-            self.classes.leave(left);
-        }
-    }
-
-    /// Class of each node by index; [`NO_CLASS`] where no node is known. May be shorter than the list of nodes.
-    pub(crate) fn class_column(&self) -> &[u32] {
-        &self.class_column
     }
 
     /// The lanes, for looks at every node.

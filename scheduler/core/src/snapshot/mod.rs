@@ -31,8 +31,8 @@ mod trial;
 mod txn;
 
 pub use class::Class as NodeClass;
+pub(crate) use class::NO_CLASS;
 pub use cluster::Cluster;
-pub(crate) use cluster::NO_CLASS;
 pub use dump::{Dump, DumpedNode, DumpedPod};
 pub use footprint::{Footprint, FootprintId};
 pub use node::{DeviceTable, NodeId, NodeRecord};

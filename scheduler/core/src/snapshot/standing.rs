@@ -5,6 +5,7 @@ use super::footprint::Footprint;
 use super::node::NodeId;
 use super::pod::PodId;
 use crate::model::{Millis, PodInfo};
+use std::collections::BTreeMap;
 
 /// The standing of a pod, of ours or foreign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +34,8 @@ impl Cluster {
         let Some(pod) = self.pods.get_mut(id) else { return };
         let old = std::mem::replace(&mut pod.standing, standing);
         if old.priority != standing.priority && pod.place.node().is_some() {
-            self.priorities.entry(old.priority).and_modify(|pods| *pods -= 1);
-            *self.priorities.entry(standing.priority).or_default() += 1;
+            count_down(&mut self.priorities, old.priority);
+            count_up(&mut self.priorities, standing.priority);
         }
     }
 
@@ -48,8 +49,43 @@ impl Cluster {
         self.lanes.find(resource).map_or(0, |lane| self.lanes.allocatable(lane, node.index()))
     }
 
-    /// Whether some pod on a node has a lower priority. `O(priorities)`.
+    /// Whether some pod on a node has a lower priority. `O(log priorities)`.
     pub(crate) fn any_below(&self, priority: i32) -> bool {
-        self.priorities.range(..priority).any(|(_, pods)| *pods > 0)
+        self.priorities.range(..priority).next().is_some()
+    }
+}
+
+/// One pod more of this priority stands on a node.
+pub(super) fn count_up(priorities: &mut BTreeMap<i32, usize>, priority: i32) {
+    *priorities.entry(priority).or_default() += 1;
+}
+
+/// One pod less; a priority that nobody has is not kept.
+pub(super) fn count_down(priorities: &mut BTreeMap<i32, usize>, priority: i32) {
+    let Some(pods) = priorities.get_mut(&priority) else { return };
+    *pods -= 1;
+    if *pods == 0 {
+        priorities.remove(&priority);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+    use crate::fixture::{PodChain, node, pod};
+    use crate::model::PodInfo;
+    use crate::snapshot::Snapshot;
+
+    #[test]
+    fn a_priority_is_known_as_long_as_a_pod_of_it_stands_on_a_node() {
+        let mut s = Snapshot::new(&Config::default());
+        s.upsert_node(node("n"));
+        let of = |priority| PodInfo { priority, ..pod("p").on("n") };
+        let id = s.upsert_pod(of(5)).expect("a pod").id;
+        assert!(s.cluster().any_below(6) && !s.cluster().any_below(5));
+        s.upsert_pod(of(7));
+        assert!(!s.cluster().any_below(6) && s.cluster().any_below(8));
+        s.delete_pod(id);
+        assert!(s.cluster().priorities.is_empty(), "{:?}", s.cluster().priorities);
     }
 }
