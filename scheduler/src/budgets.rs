@@ -1,40 +1,23 @@
 //! PodDisruptionBudgets: how many more of the pods that they select may be evicted.
 
 use crate::convert::{self, types};
-use crate::input::Fact;
-use crate::watch::{Listed, Watched};
+use crate::plain::plain;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
+use smol_str::SmolStr;
 
-/// PodDisruptionBudgets.
-pub(crate) struct Budgets;
-
-impl Watched for Budgets {
-    type Object = types::Budget;
-    const KIND: &'static str = "poddisruptionbudgets";
-    const PATH: &'static str = "/apis/policy/v1/poddisruptionbudgets";
-
-    fn meta(object: &types::Budget) -> &types::Meta {
-        &object.metadata
-    }
-
-    fn upsert(&self, object: &types::Budget) -> Fact {
-        Fact::Plain(Box::new(Event::BudgetUpsert(Box::new(convert::budget(object)))))
-    }
-
-    fn gone(object: &types::Budget) -> Fact {
-        let types::Meta { namespace, name, .. } = object.metadata.clone();
-        Fact::Plain(Box::new(Event::BudgetDelete { namespace, name }))
-    }
-
-    fn listed(metas: Vec<Listed>) -> Fact {
-        let names = metas.into_iter().map(|listed| (listed.namespace, listed.name)).collect();
-        Fact::Plain(Box::new(Event::Relisted(RelistedKind::Budgets(names))))
-    }
-}
+plain!(
+    /// PodDisruptionBudgets.
+    Budgets: types::Budget, "poddisruptionbudgets", "/apis/policy/v1/poddisruptionbudgets",
+    upsert |budget| Event::BudgetUpsert(Box::new(convert::budget(budget))),
+    gone |namespace, name| Event::BudgetDelete { namespace, name },
+    listed RelistedKind::Budgets
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::Fact;
+    use crate::watch::Watched as _;
 
     #[test]
     fn a_budget_keeps_what_is_allowed_and_who_is_counted_already() {

@@ -15,6 +15,7 @@ pub mod convert;
 mod dispatch;
 mod input;
 pub mod metrics;
+mod plain;
 mod selecting;
 mod storing;
 mod term;

@@ -2,67 +2,32 @@
 //! they are.
 
 use crate::convert::{self, types};
-use crate::input::Fact;
-use crate::watch::{Listed, Watched};
+use crate::plain::plain;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use flowforge_scheduler_core::relations::SelectorKind;
+use smol_str::SmolStr;
 
-/// Namespaces.
-pub(crate) struct Namespaces;
-
-impl Watched for Namespaces {
-    type Object = types::Namespace;
-    const KIND: &'static str = "namespaces";
-    const PATH: &'static str = "/api/v1/namespaces";
-
-    fn meta(object: &types::Namespace) -> &types::Meta {
-        &object.metadata
-    }
-
-    fn upsert(&self, object: &types::Namespace) -> Fact {
-        let types::Meta { name, labels, .. } = object.metadata.clone();
-        Fact::Plain(Box::new(Event::NamespaceUpsert { name, labels }))
-    }
-
-    fn gone(object: &types::Namespace) -> Fact {
-        Fact::Plain(Box::new(Event::NamespaceDelete { name: object.metadata.name.clone() }))
-    }
-
-    fn listed(metas: Vec<Listed>) -> Fact {
-        let names = metas.into_iter().map(|listed| listed.name).collect();
-        Fact::Plain(Box::new(Event::Relisted(RelistedKind::Namespaces(names))))
-    }
-}
+plain!(
+    /// Namespaces.
+    Namespaces: types::Namespace, "namespaces", "/api/v1/namespaces",
+    upsert |namespace| {
+        let types::Meta { name, labels, .. } = namespace.metadata.clone();
+        Event::NamespaceUpsert { name, labels }
+    },
+    gone |_, name| Event::NamespaceDelete { name },
+    listed |names| RelistedKind::Namespaces(names.into_iter().map(|(_, name)| name).collect())
+);
 
 /// A kind that selects pods.
 macro_rules! selecting {
     ($(#[$doc:meta])* $kind:ident, $object:ty, $plural:literal, $path:literal, $convert:path) => {
-        $(#[$doc])*
-        pub(crate) struct $kind;
-
-        impl Watched for $kind {
-            type Object = $object;
-            const KIND: &'static str = $plural;
-            const PATH: &'static str = $path;
-
-            fn meta(object: &$object) -> &types::Meta {
-                &object.metadata
-            }
-
-            fn upsert(&self, object: &$object) -> Fact {
-                Fact::Plain(Box::new(Event::SelectorUpsert(Box::new($convert(SelectorKind::$kind, object)))))
-            }
-
-            fn gone(object: &$object) -> Fact {
-                let types::Meta { namespace, name, .. } = object.metadata.clone();
-                Fact::Plain(Box::new(Event::SelectorDelete { kind: SelectorKind::$kind, namespace, name }))
-            }
-
-            fn listed(metas: Vec<Listed>) -> Fact {
-                let names = metas.into_iter().map(|listed| (listed.namespace, listed.name)).collect();
-                Fact::Plain(Box::new(Event::Relisted(RelistedKind::Selectors(SelectorKind::$kind, names))))
-            }
-        }
+        plain!(
+            $(#[$doc])*
+            $kind: $object, $plural, $path,
+            upsert |object| Event::SelectorUpsert(Box::new($convert(SelectorKind::$kind, object))),
+            gone |namespace, name| Event::SelectorDelete { kind: SelectorKind::$kind, namespace, name },
+            listed |names| RelistedKind::Selectors(SelectorKind::$kind, names)
+        );
     };
 }
 
@@ -87,6 +52,8 @@ selecting!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::Fact;
+    use crate::watch::Watched;
     use serde_json::{Value, json};
 
     fn object<W: Watched>(value: Value) -> W::Object {

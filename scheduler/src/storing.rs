@@ -1,42 +1,22 @@
 //! The kinds that say what storage there is. The engine takes them as they are.
 
-use crate::convert::types::{self, storage};
+use crate::convert::types::storage;
 use crate::convert::volumes as convert;
-use crate::input::Fact;
-use crate::watch::{Listed, Watched};
+use crate::plain::plain;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use flowforge_scheduler_core::volumes::{StorageFact, StorageKind};
+use smol_str::SmolStr;
 
 /// A kind of storage objects.
 macro_rules! storing {
     ($(#[$doc:meta])* $name:ident, $object:ty, $kind:ident, $plural:literal, $path:literal, $convert:path) => {
-        $(#[$doc])*
-        pub(crate) struct $name;
-
-        impl Watched for $name {
-            type Object = $object;
-            const KIND: &'static str = $plural;
-            const PATH: &'static str = $path;
-
-            fn meta(object: &$object) -> &types::Meta {
-                &object.metadata
-            }
-
-            fn upsert(&self, object: &$object) -> Fact {
-                let fact = StorageFact::$kind($convert(object));
-                Fact::Plain(Box::new(Event::StorageUpsert(Box::new(fact))))
-            }
-
-            fn gone(object: &$object) -> Fact {
-                let types::Meta { namespace, name, .. } = object.metadata.clone();
-                Fact::Plain(Box::new(Event::StorageDelete { kind: StorageKind::$kind, namespace, name }))
-            }
-
-            fn listed(metas: Vec<Listed>) -> Fact {
-                let names = metas.into_iter().map(|listed| (listed.namespace, listed.name)).collect();
-                Fact::Plain(Box::new(Event::Relisted(RelistedKind::Storage(StorageKind::$kind, names))))
-            }
-        }
+        plain!(
+            $(#[$doc])*
+            $name: $object, $plural, $path,
+            upsert |object| Event::StorageUpsert(Box::new(StorageFact::$kind($convert(object)))),
+            gone |namespace, name| Event::StorageDelete { kind: StorageKind::$kind, namespace, name },
+            listed |names| RelistedKind::Storage(StorageKind::$kind, names)
+        );
     };
 }
 
@@ -74,6 +54,8 @@ storing!(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::input::Fact;
+    use crate::watch::Watched as _;
     use serde_json::json;
 
     #[test]
