@@ -265,6 +265,7 @@ mod tests {
             V::DiskConflict,
             V::ReadWriteOncePod,
             V::ClaimMissing("data".into()),
+            V::BindingClaimMissing("data".into()),
             V::Limit,
             V::DriverMissing("csi.example".into()),
             V::EphemeralClaimMissing("p-data".into()),
@@ -276,16 +277,16 @@ mod tests {
             V::NoVolume,
             V::NoStorage,
             V::NoSuchVolume,
-            V::ClaimsNotPrepared,
             V::VolumeMissing("pv".into()),
             V::Zone,
         ];
         for reason in &all {
             match reason {
                 V::DiskConflict | V::ReadWriteOncePod | V::ClaimMissing(_) | V::Limit | V::DriverMissing(_) => {}
+                V::BindingClaimMissing(_) => {}
                 V::EphemeralClaimMissing(_) | V::ClaimLost(..) | V::ClaimDeleting(_) | V::ClaimNotOwned(..) => {}
                 V::UnboundClaims | V::Affinity | V::NoVolume | V::NoStorage | V::NoSuchVolume => {}
-                V::ClaimsNotPrepared | V::VolumeMissing(_) | V::Zone => {}
+                V::VolumeMissing(_) | V::Zone => {}
             }
         }
         all

@@ -13,6 +13,8 @@ pub enum VolumeReason {
     ReadWriteOncePod,
     /// A claim that the pod names does not exist.
     ClaimMissing(SmolStr),
+    /// The same, said by VolumeBinding where VolumeRestrictions, which says it first, is off.
+    BindingClaimMissing(SmolStr),
     /// The node takes no more volumes of a driver.
     Limit,
     /// The node lacks a driver that must be there.
@@ -42,13 +44,15 @@ pub enum VolumeReason {
 }
 
 impl VolumeReason {
-    /// The plugin that speaks.
-    #[must_use]
-    pub fn plugin(&self) -> &'static str {
+    /// The rule that speaks: its name, and the events that can cure what it refuses.
+    fn rule(&self) -> (&'static str, Cures) {
         match self {
-            Self::DiskConflict | Self::ReadWriteOncePod | Self::ClaimMissing(_) => volume_restrictions::NAME,
-            Self::Limit | Self::DriverMissing(_) => node_volume_limits::NAME,
-            Self::EphemeralClaimMissing(_)
+            Self::DiskConflict | Self::ReadWriteOncePod | Self::ClaimMissing(_) => {
+                (volume_restrictions::NAME, volume_restrictions::CURED_BY)
+            }
+            Self::Limit | Self::DriverMissing(_) => (node_volume_limits::NAME, node_volume_limits::CURED_BY),
+            Self::BindingClaimMissing(_)
+            | Self::EphemeralClaimMissing(_)
             | Self::ClaimLost(..)
             | Self::ClaimDeleting(_)
             | Self::ClaimNotOwned(..)
@@ -56,9 +60,15 @@ impl VolumeReason {
             | Self::Affinity
             | Self::NoVolume
             | Self::NoStorage
-            | Self::NoSuchVolume => volume_binding::NAME,
-            Self::VolumeMissing(_) | Self::Zone => volume_zone::NAME,
+            | Self::NoSuchVolume => (volume_binding::NAME, volume_binding::CURED_BY),
+            Self::VolumeMissing(_) | Self::Zone => (volume_zone::NAME, volume_zone::CURED_BY),
         }
+    }
+
+    /// The plugin that speaks.
+    #[must_use]
+    pub fn plugin(&self) -> &'static str {
+        self.rule().0
     }
 
     /// Whether it may end when pods leave the node; see [`super::Reason::ends_by_eviction`].
@@ -70,20 +80,7 @@ impl VolumeReason {
     /// The events that can cure it.
     #[must_use]
     pub fn cures(&self) -> Cures {
-        match self {
-            Self::DiskConflict | Self::ReadWriteOncePod | Self::ClaimMissing(_) => volume_restrictions::CURED_BY,
-            Self::Limit | Self::DriverMissing(_) => node_volume_limits::CURED_BY,
-            Self::EphemeralClaimMissing(_)
-            | Self::ClaimLost(..)
-            | Self::ClaimDeleting(_)
-            | Self::ClaimNotOwned(..)
-            | Self::UnboundClaims
-            | Self::Affinity
-            | Self::NoVolume
-            | Self::NoStorage
-            | Self::NoSuchVolume => volume_binding::CURED_BY,
-            Self::VolumeMissing(_) | Self::Zone => volume_zone::CURED_BY,
-        }
+        self.rule().1
     }
 }
 
@@ -92,7 +89,9 @@ impl fmt::Display for VolumeReason {
         match self {
             Self::DiskConflict => f.write_str(volume_restrictions::REASON_DISK),
             Self::ReadWriteOncePod => f.write_str(volume_restrictions::REASON_ONE_POD),
-            Self::ClaimMissing(claim) => f.write_str(&volume_restrictions::reason_missing(claim)),
+            Self::ClaimMissing(claim) | Self::BindingClaimMissing(claim) => {
+                f.write_str(&volume_restrictions::reason_missing(claim))
+            }
             Self::Limit => f.write_str(node_volume_limits::REASON),
             Self::DriverMissing(driver) => f.write_str(&node_volume_limits::reason_no_driver(driver)),
             Self::EphemeralClaimMissing(claim) => f.write_str(&volume_binding::reason_ephemeral_missing(claim)),

@@ -161,7 +161,7 @@ fn claims(volumes: &Volumes, mounts: &Mounts, pod: &PodKey) -> Result<Found, Vol
             return Err(if owned {
                 VolumeReason::EphemeralClaimMissing(name())
             } else {
-                VolumeReason::ClaimMissing(name())
+                VolumeReason::BindingClaimMissing(name())
             });
         };
         if claim.lost {

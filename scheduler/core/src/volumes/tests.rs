@@ -8,6 +8,7 @@ use crate::fixture::{NodeChain, node, pod};
 use crate::model::{NodeOperator, NodeRequirement, NodeSelectorTerm, PodInfo};
 use crate::plugins::volume_binding::NO_PROVISIONER;
 use crate::preparation::{ClaimName, Preparation};
+use crate::profile::{Filter, Filters, Profile, Profiles};
 use crate::protocol::Check;
 use crate::snapshot::{End, PodId, Snapshot};
 use proptest::prelude::*;
@@ -103,6 +104,22 @@ fn a_volume_serves_one_claim_and_is_free_again_when_its_pod_gives_up() {
     s.forget(first);
     assert_eq!(place(&mut s, second).as_deref(), Ok("n1"));
     assert_eq!(s.preparations(first), Ok(Vec::new()));
+}
+
+#[test]
+fn a_missing_claim_is_told_by_the_first_rule_that_is_on() {
+    let says = |filters| {
+        let mut profile = Profile::default();
+        profile.filters = filters;
+        let mut s = Snapshot::new(&Config { profiles: Profiles::new(vec![profile]), ..Config::default() });
+        s.upsert_node(node("n0"));
+        let id = enter(&mut s, mounting("p", &["absent"]));
+        let refusal = cycle::find(&mut s, id).expect_err("there is no such claim");
+        (refusal.message(), refusal.plugins().into_iter().collect::<Vec<_>>())
+    };
+    let message = "0/1 nodes are available: persistentvolumeclaim \"absent\" not found.".to_owned();
+    assert_eq!(says(Filters::ALL), (message.clone(), vec!["VolumeRestrictions"]));
+    assert_eq!(says(Filters::ALL.without(Filter::VolumeRestrictions)), (message, vec!["VolumeBinding"]));
 }
 
 #[test]
