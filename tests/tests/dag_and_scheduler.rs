@@ -2,13 +2,13 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod dag;
+mod scheduler;
 
 use dag::seen::Watch;
 use dag::{Setup, World, in_turn, node, until};
 use flowforge_api::names::label;
 use flowforge_api::workflow::{NodePhase, Workflow, WorkflowPhase};
 use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
-use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ fn of_two_half_created_gangs_that_fit_the_quota_only_alone_one_runs_then_the_oth
         quota(world, "both", json!({"hard": {"pods": "4"}, "scopes": ["NotTerminating"]})).await;
         // While these two exist, each gang gets two of its four members and no more.
         for name in ["one", "two"] {
-            priority_class(world, name).await;
+            scheduler::priority_class(world.testbed, name, 1_000, true).await;
             let own = json!([{"scopeName": "PriorityClass", "operator": "In", "values": [name]}]);
             quota(world, name, json!({"hard": {"pods": "2"}, "scopeSelector": {"matchExpressions": own}})).await;
             let defaults = json!({"defaults": {"priorityClassName": name}});
@@ -63,12 +63,6 @@ fn of_two_half_created_gangs_that_fit_the_quota_only_alone_one_runs_then_the_oth
             assert_eq!(workflow.status.unwrap().nodes[0].attempt, 1, "a wait for quota costs no attempt");
         }
     });
-}
-
-async fn priority_class(world: &World, name: &str) {
-    let classes: Api<PriorityClass> = Api::all(world.testbed.client().clone());
-    let class = json!({"metadata": {"name": name}, "value": 1000});
-    classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
 }
 
 /// Creates a quota and waits until it counts.

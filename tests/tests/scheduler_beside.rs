@@ -12,12 +12,11 @@ use flowforge_testbed::{Profile, Testbed};
 use futures::future::join;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use kube::api::PostParams;
 use scheduler::{
     assert_no_overcommit, create, delete, gang, install, is_live, namespace, node_names, node_of, pod, pods,
-    unscheduled, until,
+    priority_class, refused, unscheduled, until,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -54,15 +53,6 @@ async fn live(testbed: &Testbed, namespace: &str, selector: &str, count: usize) 
     .await;
 }
 
-/// The message of the only pod that waits.
-async fn waits(testbed: &Testbed, namespace: &str, selector: &str) -> String {
-    until("a pod is refused", SOON, || async {
-        let found = pods(testbed, namespace, selector).await;
-        found.iter().find_map(unscheduled).map(|(_, message)| message).ok_or_else(|| "no condition".to_owned())
-    })
-    .await
-}
-
 fn by(scheduler: &str, mut pod: Value) -> Value {
     pod["spec"]["schedulerName"] = json!(scheduler);
     pod["metadata"]["labels"] = json!({"by": scheduler});
@@ -86,7 +76,7 @@ async fn pods_of_two_schedulers_fill_the_nodes_together(testbed: &Testbed) {
     let full = standing(testbed, NAMESPACE, "").await;
     assert_eq!(full.values().copied().collect::<Vec<_>>(), [8, 8], "{full:?}");
     create(testbed, NAMESPACE, vec![by("flowforge", pod("waits", "1"))]).await;
-    let message = waits(testbed, NAMESPACE, "by=flowforge").await;
+    let (_, message) = refused(testbed, NAMESPACE, "by=flowforge", "").await;
     assert!(message.starts_with("0/2 nodes are available: 2 Insufficient nvidia.com/gpu."), "{message}");
     // The place of a stranger's pod is free when it is gone.
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), NAMESPACE);
@@ -124,8 +114,8 @@ async fn a_drained_node_is_left_and_taken_again(testbed: &Testbed) {
     })
     .await;
     create(testbed, NAMESPACE, vec![by("flowforge", pod("waits", "1"))]).await;
-    let message = waits(testbed, NAMESPACE, "by=flowforge").await;
     let words = "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) were unschedulable.";
+    let (_, message) = refused(testbed, NAMESPACE, "by=flowforge", words).await;
     assert!(message.starts_with(words), "{message}");
     kubectl(testbed, &["uncordon", drained]).await;
     live(testbed, NAMESPACE, "by=flowforge", 1).await;
@@ -137,11 +127,9 @@ async fn a_drained_node_is_left_and_taken_again(testbed: &Testbed) {
 async fn the_more_important_goes_first(testbed: &Testbed) {
     const NAMESPACE: &str = "priority";
     namespace(testbed, NAMESPACE).await;
-    let classes: Api<PriorityClass> = Api::all(testbed.client().clone());
     for (name, value) in [("low", 10), ("high", 1_000)] {
         // Nobody is evicted here: who waits, waits.
-        let class = json!({"metadata": {"name": name}, "value": value, "preemptionPolicy": "Never"});
-        classes.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+        priority_class(testbed, name, value, false).await;
     }
     let of = |class: &str, mut pod: Value| {
         pod["spec"]["priorityClassName"] = json!(class);
@@ -153,12 +141,12 @@ async fn the_more_important_goes_first(testbed: &Testbed) {
     live(testbed, NAMESPACE, "", 2).await;
     // The less important ones have waited longer; one that asks for what nobody has is in nobody's way.
     create(testbed, NAMESPACE, waiting.into_iter().map(|pod| of("low", pod)).collect()).await;
-    waits(testbed, NAMESPACE, "class=low").await;
+    refused(testbed, NAMESPACE, "class=low", "").await;
     let mut never = gang("never", 2, "64");
     never.iter_mut().for_each(|member| member["spec"]["priorityClassName"] = json!("high"));
     create(testbed, NAMESPACE, never).await;
     create(testbed, NAMESPACE, vec![of("high", pod("h-0", "8"))]).await;
-    waits(testbed, NAMESPACE, "class=high").await;
+    refused(testbed, NAMESPACE, "class=high", "").await;
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), NAMESPACE);
     for (holder, low) in [("holder-0", 0), ("holder-1", 1)] {
         api.delete(holder, &kube::api::DeleteParams::default()).await.unwrap();
@@ -181,7 +169,7 @@ async fn a_node_takes_as_many_pods_as_it_says(testbed: &Testbed) {
     live(testbed, NAMESPACE, "", 2 * LIMIT).await;
     let full = standing(testbed, NAMESPACE, "").await;
     assert_eq!(full.values().copied().collect::<Vec<_>>(), [LIMIT, LIMIT], "{full:?}");
-    let message = waits(testbed, NAMESPACE, "").await;
+    let (_, message) = refused(testbed, NAMESPACE, "", "").await;
     assert!(message.starts_with("0/2 nodes are available: 2 Too many pods."), "{message}");
     let found = pods(testbed, NAMESPACE, "").await;
     let waiting = found.iter().filter(|pod| !is_live(pod)).count();

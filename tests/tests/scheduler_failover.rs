@@ -20,7 +20,7 @@ use kube::api::{Api, ListParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use scheduler::{
     Random, assert_no_overcommit, bound, create, delete, gang, install, install_with_short_lease, is_live, members,
-    namespace, until,
+    namespace, open_intents, until,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,18 +60,6 @@ async fn next_leader(testbed: &Testbed, after: i32) -> i32 {
     .await
 }
 
-/// Intents that the journal holds open.
-async fn open_intents(testbed: &Testbed) -> Result<i32, String> {
-    let slots: Api<PlacementJournal> = Api::namespaced(testbed.client().clone(), NAMESPACE);
-    let slots = slots.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
-    Ok(slots.items.iter().map(|slot| slot.spec.open).sum())
-}
-
-/// The same, also where the first request fails.
-async fn open_now(testbed: &Testbed) -> i32 {
-    until("the journal is read", LEASE_LIMIT, || open_intents(testbed)).await
-}
-
 /// How many live members a gang has, and how many pods that are not on their way out.
 async fn live(testbed: &Testbed, namespace: &str, name: &str) -> (usize, usize) {
     let found = members(testbed, namespace, name).await;
@@ -84,7 +72,7 @@ async fn live(testbed: &Testbed, namespace: &str, name: &str) -> (usize, usize) 
 async fn healed(testbed: &Testbed, namespace: &str, name: &str, size: usize, limit: Duration) -> bool {
     until(&format!("gang {name} is whole or unbound"), limit, || async {
         // The journal first: an intent that closes after the pods were read may have moved some of them since.
-        let open = open_intents(testbed).await?;
+        let open = open_intents(testbed).await;
         match live(testbed, namespace, name).await {
             (live, _) if open == 0 && live == size => Ok(true),
             (0, pods) if open == 0 && pods < size => Ok(false),
@@ -288,7 +276,7 @@ async fn a_large_gang_is_whole_or_unbound_however_often_the_scheduler_is_killed(
             testbed.kill(SCHEDULER).unwrap();
             before = epoch(&testbed).await.unwrap_or_default();
             // Nobody writes now: what the journal says is what the dead one left.
-            open = open_now(&testbed).await;
+            open = open_intents(&testbed).await;
             caught = live(&testbed, "large", &name).await.0;
             testbed.respawn(SCHEDULER).unwrap();
         }
@@ -355,7 +343,7 @@ async fn a_paused_leaders_late_writes_change_nothing() {
         testbed.pause(leader).unwrap();
         let before = epoch(&testbed).await.unwrap_or_default();
         let (caught, _) = live(&testbed, "paused", &name).await;
-        partial += u64::from((1..SIZE).contains(&caught) && open_now(&testbed).await > 0);
+        partial += u64::from((1..SIZE).contains(&caught) && open_intents(&testbed).await > 0);
         next_leader(&testbed, before).await;
         let leading = Instant::now();
         let is_whole = healed(&testbed, "paused", &name, SIZE, HEAL_LIMIT).await;

@@ -16,7 +16,7 @@ use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use scheduler::{
     assert_no_overcommit, bound, create, delete, gang, install, is_live, label_node, members, namespace, node_names,
-    pods, unscheduled, until,
+    pods, refused, unscheduled, until,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,12 +136,9 @@ async fn an_incomplete_gang_says_so(testbed: &Testbed) {
     let mut half = gang("half", 4, "1");
     half.truncate(2);
     create(testbed, "short", half).await;
-    let (reason, message) = until("the incomplete gang is explained", SOON, || async {
-        let found = members(testbed, "short", "half").await;
-        assert!(found.iter().all(|pod| !is_live(pod)), "a part of a gang was bound");
-        found.iter().find_map(unscheduled).ok_or_else(|| "no condition".to_owned())
-    })
-    .await;
+    let (reason, message) = refused(testbed, "short", "flowforge.dev/gang=half", "").await;
+    let found = members(testbed, "short", "half").await;
+    assert!(found.iter().all(|pod| !is_live(pod)), "a part of a gang was bound");
     assert_ne!(reason, "Unschedulable", "autoscalers would scale for half a gang: {message}");
     assert!(message.contains("2 of 4"), "{message}");
 }
@@ -205,15 +202,10 @@ async fn a_surplus_pod_waits(testbed: &Testbed) {
     bound(testbed, "surplus", "crowded", 2, SOON).await;
     create(testbed, "surplus", third).await;
     let third = "flowforge.dev/rank=2";
-    until("the surplus pod is explained", SOON, || async {
-        let pod = pods(testbed, "surplus", third).await.remove(0);
-        assert!(!is_live(&pod), "three of two were bound");
-        let (reason, message) = unscheduled(&pod).ok_or("no condition")?;
-        let right = message
-            .starts_with("gang surplus/crowded: the gang has its 2 members already; this one waits for a free place");
-        if reason == "WaitingForGang" && right { Ok(()) } else { Err(format!("{reason}: {message}")) }
-    })
-    .await;
+    let told = "gang surplus/crowded: the gang has its 2 members already; this one waits for a free place";
+    let (reason, message) = refused(testbed, "surplus", third, told).await;
+    assert!(reason == "WaitingForGang" && message.starts_with(told), "{reason}: {message}");
+    assert!(!is_live(&pods(testbed, "surplus", third).await[0]), "three of two were bound");
     delete(testbed, "surplus", "flowforge.dev/rank=0").await;
     until("the surplus pod has the free place", SOON, || async {
         let pod = pods(testbed, "surplus", third).await.remove(0);

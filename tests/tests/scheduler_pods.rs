@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
-use scheduler::{create, install, is_live, namespace, node_of, pod, pods, unscheduled, until};
+use scheduler::{create, install, is_live, namespace, node_of, pod, pods, refused, unscheduled, until};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::process::Stdio;
@@ -85,26 +85,15 @@ async fn both_scheduler_names_are_served_and_others_are_not(testbed: &Testbed) {
     assert_eq!((node_of(foreign), unscheduled(foreign)), (None, None), "a stranger's pod was touched");
 }
 
-/// The pod's `PodScheduled=False` reason and message, once it is there.
-async fn refusal(testbed: &Testbed, namespace: &str, name: &str) -> (String, String) {
-    until(&format!("{name} is refused"), SOON, || async {
-        let found = pods(testbed, namespace, "").await;
-        let pod = found.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap();
-        assert!(!is_live(pod), "{name} was bound");
-        unscheduled(pod).ok_or_else(|| "no condition".to_owned())
-    })
-    .await
-}
-
 async fn a_refusal_reads_as_kube_schedulers(testbed: &Testbed) {
     namespace(testbed, "refused").await;
     let mut selects = pod("selects", "1");
     selects["spec"]["nodeSelector"] = json!({"no-such-label": "x"});
     create(testbed, "refused", vec![pod("many", "9"), selects]).await;
-    let (reason, message) = refusal(testbed, "refused", "many").await;
+    let (reason, message) = refused(testbed, "refused", "name=many", "").await;
     assert_eq!(reason, "Unschedulable");
     assert!(message.starts_with("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."), "{message}");
-    let (_, message) = refusal(testbed, "refused", "selects").await;
+    let (_, message) = refused(testbed, "refused", "name=selects", "").await;
     assert!(
         message.starts_with("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."),
         "{message}"
@@ -132,7 +121,7 @@ async fn an_absurd_request_does_no_harm(testbed: &Testbed) {
     huge["spec"]["containers"].as_array_mut().unwrap().push(second);
     huge["spec"]["containers"][1]["name"] = json!("second");
     create(testbed, "absurd", vec![huge]).await;
-    let (_, message) = refusal(testbed, "absurd", "huge").await;
+    let (_, message) = refused(testbed, "absurd", "name=huge", "").await;
     assert!(message.contains("3 Insufficient nvidia.com/gpu"), "{message}");
     create(testbed, "absurd", vec![pod("small", "1")]).await;
     until("the next pod is bound", SOON, || async {
@@ -163,7 +152,7 @@ async fn a_pod_waits_for_its_claim(testbed: &Testbed) {
     let mut mounts = pod("mounts", "1");
     mounts["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "absent-claim"}}]);
     create(testbed, "claims", vec![mounts]).await;
-    let (_, message) = refusal(testbed, "claims", "mounts").await;
+    let (_, message) = refused(testbed, "claims", "name=mounts", "").await;
     assert!(message.contains("persistentvolumeclaim \"absent-claim\" not found"), "{message}");
     testbed
         .apply_yaml(

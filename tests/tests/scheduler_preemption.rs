@@ -13,9 +13,11 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
-use scheduler::{create, delete, install, is_live, namespace, node_names, node_of, pod, pods, unscheduled, until};
+use scheduler::{
+    create, delete, install, is_live, namespace, node_names, node_of, pod, pods, priority_class, refused, unscheduled,
+    until,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -35,15 +37,10 @@ async fn the_important_evict_the_less_important() {
 }
 
 async fn priority_classes(testbed: &Testbed) {
-    let api: Api<PriorityClass> = Api::all(testbed.client().clone());
-    for (name, value, policy) in [
-        ("low", 1, "PreemptLowerPriority"),
-        ("middle", 100, "PreemptLowerPriority"),
-        ("high", 1_000, "PreemptLowerPriority"),
-        ("meek", 1_000, "Never"),
-    ] {
-        let class = json!({"metadata": {"name": name}, "value": value, "preemptionPolicy": policy});
-        api.create(&PostParams::default(), &serde_json::from_value(class).unwrap()).await.unwrap();
+    for (name, value, preempts) in
+        [("low", 1, true), ("middle", 100, true), ("high", 1_000, true), ("meek", 1_000, false)]
+    {
+        priority_class(testbed, name, value, preempts).await;
     }
 }
 
@@ -170,11 +167,7 @@ async fn the_meek_wait(testbed: &Testbed) {
     bound(testbed, "low-0").await;
     bound(testbed, "low-1").await;
     create(testbed, SPACE, vec![whole("meek", "meek")]).await;
-    let message = until("the meek one is refused", SOON, || async {
-        let pod = get(testbed, "meek").await.ok_or("it is not there")?;
-        unscheduled(&pod).map(|(_, message)| message).ok_or_else(|| "not yet".to_owned())
-    })
-    .await;
+    let (_, message) = refused(testbed, SPACE, "app=meek", "").await;
     let told = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. \
                 preemption: not eligible due to preemptionPolicy=Never.";
     assert_eq!(message, told);

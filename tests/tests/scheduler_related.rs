@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, Patch, PatchParams};
 use scheduler::{
     create, delete, gang, install, is_live, label_node, members, namespace, node_names, node_of, nodes_of, pods,
-    unscheduled, until,
+    refused, unscheduled, until,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -68,14 +68,6 @@ async fn placed(testbed: &Testbed, app: &str, count: usize) -> Vec<String> {
     .await
 }
 
-async fn refusal(testbed: &Testbed, app: &str) -> String {
-    until(&format!("a pod of {app} is refused"), SOON, || async {
-        let found = pods(testbed, "related", &format!("app={app}")).await;
-        found.iter().find_map(unscheduled).map(|(_, message)| message).ok_or_else(|| "none is".to_owned())
-    })
-    .await
-}
-
 /// One a host; the fifth of five waits, says why, and goes when one leaves.
 async fn pods_that_keep_apart(testbed: &Testbed) {
     let one = |i: usize| related(&format!("apart-{i}"), "apart", &apart("apart", HOST));
@@ -84,7 +76,7 @@ async fn pods_that_keep_apart(testbed: &Testbed) {
     nodes.sort();
     nodes.dedup();
     assert_eq!(nodes.len(), 4, "two of them share a host");
-    let message = refusal(testbed, "apart").await;
+    let (_, message) = refused(testbed, "related", "app=apart", "").await;
     let told = "0/4 nodes are available: 4 node(s) didn't match pod anti-affinity rules. \
                 preemption: 0/4 nodes are available: 4 No preemption victims found for incoming pod.";
     assert_eq!(message, told);
@@ -103,7 +95,7 @@ async fn pods_that_follow(testbed: &Testbed) {
     let near =
         json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": term("leader", HOST)}}});
     create(testbed, "related", vec![related("follower", "follower", &near)]).await;
-    let message = refusal(testbed, "follower").await;
+    let (_, message) = refused(testbed, "related", "app=follower", "").await;
     let told = "0/4 nodes are available: 4 node(s) didn't match pod affinity rules. \
                 preemption: 0/4 nodes are available: 4 Preemption is not helpful for scheduling.";
     assert_eq!(message, told);
@@ -140,7 +132,7 @@ async fn a_gang_that_keeps_apart(testbed: &Testbed) {
         member
     };
     create(testbed, "related", gang("wide", 5, "1").into_iter().map(with_rule).collect()).await;
-    let message = refusal(testbed, "ring").await;
+    let (_, message) = refused(testbed, "related", "app=ring", "").await;
     assert!(message.contains("4 node(s) didn't match pod anti-affinity rules"), "{message}");
     assert!(members(testbed, "related", "wide").await.iter().all(|pod| node_of(pod).is_none()), "a part was bound");
     delete(testbed, "related", "").await;

@@ -15,9 +15,7 @@ use flowforge_testbed::{Profile, Testbed};
 use flowforge_tests::install::program;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
-use scheduler::{
-    bound, create, gang, install, label_node, members, namespace, node_names, nodes_of, unscheduled, until,
-};
+use scheduler::{bound, create, gang, install, label_node, members, namespace, node_names, nodes_of, refused, until};
 use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
@@ -52,11 +50,7 @@ async fn create_gang(testbed: &Testbed, name: &str, level: &str) {
 
 /// Waits until a member of a gang is told this.
 async fn told(testbed: &Testbed, gang: &str, expected: &str) {
-    until(&format!("{gang} is told {expected:?}"), SOON, || async {
-        let said = members(testbed, "levels", gang).await.iter().find_map(unscheduled);
-        said.as_ref().is_some_and(|(_, said)| said.contains(expected)).then_some(()).ok_or(format!("{said:?}"))
-    })
-    .await;
+    refused(testbed, "levels", &format!("flowforge.dev/gang={gang}"), expected).await;
 }
 
 /// Waits for a condition with this reason.

@@ -6,6 +6,7 @@ use flowforge_testbed::{Profile, Testbed};
 use flowforge_tests::install::{Installation, NAMESPACE, Options};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,7 +124,7 @@ where
 /// A pod of ours that asks for so many GPUs and runs until it is deleted.
 pub(crate) fn pod(name: &str, gpus: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"name": name}},
         "spec": {
             "schedulerName": "flowforge", "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "main", "image": "x", "resources": {
@@ -203,6 +204,28 @@ pub(crate) fn unscheduled(pod: &Pod) -> Option<(String, String)> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let condition = conditions.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
     Some((condition.reason.clone()?, condition.message.clone()?))
+}
+
+/// Waits until a pod of a label selector is refused with a message that contains this (empty for any); answers reason and
+/// message.
+pub(crate) async fn refused(testbed: &Testbed, namespace: &str, selector: &str, expected: &str) -> (String, String) {
+    until(&format!("a pod of {namespace} with {selector:?} is told {expected:?}"), PATIENCE, || async {
+        let found = pods(testbed, namespace, selector).await;
+        let live = found.iter().filter(|pod| is_live(pod)).count();
+        let mut told = found.iter().filter_map(unscheduled);
+        let any = told.clone().next();
+        told.find(|(_, message)| message.contains(expected))
+            .ok_or(format!("{live} of {} are bound; {any:?}", found.len()))
+    })
+    .await
+}
+
+/// A class of priority; `preempts` says whether its pods evict others.
+pub(crate) async fn priority_class(testbed: &Testbed, name: &str, value: i32, preempts: bool) {
+    let policy = if preempts { "PreemptLowerPriority" } else { "Never" };
+    let class = json!({"metadata": {"name": name}, "value": value, "preemptionPolicy": policy});
+    let classes: Api<PriorityClass> = Api::all(testbed.client().clone());
+    make(&classes, &serde_json::from_value(class).unwrap()).await;
 }
 
 /// Waits until so many live members of a gang are bound; answers how long it took.
