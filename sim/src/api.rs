@@ -11,6 +11,7 @@ use flowforge_scheduler_core::event::{
 };
 use flowforge_scheduler_core::model::{GangInfo, Millis, NodeInfo, PodInfo, PodKey};
 use flowforge_scheduler_core::protocol::journal::{MemberRecord, Part, Slot};
+use flowforge_scheduler_core::volumes::{StorageFact, StorageKind};
 use smol_str::{SmolStr, ToSmolStr};
 use std::collections::BTreeMap;
 
@@ -29,6 +30,10 @@ pub enum Change {
     Gang(Box<GangInfo>),
     /// A gang is gone.
     GangGone(GangInfo),
+    /// A claim or a volume was created or changed.
+    Storage(Box<StorageFact>),
+    /// A claim or a volume is gone.
+    StorageGone(StorageKind, SmolStr),
 }
 
 /// A journal slot as it is stored.

@@ -1,7 +1,7 @@
 //! The blows: what happens to processes, nodes, pods and the server while faults are on, and how they end.
 
 use crate::faults::Faults;
-use crate::world::{Action, World, node};
+use crate::world::{Action, Subject, World, node};
 use smol_str::SmolStr;
 
 impl World {
@@ -151,7 +151,9 @@ impl World {
             let life = self.processes[process].life;
             self.after(5_000, Action::Relist { process, life });
         }
-        for index in 0..self.scenario.nodes + 5 {
+        // The real engine's volumes tie pods to one of two zones.
+        let more = if self.scenario.subject == Subject::Engine { 13 } else { 5 };
+        for index in 0..self.scenario.nodes + more {
             // Room for everything, so that what stays unbound does so by a fault of ours.
             self.node_back(&SmolStr::from(format!("n{index}")));
         }

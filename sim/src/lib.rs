@@ -92,6 +92,16 @@ mod tests {
     }
 
     #[test]
+    fn the_engine_meets_volumes_that_are_made_for_its_pods() {
+        let volumes = |seed| {
+            let mut world = World::new(seed, Scenario::from_seed(seed, Subject::Engine), false);
+            world.run().unwrap();
+            world.api.claims.values().filter(|claim| claim.bound).count()
+        };
+        assert!((0..20).map(volumes).sum::<usize>() > 10);
+    }
+
+    #[test]
     fn what_failed_once_does_not_fail_again() {
         for (subject, seed) in ONCE_FAILED {
             check(*subject, *seed..*seed + 1);

@@ -1,13 +1,14 @@
 //! Requests, responses and watches, each of which may be lost, late or doubled.
 
 use crate::api::Change;
-use crate::world::{Action, World};
+use crate::world::{Action, Subject, World};
 use flowforge_scheduler_core::command::{Command, OpId};
 use flowforge_scheduler_core::event::{
     BindResult, Event, JournalReadResult, Outcome, PrepareReadResult, ReadResult, RelistedKind, WriteResult,
 };
 use flowforge_scheduler_core::model::Millis;
 use flowforge_scheduler_core::protocol::journal::Slot;
+use flowforge_scheduler_core::volumes::{StorageFact, StorageKind};
 use smol_str::SmolStr;
 
 /// A client gives up on a request after this long.
@@ -78,6 +79,10 @@ impl World {
     /// Tells every process what changed.
     pub(crate) fn serve_watches(&mut self) {
         for change in std::mem::take(&mut self.api.changes) {
+            if watch_of(&change) > 0 && self.scenario.subject == Subject::Protocol {
+                // It looks at pods alone.
+                continue;
+            }
             for process in 0..self.processes.len() {
                 if !self.processes[process].dead {
                     self.serve_watch(process, &change);
@@ -96,10 +101,10 @@ impl World {
         }
         let event = event_of(change);
         let reordered = self.prng.per_mille(self.faults.watch_reordered);
-        let at =
-            if reordered { self.now + 5 * delay } else { (self.now + delay).max(self.processes[process].watch_at) };
+        let served_at = &mut self.processes[process].watch_at[watch_of(change)];
+        let at = if reordered { self.now + 5 * delay } else { (self.now + delay).max(*served_at) };
         if !reordered {
-            self.processes[process].watch_at = at;
+            *served_at = at;
         }
         if self.prng.per_mille(self.faults.watch_doubled) {
             self.at(at, Action::Hear { process, life, event: Box::new(event.clone()) });
@@ -127,7 +132,18 @@ impl World {
             RelistedKind::Pods(self.api.pods.values().map(|pod| pod.key.uid.clone()).collect()),
         ];
         let relisted = relisted.into_iter().map(Event::Relisted);
-        nodes.chain(gangs).chain(pods).chain(relisted).chain([Event::Synced]).collect()
+        let storage = self.api.list_storage();
+        nodes.chain(gangs).chain(storage).chain(pods).chain(relisted).chain([Event::Synced]).collect()
+    }
+}
+
+/// The watch that tells of a change; each keeps its own order.
+fn watch_of(change: &Change) -> usize {
+    match change {
+        Change::Storage(fact) if matches!(**fact, StorageFact::Claim(_)) => 1,
+        Change::StorageGone(StorageKind::Claim, _) => 1,
+        Change::Storage(_) | Change::StorageGone(..) => 2,
+        _ => 0,
     }
 }
 
@@ -140,6 +156,11 @@ fn event_of(change: &Change) -> Event {
         Change::Gang(gang) => Event::GangUpsert(gang.clone()),
         Change::GangGone(gang) => {
             Event::GangDelete { namespace: gang.namespace.clone(), name: gang.name.clone(), uid: gang.uid.clone() }
+        }
+        Change::Storage(fact) => Event::StorageUpsert(fact.clone()),
+        Change::StorageGone(kind, name) => {
+            let namespace = if *kind == StorageKind::Claim { "sim".into() } else { SmolStr::default() };
+            Event::StorageDelete { kind: *kind, namespace, name: name.clone() }
         }
     }
 }

@@ -57,8 +57,8 @@ pub struct Process {
     pub epoch: Option<u64>,
     /// What came in while it was paused.
     pub inbox: Vec<Event>,
-    /// When its watch was last served, so that events keep their order.
-    pub watch_at: Millis,
+    /// When its watches (of pods, nodes and gangs; claims; volumes) were last served, so that events of one keep their order.
+    pub watch_at: [Millis; 3],
     /// The wakeup that is on the agenda.
     pub wake_at: Option<Millis>,
 }
@@ -67,7 +67,16 @@ impl Process {
     /// A process in its first life.
     #[must_use]
     pub fn new(brain: Brain) -> Self {
-        Self { brain, life: 0, paused: false, dead: false, epoch: None, inbox: Vec::new(), watch_at: 0, wake_at: None }
+        Self {
+            brain,
+            life: 0,
+            paused: false,
+            dead: false,
+            epoch: None,
+            inbox: Vec::new(),
+            watch_at: [0; 3],
+            wake_at: None,
+        }
     }
 
     /// Whether it works.

@@ -52,14 +52,15 @@ impl World {
         }
     }
 
-    /// Whether the pods of a new workload have claims, which only the protocol's own engine knows of.
-    /// Small slots have no room for the claims of a large gang.
+    /// Whether the pods of a new workload have claims; devices only the protocol's own engine knows of. Small slots have no room
+    /// for the claims of a large gang.
     fn some_claims(&mut self, size: u32) -> Claims {
         let room = size <= 4 || self.scenario.slot_limit_bytes > 4_096;
-        if self.scenario.subject == Subject::Engine || !room || !self.storage.per_mille(400) {
+        if !room || !self.storage.per_mille(400) {
             return Claims::None;
         }
-        if self.storage.per_mille(500) { Claims::Volumes } else { Claims::Devices }
+        let volumes = self.storage.per_mille(500) || self.scenario.subject == Subject::Engine;
+        if volumes { Claims::Volumes } else { Claims::Devices }
     }
 
     /// Creates a workload with all of its pods; 0 members is a pod on its own.

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::api::Api;
+use crate::claims::{ZONE_LABEL, zone_of};
 use crate::faults::Faults;
 use crate::invariants::{self, Invariant, Violation};
 use crate::owners::Workload;
@@ -362,7 +363,7 @@ pub(crate) fn node(name: &str, incarnation: u64) -> NodeInfo {
     NodeInfo {
         name: name.into(),
         uid: format!("{name}-{incarnation}").into(),
-        labels: [("kubernetes.io/hostname".into(), name.into())].into(),
+        labels: [("kubernetes.io/hostname".into(), name.into()), (ZONE_LABEL.into(), zone_of(name))].into(),
         allocatable: amounts.into_iter().map(|(name, amount)| (SmolStr::from(name), amount)).collect(),
         ..NodeInfo::default()
     }

@@ -18,7 +18,7 @@ impl Invariant for NothingUnpreparedIsBound {
     fn landed(&mut self, world: &World, landed: &Landed) -> Result<(), String> {
         let Landed::Bind { pod, node, .. } = landed else { return Ok(()) };
         match world.api.pods.get(&pod.name).filter(|found| found.key == *pod) {
-            Some(found) if !world.api.is_prepared(found) => {
+            Some(found) if !world.api.is_prepared(found, node) => {
                 Err(format!("{} was bound to {node} before its claim {:?} was prepared", pod.name, claim_of(found)))
             }
             _ => Ok(()),
