@@ -1,8 +1,9 @@
-//! Churn on a real control plane: pods are created, deleted and resized in place, nodes cordoned, tainted, relabelled,
-//! deleted and added, while a comparer checks what the scheduler has in memory against the API server.
+//! Churn on a real control plane: pods are created, deleted and resized in place, their claims provisioned and refused, nodes
+//! cordoned, tainted, relabelled, deleted and added, while a comparer checks what the scheduler has in memory against the API
+//! server.
 //!
 //! ```text
-//!   churn ──pause──> list pods, nodes, namespaces ──same conversion, a fresh snapshot──> dump ─┐
+//!   churn ──pause──> list pods, nodes, claims, … ──same conversion, a fresh snapshot──> dump ──┐
 //!     ^                                                                                       ├─ equal?
 //!     └───────────────────── go on <── scheduler's /debug/state: dump of its own snapshot ────┘
 //! ```
@@ -16,10 +17,12 @@
 
 mod scheduler;
 
+use flowforge_scheduler::convert::types::storage;
 use flowforge_scheduler::convert::{self, types};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::snapshot::Snapshot;
-use flowforge_testbed::{Profile, Testbed};
+use flowforge_scheduler_core::volumes::{ClaimInfo, StorageFact};
+use flowforge_testbed::{PROVISIONER, Profile, Provisioner, Testbed};
 use flowforge_tests::metrics::get;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
@@ -54,6 +57,8 @@ async fn what_is_in_memory_equals_what_the_api_server_has_all_through_a_churn() 
     let testbed = scheduler::testbed(Profile::Cpu, NODES).await;
     let installation = install(&testbed, "debugSnapshot: true\n").await;
     namespace(&testbed, NAMESPACE).await;
+    testbed.apply_yaml(&made_class()).await.unwrap();
+    let provisioner = Provisioner::start(testbed.client().clone());
     let mut churn = Churn::new(&testbed, seed);
     let start = Instant::now();
     let (mut looks, mut looked_at) = (0, Instant::now());
@@ -66,10 +71,28 @@ async fn what_is_in_memory_equals_what_the_api_server_has_all_through_a_churn() 
         }
     }
     compare(&testbed, installation.scheduler).await;
-    println!("{} looks, all equal; {:?}", looks + 1, churn.done);
+    let bound = bound_claims(&testbed).await;
+    println!("{} looks, all equal; {:?}; {bound} claims are bound", looks + 1, churn.done);
     for what in ["create", "delete", "resize", "cordon", "taint", "label", "remove node"] {
         assert!(churn.done.get(what).is_some_and(|times| *times > 0), "never: {what}; {:?}", churn.done);
     }
+    assert!(bound > 0, "no claim was ever bound");
+    drop(provisioner);
+}
+
+/// A class whose claims wait for their pod.
+fn made_class() -> String {
+    let (metadata, mode) = (json!({"name": "made"}), "WaitForFirstConsumer");
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata,
+        "provisioner": PROVISIONER, "volumeBindingMode": mode,
+    })
+    .to_string()
+}
+
+async fn bound_claims(testbed: &Testbed) -> usize {
+    let all = list::<storage::Claim>(testbed, "/api/v1/persistentvolumeclaims").await;
+    all.iter().map(convert::volumes::claim).filter(ClaimInfo::is_bound).count()
 }
 
 /// What happens, and how often it did.
@@ -128,6 +151,14 @@ impl<'t> Churn<'t> {
             2 => {
                 spec["topologySpreadConstraints"] = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname",
                     "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": app}}}]);
+            }
+            // A volume of its own, which goes with it.
+            3 => {
+                let template = json!({"spec": {
+                    "accessModes": ["ReadWriteOnce"], "storageClassName": "made",
+                    "resources": {"requests": {"storage": "1Gi"}},
+                }});
+                spec["volumes"] = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": template}}]);
             }
             _ => {}
         }
@@ -234,6 +265,12 @@ async fn expected(testbed: &Testbed) -> Value {
     for node in list::<types::Node>(testbed, "/api/v1/nodes").await {
         snapshot.upsert_node(convert::node(&node));
     }
+    for claim in list::<storage::Claim>(testbed, "/api/v1/persistentvolumeclaims").await {
+        snapshot.set_storage(StorageFact::Claim(convert::volumes::claim(&claim)));
+    }
+    for volume in list::<storage::PersistentVolume>(testbed, "/api/v1/persistentvolumes").await {
+        snapshot.set_storage(StorageFact::Volume(convert::volumes::volume(&volume)));
+    }
     for pod in list::<types::Pod>(testbed, "/api/v1/pods").await {
         snapshot.upsert_pod(convert::pod(&pod, |name| name == "flowforge"));
     }
@@ -243,7 +280,7 @@ async fn expected(testbed: &Testbed) -> Value {
 /// One line for each node, pod or namespace that differs.
 fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    for part in ["nodes", "pods", "namespaces"] {
+    for part in ["nodes", "pods", "namespaces", "claims", "volumes"] {
         let keys = |of: &Value| of[part].as_object().map(|map| map.keys().cloned().collect::<BTreeSet<_>>());
         let all: BTreeSet<String> = [ours, theirs].into_iter().filter_map(keys).flatten().collect();
         for key in all {
