@@ -128,9 +128,8 @@ pub(super) struct Member {
     pub(super) patience: Patience,
     /// All of it is there, and is what was planned.
     pub(super) checked: bool,
-    /// The engine was asked whether it is.
+    /// The engine was asked whether it is, and when it is asked again.
     pub(super) checking: bool,
-    /// When it is asked again.
     pub(super) check_at: Millis,
 }
 
@@ -298,9 +297,8 @@ pub(super) struct Intent {
     pub(super) refusal: Option<String>,
     /// Changes that a phase waits for, by slot.
     pub(super) awaits: BTreeMap<usize, u64>,
-    /// Since when it prepares.
+    /// Since when it prepares, and when its preparations are looked at for being late.
     pub(super) preparing_since: Millis,
-    /// When its preparations are looked at for being late.
     pub(super) prepare_deadline: Option<Millis>,
     /// The journal held it as a whole once: Bindings may have been sent.
     pub(super) in_force: bool,
