@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
+use crate::claims::Claims;
 use crate::contender::{Arena, Kind, Running};
 use crate::follow::{Follower, Instants};
 use crate::report::Measured;
@@ -50,6 +51,7 @@ pub(crate) enum Arrival {
 
 /// Where the pods of a load are.
 struct Place {
+    namespace: String,
     pods: Api<Pod>,
     events: Api<Event>,
     scheduler: &'static str,
@@ -62,6 +64,12 @@ impl Load {
     /// When pods are not bound in time, or FlowForge or a client has not posted an Event for each.
     pub(crate) async fn run(&self, arena: &Arena<'_>, kind: Kind) -> Result<Measured> {
         let place = self.place(arena.testbed.client(), kind).await?;
+        let claims = match self.workload {
+            Workload::Claim => {
+                Some(Claims::create(arena.testbed.client(), &place.namespace, (0..self.pods).map(pod_name)).await?)
+            }
+            _ => None,
+        };
         let created = match self.arrival {
             Arrival::Backlog(_) => Some(self.create_all(&place).await?),
             Arrival::Burst(_) | Arrival::Paced(_) => None,
@@ -71,6 +79,9 @@ impl Load {
         let measured = self.measure(arena, &place, &running, follower, created).await?;
         arena.stop(running).await?;
         delete_all(&place.pods).await?;
+        if let Some(claims) = claims {
+            claims.delete().await?;
+        }
         Ok(measured)
     }
 
@@ -81,6 +92,7 @@ impl Load {
         Ok(Place {
             pods: Api::namespaced(client.clone(), &namespace),
             events: Api::namespaced(client, &namespace),
+            namespace,
             scheduler: kind.scheduler_name(),
         })
     }

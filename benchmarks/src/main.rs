@@ -15,6 +15,7 @@
 //! from its last reply to its last node. Beside it stands what the scheduler's own histogram says of the same pods, as exactly
 //! as its buckets are. Bind-only is a client that has nothing to decide (`bind.rs`).
 
+mod claims;
 mod contender;
 mod follow;
 mod fresh;

@@ -20,6 +20,8 @@ pub(crate) enum Workload {
     Affinity,
     /// Required affinity to nodes of an instance type.
     NodeAffinity,
+    /// A claim of its own name, which waits for it.
+    Claim,
 }
 
 /// The label that says what a pod belongs to.
@@ -30,8 +32,8 @@ const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
 impl Workload {
     /// All, in the order they run.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Plain, Self::Spread, Self::AntiAffinity, Self::Affinity, Self::NodeAffinity];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Plain, Self::Spread, Self::AntiAffinity, Self::Affinity, Self::NodeAffinity, Self::Claim];
 
     /// The name on the command line and in namespaces.
     pub(crate) fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Workload {
             Self::AntiAffinity => "anti-affinity",
             Self::Affinity => "affinity",
             Self::NodeAffinity => "node-affinity",
+            Self::Claim => "claim",
         }
     }
 
@@ -52,6 +55,7 @@ impl Workload {
             Self::AntiAffinity => "required anti-affinity on the hostname",
             Self::Affinity => "required pod affinity to the zone",
             Self::NodeAffinity => "required node affinity",
+            Self::Claim => "PVC WaitForFirstConsumer per pod",
         }
     }
 
@@ -95,6 +99,7 @@ impl Workload {
                 let terms = json!({"nodeSelectorTerms": [{"matchExpressions": [of_type]}]});
                 spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
             }
+            Self::Claim => spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]),
         }
         pod
     }
