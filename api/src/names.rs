@@ -32,6 +32,12 @@ pub mod annotation {
     pub const FENCE: &str = "flowforge.dev/fence";
     /// How often the scheduler rolled this member back; part of the pod's name.
     pub const INCARNATION: &str = "flowforge.dev/incarnation";
+    /// On a Gang: failed attempts before it, by the budget that they were charged to, as `<user>+<infrastructure>`.
+    pub const CHARGED: &str = "flowforge.dev/charged";
+    /// On a Gang: its pods are not made before this time, milliseconds since the epoch.
+    pub const NOT_BEFORE: &str = "flowforge.dev/not-before";
+    /// On a Gang: machines that failed earlier attempts, comma separated; its pods avoid them where they can.
+    pub const AVOIDS: &str = "flowforge.dev/avoids";
     /// Topology level that all members of a plain gang must share (`rack`, `block`, …).
     pub const TOPOLOGY_REQUIRED: &str = "flowforge.dev/topology-required";
     /// Topology levels that members of a plain gang prefer to share, comma separated, best first.

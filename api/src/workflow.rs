@@ -205,6 +205,9 @@ pub struct WorkflowNode {
     /// time limit stops it. Only `finally` nodes may wait for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub finally: bool,
+    /// How it is tried again when it fails; never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryPolicy>,
     /// Image of the main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -235,6 +238,80 @@ pub struct WorkflowNode {
 
 fn one() -> i32 {
     1
+}
+
+/// How a node is tried again. Each attempt is a Gang of its own; it starts when nothing of the one before runs.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryPolicy {
+    /// Attempts after a failure of the program; 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub limit: Option<i32>,
+    /// Attempts after a failure of the infrastructure (a lost machine, an eviction, a preemption, …); 3 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub infrastructure_limit: Option<i32>,
+    /// Pauses between attempts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    /// What is made again; `Gang` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<RetryScope>,
+    /// Which failures of the program are tried again; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<RetryOn>,
+    /// Seconds after which an attempt whose pods do not stop, because their machine does not answer, is given up: the next one
+    /// starts although the old one may still run. Never when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub force_after_seconds: Option<i32>,
+}
+
+/// Pauses between attempts: `initialSeconds`, then `factor` times as long each time, up to `capSeconds`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backoff {
+    /// The first pause; 10 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub initial_seconds: Option<i32>,
+    /// By what each further pause is longer; 2 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub factor: Option<i32>,
+    /// The longest pause; 300 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub cap_seconds: Option<i32>,
+    /// How much of a pause is random, in per cent; 10 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub jitter_percent: Option<i32>,
+}
+
+/// What is made again.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum RetryScope {
+    /// The whole gang, as a new attempt.
+    #[default]
+    Gang,
+    /// The member that failed, in the same attempt, up to `limit` times each; then the gang fails for good.
+    Member,
+}
+
+/// Failures of the program that are tried again.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryOn {
+    /// Exit codes of the member that failed first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 255))]
+    pub exit_codes: Vec<i32>,
+    /// Reasons (`MemberFailed`, `OOMKilled`, `InitContainerFailed`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub reasons: Vec<String>,
 }
 
 /// One entry of `dependsOn`.

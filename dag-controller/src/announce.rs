@@ -69,6 +69,7 @@ impl Announcer {
             Milestone::Running(node) => self.on_node(flow, node, "Running", EventType::Normal),
             Milestone::Waiting(node) => self.on_node(flow, node, "Waiting", EventType::Warning),
             Milestone::Replaced(node) => self.on_node(flow, node, "MemberReplaced", EventType::Warning),
+            Milestone::TriedAgain(node) => self.on_node(flow, node, "TriedAgain", EventType::Warning),
             Milestone::NodeEnded(node) => self.node_ended(flow, node),
         }
     }

@@ -23,6 +23,9 @@ pub struct Config {
     pub retry_base_ms: u64,
     /// Longest such pause.
     pub retry_cap_ms: u64,
+    /// How long after a failure of the user's program a lost machine still counts as its cause; only where a node has a
+    /// `retry` with a budget for the infrastructure.
+    pub infra_grace_ms: u64,
     /// Topology levels that a node may name, wide to narrow: the names in the scheduler's configuration.
     pub topology_levels: Vec<String>,
 }
@@ -37,6 +40,7 @@ impl Default for Config {
             forbidden_hold_ms: core.forbidden_hold_ms,
             retry_base_ms: core.retry_base_ms,
             retry_cap_ms: core.retry_cap_ms,
+            infra_grace_ms: core.infra_grace_ms,
             topology_levels: DEFAULT_LEVELS.iter().map(|level| (*level).to_owned()).collect(),
         }
     }
@@ -75,6 +79,7 @@ impl Config {
         hold("quotaHoldMs", self.quota_hold_ms)?;
         hold("forbiddenHoldMs", self.forbidden_hold_ms)?;
         hold("retryCapMs", self.retry_cap_ms)?;
+        hold("infraGraceMs", self.infra_grace_ms)?;
         if self.retry_base_ms == 0 || self.retry_cap_ms < self.retry_base_ms {
             return Err("retryBaseMs: must be positive and not above retryCapMs".to_owned());
         }
@@ -96,6 +101,7 @@ impl Config {
             forbidden_hold_ms: self.forbidden_hold_ms,
             retry_base_ms: self.retry_base_ms,
             retry_cap_ms: self.retry_cap_ms,
+            infra_grace_ms: self.infra_grace_ms,
         }
     }
 }
@@ -119,6 +125,7 @@ mod tests {
             ("retryBaseMs: 0", "retryBaseMs"),
             ("quotaHoldMs: 86400001", "quotaHoldMs"),
             ("forbiddenHoldMs: 86400001", "forbiddenHoldMs"),
+            ("infraGraceMs: 86400001", "infraGraceMs"),
             ("retryCapMs: 18446744073709551615", "retryCapMs"),
             ("topologyLevels: [rack, rack]", "topologyLevels"),
             ("topologyLevels: ['']", "topologyLevels"),

@@ -1,12 +1,14 @@
 //! From watched objects to the core's facts. The only place that knows both.
 
-use flowforge_api::gang::{Gang, GangPhase};
+use flowforge_api::gang::{Gang, GangPhase, MemberOutcome};
 use flowforge_api::names::{annotation, finalizer, label};
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
+use flowforge_dag_controller_core::retry::Plan;
 use flowforge_dag_controller_core::{Cause, GangEnd, GangFacts, PodFacts, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use smol_str::SmolStr;
+use std::collections::BTreeMap;
 
 use crate::watched::{ContainerStatus, WatchedPod};
 
@@ -107,7 +109,35 @@ fn deletion_requested_at(meta: &ObjectMeta) -> Option<u64> {
 /// The facts of a Gang.
 #[must_use]
 pub fn gang_facts(gang: &Gang) -> GangFacts {
-    GangFacts { ended: gang_end(gang), deleting: gang.metadata.deletion_timestamp.is_some() }
+    let deleting = gang.metadata.deletion_timestamp.is_some();
+    GangFacts { ended: gang_end(gang), deleting, plan: plan(&gang.metadata).map(Box::new) }
+}
+
+/// What an attempt that is not the first was made with.
+fn plan(meta: &ObjectMeta) -> Option<Plan> {
+    let annotations = meta.annotations.as_ref()?;
+    let number = |key: &str| annotations.get(key).and_then(|text| text.parse().ok());
+    let (user, infrastructure) = annotations.get(annotation::CHARGED)?.split_once('+')?;
+    let avoid = annotations.get(annotation::AVOIDS).map(|text| text.split(',').map(SmolStr::from).collect());
+    Some(Plan {
+        user: user.parse().ok()?,
+        infrastructure: infrastructure.parse().ok()?,
+        not_before_ms: number(annotation::NOT_BEFORE).unwrap_or(0),
+        avoid: avoid.unwrap_or_default(),
+    })
+}
+
+/// The annotations that say so.
+#[must_use]
+pub fn plan_annotations(plan: &Plan) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::from([
+        (annotation::CHARGED.to_owned(), format!("{}+{}", plan.user, plan.infrastructure)),
+        (annotation::NOT_BEFORE.to_owned(), plan.not_before_ms.to_string()),
+    ]);
+    if !plan.avoid.is_empty() {
+        annotations.insert(annotation::AVOIDS.to_owned(), plan.avoid.join(","));
+    }
+    annotations
 }
 
 /// The recorded end of a Gang.
@@ -123,7 +153,11 @@ pub fn gang_end(gang: &Gang) -> Option<GangEnd> {
     let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
     Some(GangEnd {
         succeeded,
-        cause: Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default()),
+        // The message names the member; its exit code is what a retry may ask for.
+        cause: Cause {
+            exit_code: status.results.iter().find(|r| r.outcome == MemberOutcome::Failed).and_then(|r| r.exit_code),
+            ..Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default())
+        },
         scheduled_at_ms: at(&status.scheduled_at),
         started_at_ms: at(&status.started_at),
         finished_at_ms: at(&status.finished_at).unwrap_or(0),

@@ -107,6 +107,8 @@ pub struct Attempt {
     pub ending: Arc<AtomicBool>,
     /// Pods to be deleted as soon as their UID is known.
     pub delete_when_seen: BTreeSet<(u32, u32)>,
+    /// Machines that its pods avoid.
+    pub avoid: Vec<String>,
     /// When the event that released it arrived.
     pub asked_at: Option<std::time::Instant>,
 }
@@ -276,6 +278,7 @@ impl Flow {
         }
         attempt.resource_version = gang.metadata.resource_version.clone().unwrap_or_default();
         let facts = gang_facts(gang);
+        attempt.avoid = facts.plan.iter().flat_map(|plan| &plan.avoid).map(ToString::to_string).collect();
         attempt.lane.ended |= facts.ended.is_some();
         Sight::news(Event::Gang(key, facts))
     }
@@ -405,10 +408,12 @@ impl Flow {
     pub fn attempt_ref(&self, key: AttemptKey) -> Option<AttemptRef> {
         let gang = self.gang_name(key);
         let replicas = self.node(key.node)?.replicas;
+        let known = self.attempts.get(&key)?;
         Some(AttemptRef {
+            avoid: known.avoid.clone(),
             namespace: self.key.namespace.to_string(),
             workflow: self.key.name.to_string(),
-            gang_uid: self.attempts.get(&key)?.uid.clone()?,
+            gang_uid: known.uid.clone()?,
             service: (replicas > 1).then(|| gang.clone()),
             gang,
             attempt: key.attempt,

@@ -3,12 +3,17 @@
 use flowforge_api::gang::{Gang, GangRole, GangSpec};
 use flowforge_api::names::{self, annotation, label};
 use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
+use flowforge_dag_controller_core::retry::Plan;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use std::collections::BTreeMap;
 
+use crate::convert::plan_annotations;
 use crate::pods::{AttemptRef, MASTER_PORT, gang_owner, member_labels};
+
+/// How long the resources of a failed attempt are kept for the next one.
+const HOLD_SECONDS: i32 = 60;
 
 /// The Gang of one attempt. Its creation is the claim on the attempt.
 #[must_use]
@@ -53,6 +58,13 @@ pub fn gang(
         ..GangSpec::default()
     };
     Gang { metadata, spec, status: None }
+}
+
+/// Makes the Gang one that follows another attempt: what it was decided with, and whose freed resources are kept for it.
+pub fn follow(gang: &mut Gang, plan: &Plan, replaces: Option<String>) {
+    gang.metadata.annotations = Some(plan_annotations(plan));
+    gang.spec.hold_seconds = replaces.is_some().then_some(HOLD_SECONDS);
+    gang.spec.replaces = replaces;
 }
 
 fn workflow_owner(name: &str, uid: &str) -> OwnerReference {
@@ -108,6 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn a_gang_that_follows_another_one_tells_a_restart_what_it_was_decided_with() {
+        let node = WorkflowNode { id: "a".into(), replicas: 1, ..WorkflowNode::default() };
+        let mut gang = gang("u", "ns", "wf", &WorkflowSpec::default(), &node, "wf-a-3", 3);
+        assert_eq!(crate::convert::gang_facts(&gang).plan, None, "a first attempt has none");
+        let plan = Plan {
+            user: 1,
+            infrastructure: 2,
+            not_before_ms: 1_700_000_000_123,
+            avoid: vec!["n1".into(), "n2".into()],
+        };
+        follow(&mut gang, &plan, Some("uid-2".into()));
+        assert_eq!(crate::convert::gang_facts(&gang).plan.as_deref(), Some(&plan));
+        assert_eq!((gang.spec.replaces.as_deref(), gang.spec.hold_seconds), (Some("uid-2"), Some(HOLD_SECONDS)));
+    }
+
+    #[test]
     fn the_priority_of_a_gang_follows_the_layers_of_its_pods() {
         let mut spec = WorkflowSpec::default();
         let mut node = WorkflowNode { id: "a".into(), replicas: 1, ..WorkflowNode::default() };
@@ -132,6 +160,7 @@ mod tests {
             gang_uid: "uid-2".into(),
             service: Some("wf-train-1".into()),
             attempt: 1,
+            avoid: Vec::new(),
         };
         let spec = service(&attempt, "train", "wf-train-1").spec.unwrap();
         assert_eq!(spec.cluster_ip.as_deref(), Some("None"));

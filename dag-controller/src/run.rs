@@ -10,6 +10,7 @@
 use flowforge_dag_controller_core::command::MemberEnd;
 use flowforge_dag_controller_core::event::{GangFacts, Object, Refusal, RefusalKind};
 use flowforge_dag_controller_core::names as core_names;
+use flowforge_dag_controller_core::retry::Plan;
 use flowforge_dag_controller_core::{AttemptKey, Command, Event, GangEnd, Judgement, MemberKey};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ impl Runner<'_> {
         let mut left = Left::default();
         for command in commands {
             match command {
-                Command::CreateGang(key) => self.create_gang(flow, key),
+                Command::CreateGang(key, plan) => self.create_gang(flow, key, plan.as_deref()),
                 Command::CreateService(key) => self.create_service(flow, key),
                 Command::CreatePod(key) => left.events.extend(self.create_pod(flow, key)),
                 Command::DeletePod(key) => self.delete_pod(flow, key),
@@ -129,10 +130,14 @@ impl Runner<'_> {
         self.spawn(flow, |writer| async move { exec::delete_workflow(&writer, workflow).await });
     }
 
-    fn create_gang(&mut self, flow: &mut Flow, key: AttemptKey) {
+    fn create_gang(&mut self, flow: &mut Flow, key: AttemptKey, plan: Option<&Plan>) {
         let Some(node) = flow.node(key.node) else { return };
         let (name, namespace, uid) = (flow.gang_name(key), flow.key.namespace.to_string(), flow.uid.clone());
-        let gang = objects::gang(&uid, &namespace, &flow.key.name, &flow.spec, node, &name, key.attempt);
+        let mut gang = objects::gang(&uid, &namespace, &flow.key.name, &flow.spec, node, &name, key.attempt);
+        if let Some(plan) = plan {
+            let before = AttemptKey { attempt: key.attempt - 1, ..key };
+            objects::follow(&mut gang, plan, flow.attempts.get(&before).and_then(|a| a.uid.clone()));
+        }
         let attempt = flow.attempts.entry(key).or_default();
         attempt.asked_at = Some(self.arrived);
         let ending = Arc::clone(&attempt.ending);
@@ -276,7 +281,7 @@ impl Runner<'_> {
                 }
                 if let Some(end) = load.finish {
                     lane.ended = true;
-                    events.push(Event::Gang(key, GangFacts { ended: Some(end), deleting: false }));
+                    events.push(Event::Gang(key, GangFacts { ended: Some(end), ..GangFacts::default() }));
                 }
                 self.write_gang(flow, key);
                 (events, None)

@@ -28,7 +28,7 @@ fn ended(succeeded: bool, cause: Cause) -> Event {
         started_at_ms: Some(NOW_MS),
         finished_at_ms: NOW_MS,
     };
-    let facts = flowforge_dag_controller_core::GangFacts { ended: Some(end), deleting: false };
+    let facts = flowforge_dag_controller_core::GangFacts { ended: Some(end), ..Default::default() };
     Event::Gang(flowforge_dag_controller_core::AttemptKey { node: NodeIx(0), attempt: 1 }, facts)
 }
 

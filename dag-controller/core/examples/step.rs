@@ -32,7 +32,7 @@ fn answer(command: Command, now_ms: u64, inbox: &mut Vec<Event>) {
     let bound = PodFacts { node: Some("n1".into()), finalizer: true, ..PodFacts::default() };
     let ended = MainContainer::Ended { exit_code: 0, reason: "Completed".into(), finished_at_ms: now_ms };
     match command {
-        Command::CreateGang(key) => inbox.push(Event::Gang(key, GangFacts::default())),
+        Command::CreateGang(key, _) => inbox.push(Event::Gang(key, GangFacts::default())),
         Command::CreateService(key) => inbox.push(Event::Service(key, true)),
         Command::CreatePod(key) => {
             let running = PodFacts { phase: PodPhase::Running, main: MainContainer::Running, ..bound.clone() };
@@ -41,7 +41,9 @@ fn answer(command: Command, now_ms: u64, inbox: &mut Vec<Event>) {
             inbox.push(Event::Pod(key, bound));
         }
         Command::RecordResult(key, _) => inbox.push(Event::Recorded(vec![key])),
-        Command::FinishGang(key, end) => inbox.push(Event::Gang(key, GangFacts { ended: Some(*end), deleting: false })),
+        Command::FinishGang(key, end) => {
+            inbox.push(Event::Gang(key, GangFacts { ended: Some(*end), ..GangFacts::default() }));
+        }
         _ => {}
     }
 }

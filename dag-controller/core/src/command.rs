@@ -15,13 +15,15 @@
 
 use crate::event::GangEnd;
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
+use crate::retry::Plan;
 use smol_str::SmolStr;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Create the Gang: the claim on the attempt. AlreadyExists with our owner UID is adopted.
-    CreateGang(AttemptKey),
+    /// Create the Gang: the claim on the attempt, with the plan of one that is not the first. AlreadyExists with our owner
+    /// UID is adopted, with the plan that it has.
+    CreateGang(AttemptKey, Option<Box<Plan>>),
     /// Create the headless Service.
     CreateService(AttemptKey),
     /// Create a pod, with the result finalizer. Only under the UID of the claimed Gang.
@@ -103,6 +105,8 @@ pub enum Milestone {
     Waiting(NodeIx),
     /// A member was lost and is made again.
     Replaced(NodeIx),
+    /// An attempt of a node failed and is followed by another one.
+    TriedAgain(NodeIx),
     /// A node ended; its phase says how.
     NodeEnded(NodeIx),
 }

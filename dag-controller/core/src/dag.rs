@@ -7,10 +7,12 @@
 //! is its [`OnFailure`]. The rules themselves stand in `engine/depends.rs`.
 
 use crate::ids::NodeIx;
+use crate::retry::Retry;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::DiGraph;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// One node of the graph: a gang of equal pods.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +31,8 @@ pub struct NodeSpec {
     pub gated: bool,
     /// It runs when all others have ended, however they did; only its like may wait for it.
     pub finally: bool,
+    /// How it is tried again; never when `None`.
+    pub retry: Option<Arc<Retry>>,
 }
 
 impl NodeSpec {
@@ -43,6 +47,7 @@ impl NodeSpec {
             on_failure: OnFailure::Fail,
             gated: false,
             finally: false,
+            retry: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Reason};
+use crate::retry::Plan;
 use smol_str::SmolStr;
 
 /// One thing that happened.
@@ -97,6 +98,8 @@ pub struct GangFacts {
     pub ended: Option<GangEnd>,
     /// It has a deletionTimestamp.
     pub deleting: bool,
+    /// What it was made with, where it is not a first attempt.
+    pub plan: Option<Box<Plan>>,
 }
 
 /// How an attempt ended; what is written into, and read from, the Gang's status.

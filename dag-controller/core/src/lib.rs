@@ -22,6 +22,7 @@ pub mod ids;
 pub mod names;
 pub mod ranks;
 pub mod reason;
+pub mod retry;
 pub mod state;
 
 pub use command::{Command, MemberEnd, MemberOutcome, Milestone};

@@ -63,6 +63,10 @@ reasons! {
     QuotaExceeded = "QuotaExceeded", None;
     /// An object that is not ours has the name we need; deleting it lets the gang go on.
     NameTaken = "NameTaken", None;
+    /// An attempt failed; the next one starts when its pause is over.
+    BackOff = "BackOff", None;
+    /// A pod of the attempt before may still run on a machine that does not answer.
+    PredecessorUnreachable = "PredecessorUnreachable", None;
     /// Members vanished before they ran, again and again; the next one is made after a pause.
     MembersVanish = "MembersVanish", None;
 

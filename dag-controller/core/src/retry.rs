@@ -211,7 +211,8 @@ mod tests {
             let pause = retry.pause_ms(1, random);
             assert!((900..=1_000).contains(&pause), "{pause}");
         }
-        let plan = exact.next(&Plan::default(), &failed(Reason::MemberFailed, None), 50_000, 600, 0).expect("tried again");
+        let plan =
+            exact.next(&Plan::default(), &failed(Reason::MemberFailed, None), 50_000, 600, 0).expect("tried again");
         assert_eq!(plan.not_before_ms, 50_400);
     }
 

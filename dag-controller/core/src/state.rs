@@ -111,6 +111,8 @@ pub struct Config {
     pub retry_base_ms: u64,
     /// Longest pause.
     pub retry_cap_ms: u64,
+    /// How long after a failure of the user's a sign of the infrastructure still tells that it was to blame.
+    pub infra_grace_ms: u64,
 }
 
 impl Default for Config {
@@ -122,6 +124,7 @@ impl Default for Config {
             forbidden_hold_ms: 60_000,
             retry_base_ms: 1_000,
             retry_cap_ms: 60_000,
+            infra_grace_ms: 60_000,
         }
     }
 }

@@ -480,6 +480,38 @@ fn bad_dependencies_and_policies_are_named() {
 }
 
 #[test]
+fn a_retry_is_compiled_and_its_mistakes_are_named() {
+    let retry = json!({
+        "limit": 2, "infrastructureLimit": 5, "scope": "Member", "forceAfterSeconds": 60,
+        "backoff": {"initialSeconds": 1, "factor": 3, "capSeconds": 9, "jitterPercent": 0},
+        "on": {"exitCodes": [75], "reasons": ["OOMKilled"]},
+    });
+    let dag = compile(&with_node(json!({"retry": retry})), STRICT).expect("it is good").dag;
+    let retry = dag.node(NodeIx(0)).retry.as_deref().expect("there is one");
+    assert_eq!((retry.limit, retry.infrastructure_limit, retry.initial_ms, retry.cap_ms), (2, 5, 1_000, 9_000));
+    assert_eq!((retry.factor, retry.jitter_percent, retry.force_after_ms), (3, 0, Some(60_000)));
+    assert_eq!(retry.on.as_ref().map(|on| (on.exit_codes.len(), on.reasons.len())), Some((1, 1)));
+    let p = "spec.nodes[0].retry";
+    let bad = |fields: Value, expected: &str| check(&with_node(json!({"retry": fields})), &format!("{p}{expected}"));
+    bad(json!({"limit": -1}), ".limit: must be at least 0, is -1; write a number from 0 to 1000");
+    bad(json!({"limits": 1}), ".limits: unknown field \"limits\"; did you mean \"limit\"? Else remove it");
+    bad(json!({"scope": "Pod"}), ".scope: \"Pod\" is none of Gang, Member; write one of Gang, Member");
+    bad(
+        json!({"backoff": {"initialSeconds": 60, "capSeconds": 10}}),
+        ".backoff.capSeconds: the first pause (60 s) is longer than the longest; write at least initialSeconds",
+    );
+    bad(
+        json!({"on": {}}),
+        ".on: names no failure, so that none would be tried again; add exitCodes or reasons, or remove it",
+    );
+    bad(json!({"on": {"exitCodes": [0]}}), ".on.exitCodes[0]: must be at least 1, is 0; write a number from 1 to 255");
+    bad(
+        json!({"on": {"reasons": ["NodeLost"]}}),
+        ".on.reasons[0]: \"NodeLost\" is no failure of the user's; remove it: failures of the infrastructure have infrastructureLimit",
+    );
+}
+
+#[test]
 fn too_many_edges_are_refused_before_anything_is_built() {
     let wide: Vec<String> = (0..450).map(|at| format!("n{at}")).collect();
     let mut nodes: Vec<Value> = wide.iter().map(|id| json!({"id": id, "image": "i"})).collect();
@@ -545,6 +577,10 @@ fn any_json() -> impl Strategy<Value = Value> {
             "dependsMode",
             "onFailure",
             "finally",
+            "retry",
+            "backoff",
+            "exitCodes",
+            "reasons",
             "node",
             "on",
             "image",

@@ -27,7 +27,7 @@ fn observed_gang(node: u32, ended: Option<GangEnd>) -> ObservedGang {
     let phase = if ended.is_some() { GangPhase::Succeeded } else { GangPhase::Pending };
     ObservedGang {
         key: AttemptKey { node: NodeIx(node), attempt: 1 },
-        facts: GangFacts { ended, deleting: false },
+        facts: GangFacts { ended, ..GangFacts::default() },
         service: false,
         phase,
         scheduled_at_ms: None,

@@ -4,7 +4,10 @@ use flowforge_api::names::{self, annotation, finalizer, label};
 use flowforge_api::workflow::{WorkflowNode, WorkflowSpec};
 use flowforge_api::{GROUP, Gang};
 use flowforge_dag_controller_core::names::{hostname, pod as pod_name};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Toleration};
+use k8s_openapi::api::core::v1::{
+    Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, PreferredSchedulingTerm,
+    Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 
@@ -16,6 +19,8 @@ use super::volumes::{mount_shm, mount_storage};
 /// Name of the main container where the template does not name one.
 pub(super) const MAIN_CONTAINER: &str = "main";
 const DEFAULT_TOLERATION_SECONDS: i64 = 30;
+/// The highest weight of a preference.
+const MOST_PREFERRED: i32 = 100;
 const ROLE_WORKER: &str = "worker";
 
 /// Why a node has no pod.
@@ -44,6 +49,8 @@ pub struct AttemptRef {
     pub service: Option<String>,
     /// Attempt, from 1.
     pub attempt: u32,
+    /// Machines on which earlier attempts failed.
+    pub avoid: Vec<String>,
 }
 
 /// A member pod with everything but its rank.
@@ -55,6 +62,30 @@ pub struct MemberTemplate {
     node: String,
     replicas: u32,
     nproc: u32,
+}
+
+/// Machines that failed before are taken only where there is no other.
+fn avoid(spec: &mut PodSpec, machines: &[String]) {
+    if machines.is_empty() {
+        return;
+    }
+    // A field of a node can be compared with one value at a time.
+    let term = |machine: &String| PreferredSchedulingTerm {
+        weight: MOST_PREFERRED,
+        preference: NodeSelectorTerm {
+            match_fields: Some(vec![NodeSelectorRequirement {
+                key: "metadata.name".to_owned(),
+                operator: "NotIn".to_owned(),
+                values: Some(vec![machine.clone()]),
+            }]),
+            ..NodeSelectorTerm::default()
+        },
+    };
+    let affinity = spec.affinity.get_or_insert_default().node_affinity.get_or_insert_default();
+    affinity
+        .preferred_during_scheduling_ignored_during_execution
+        .get_or_insert_default()
+        .extend(machines.iter().map(term));
 }
 
 impl MemberTemplate {
@@ -76,6 +107,7 @@ impl MemberTemplate {
         if let Some(size) = node.overrides.shm_size.as_ref().or(workflow.defaults.shm_size.as_ref()) {
             mount_shm(&mut spec, &mut main, size);
         }
+        avoid(&mut spec, &attempt.avoid);
         let main_name = main.name.clone();
         spec.containers.insert(0, main);
         mount_storage(&mut spec, &workflow.storage);

@@ -16,6 +16,7 @@ fn attempt(service: bool) -> AttemptRef {
         gang_uid: "gang-uid".into(),
         service: service.then(|| "wf-train-2".into()),
         attempt: 2,
+        avoid: Vec::new(),
     }
 }
 
@@ -404,4 +405,18 @@ fn a_gang_of_the_largest_size_stays_small_per_pod() {
     let template = MemberTemplate::new(&WorkflowSpec::default(), &node(8192), attempt(true)).unwrap();
     let bytes = serde_json::to_vec(&template.member(8191, 0)).unwrap().len();
     assert!(bytes < 4096, "{bytes} bytes");
+}
+
+#[test]
+fn machines_that_failed_earlier_attempts_are_taken_only_where_there_is_no_other() {
+    let attempt = AttemptRef { avoid: vec!["n1".into(), "n2".into()], ..attempt(false) };
+    let template = MemberTemplate::new(&WorkflowSpec::default(), &node(1), attempt).unwrap();
+    let affinity = template.member(0, 0).spec.unwrap().affinity.unwrap().node_affinity.unwrap();
+    let terms = affinity.preferred_during_scheduling_ignored_during_execution.unwrap();
+    let avoided: Vec<(&str, &[String])> = terms
+        .iter()
+        .filter_map(|t| t.preference.match_fields.as_deref()?.first())
+        .map(|r| (r.operator.as_str(), r.values.as_deref().unwrap_or_default()))
+        .collect();
+    assert_eq!(avoided, [("NotIn", &["n1".to_owned()][..]), ("NotIn", &["n2".to_owned()][..])]);
 }

@@ -7,22 +7,27 @@
 //!   ending  set once: by the last success, the first failure, or a stop from above
 //!           ──> members stopped ──> results recorded ──> FinishGang ──> seen ended: the node ends
 //! ```
+//! A failure of the user's waits for `infra_grace` before it is recorded, where the infrastructure has a budget of its own: a
+//! dying machine makes its peers exit first, and its sign comes later.
+//!
 //! Invariants: after `ending` is set nothing is created; FinishGang is commanded once, when every slot is settled;
 //! every pod that may still run is a live slot, an unanswered create, or in [`Trailing`].
 
 use crate::command::{Command, MemberEnd, MemberOutcome, Milestone};
-use crate::dag::MemberLost;
+use crate::dag::{MemberLost, NodeSpec};
 use crate::event::{GangEnd, MainContainer, PodFacts};
 use crate::ids::{AttemptKey, MemberKey};
 use crate::reason::{Cause, Class, Reason};
+use crate::retry::{Plan, Retry, Scope};
 use crate::state::{Config, Counts, GangPhase};
 use smol_str::SmolStr;
 use std::cmp::Ordering;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use super::member::{Fate, Member, Stage, fate, flag};
+use super::member::{Fate, Member, Stage, fate, flag, infrastructure_sign};
 use super::supply::Supply;
-use super::timers::Timers;
+use super::timers::{Timers, Wake, spread};
 use super::trailing::Trailing;
 
 /// What the parts of the engine share during one event.
@@ -119,10 +124,20 @@ pub(crate) struct Gang {
     pub(crate) dirty: bool,
     policy: MemberLost,
     finishing: bool,
+    retry: Option<Arc<Retry>>,
+    /// What it was made with.
+    pub(super) plan: Plan,
+    /// Until when a sign of the infrastructure changes who is to blame.
+    grace_until_ms: Option<u64>,
+    /// When pods that do not stop are given up.
+    force_at_ms: Option<u64>,
+    /// The machine of the member it began with.
+    pub(super) machine: SmolStr,
 }
 
 impl Gang {
-    pub(crate) fn new(key: AttemptKey, replicas: u32, policy: MemberLost) -> Self {
+    pub(crate) fn new(key: AttemptKey, spec: &NodeSpec, plan: Plan) -> Self {
+        let replicas = spec.replicas;
         Self {
             key,
             phase: GangPhase::Pending,
@@ -134,8 +149,13 @@ impl Gang {
             members: vec![Member::default(); replicas as usize],
             tally: Tally { absent: replicas, ..Tally::default() },
             dirty: false,
-            policy,
+            policy: spec.member_lost,
             finishing: false,
+            retry: spec.retry.clone(),
+            plan,
+            grace_until_ms: None,
+            force_at_ms: None,
+            machine: SmolStr::default(),
         }
     }
 
@@ -174,10 +194,11 @@ impl Gang {
         }
     }
 
-    /// The Gang object exists.
-    pub(crate) fn on_held(&mut self, cx: &mut Cx<'_>) {
+    /// The Gang object exists, made with this plan.
+    pub(crate) fn on_held(&mut self, plan: Option<Box<Plan>>, cx: &mut Cx<'_>) {
         if matches!(self.claim, Claim::Wanted | Claim::Asked) {
             self.claim = Claim::Held;
+            self.plan = plan.map_or_else(|| std::mem::take(&mut self.plan), |plan| *plan);
             self.supply.clear_wait();
             self.supply_all(cx);
         }
@@ -203,6 +224,7 @@ impl Gang {
     /// Facts about a member's pod. The rank is below the number of members.
     pub(crate) fn on_pod(&mut self, key: MemberKey, facts: &PodFacts, cx: &mut Cx<'_>) {
         let Some(before) = self.member(key.rank) else { return };
+        self.reclassify(key.rank, facts);
         let decided = before.outcome.is_some_and(|outcome| outcome != MemberOutcome::Lost);
         let once_more = match key.incarnation.cmp(&before.incarnation) {
             Ordering::Less => true,
@@ -259,8 +281,73 @@ impl Gang {
             // Withdrawn for want of quota, and started in the same moment: it is made again.
             Fate::Collateral if self.ending.is_none() => self.edit(rank, |m| m.set(flag::UNDONE, true)),
             Fate::Collateral => self.conclude(rank, MemberOutcome::Stopped, None, facts, cx),
+            Fate::Failed(reason) if self.makes_again(rank, reason, facts) => {
+                cx.out.push(Command::Announce(Milestone::Replaced(self.key.node)));
+                self.conclude(rank, MemberOutcome::Lost, Some(reason), facts, cx);
+            }
             Fate::Failed(reason) => self.conclude(rank, MemberOutcome::Failed, Some(reason), facts, cx),
             Fate::Lost(reason) => self.lose(rank, reason, facts, cx),
+        }
+    }
+
+    /// `scope: Member`: a member that failed is made again in the same attempt, up to the limit.
+    fn makes_again(&self, rank: u32, reason: Reason, facts: &PodFacts) -> bool {
+        let Some(retry) = self.retry.as_deref().filter(|r| r.scope == Scope::Member && self.ending.is_none()) else {
+            return false;
+        };
+        let exit_code = member_end(MemberOutcome::Failed, Some(reason), facts).exit_code;
+        let made = self.member(rank).map_or(0, |m| m.incarnation);
+        made < retry.limit && retry.covers(&Cause { exit_code, ..Cause::of(reason) })
+    }
+
+    /// A sign that the infrastructure was to blame for what looked like the user's failure, while it is not recorded yet.
+    fn reclassify(&mut self, rank: u32, facts: &PodFacts) {
+        let (Some(_), false, Some(reason)) = (self.grace_until_ms, self.finishing, infrastructure_sign(facts)) else {
+            return;
+        };
+        let Some(ending) = self.ending.as_deref_mut() else { return };
+        let first = ending.cause.message();
+        let machine = facts.node.clone().unwrap_or_default();
+        let detail = SmolStr::from(format!("{reason} on {machine}, after {first}"));
+        ending.cause = Cause { reason, rank: Some(rank), exit_code: None, detail };
+        (self.machine, self.grace_until_ms, self.dirty) = (machine, None, true);
+    }
+
+    /// Whether another attempt may follow an end for this cause.
+    pub(super) fn may_follow(&self, cause: &Cause) -> bool {
+        let forgiven = |r: &Retry| cause.reason.class() == Class::User && r.forgives_infrastructure(&self.plan);
+        self.retry.as_deref().is_some_and(|r| forgiven(r) || r.next(&self.plan, cause, 0, 0, 0).is_some())
+    }
+
+    /// The plan of the attempt that follows this one, where one does.
+    pub(super) fn next_plan(&self, end: &GangEnd, config: &Config) -> Option<Plan> {
+        let retry = self.retry.as_deref()?;
+        let graced = end.cause.reason.class() == Class::User && retry.forgives_infrastructure(&self.plan);
+        let waited_ms = if graced { config.infra_grace_ms } else { 0 };
+        let random = spread(config.seed ^ 0xA77E, self.key.node, self.key.attempt);
+        let plan = retry.next(&self.plan, &end.cause, end.finished_at_ms, waited_ms, random)?;
+        Some(plan.avoiding(self.machine.clone()))
+    }
+
+    /// Nothing will follow: its end waits for no sign any more.
+    pub(super) const fn hurry(&mut self) {
+        self.grace_until_ms = None;
+    }
+
+    /// The pods that do not stop are given up: their machine does not answer, and the user wants to go on without them.
+    pub(super) fn give_up(&mut self, cx: &mut Cx<'_>) {
+        if self.ending.is_none() || self.force_at_ms.is_none_or(|at_ms| at_ms > cx.now_ms) {
+            return;
+        }
+        for rank in 0..self.replicas() {
+            let Some(m) = self.member(rank).filter(|m| m.stage == Stage::Live && !m.has(flag::STOPPED)) else {
+                continue;
+            };
+            self.edit(rank, |m| m.set(flag::STOPPED | flag::RELEASED, true));
+            cx.trailing.abandon(self.key_of(rank));
+            if m.outcome.is_none() {
+                self.conclude(rank, MemberOutcome::Stopped, Some(Reason::NodeLost), &PodFacts::default(), cx);
+            }
         }
     }
 
@@ -288,6 +375,11 @@ impl Gang {
     ) {
         self.edit(rank, |m| m.outcome = Some(outcome));
         let end = member_end(outcome, reason, facts);
+        if outcome == MemberOutcome::Failed
+            && self.ending.as_ref().is_none_or(|e| e.cause.reason.class() == Class::Stopped)
+        {
+            self.machine = end.node.clone();
+        }
         let cause = Cause {
             reason: reason.unwrap_or(Reason::Completed),
             rank: Some(rank),
@@ -367,6 +459,9 @@ impl Gang {
             known => known,
         };
         let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: detail(end, "") };
+        if end.outcome == MemberOutcome::Failed && self.machine.is_empty() {
+            self.machine = end.node.clone();
+        }
         if key.incarnation < m.incarnation || m.outcome.is_some() {
             if end.outcome == MemberOutcome::Failed {
                 // The verdict is durable: no pod that turned up later takes it back.
@@ -392,6 +487,14 @@ impl Gang {
     pub(crate) fn end(&mut self, succeeded: bool, cause: Cause, cx: &mut Cx<'_>) {
         if self.ending.is_some() {
             return;
+        }
+        if let Some(retry) = self.retry.as_deref().filter(|_| !succeeded) {
+            let graced = cause.reason.class() == Class::User && retry.forgives_infrastructure(&self.plan);
+            self.grace_until_ms = graced.then(|| cx.now_ms.saturating_add(cx.config.infra_grace_ms));
+            self.force_at_ms = retry.force_after_ms.map(|after_ms| cx.now_ms.saturating_add(after_ms));
+            for at_ms in [self.grace_until_ms, self.force_at_ms].into_iter().flatten() {
+                cx.timers.set(at_ms, Wake::Gang(self.key.node));
+            }
         }
         self.ending = Some(Box::new(Ending { succeeded, cause }));
         self.supply.clear_wait();
@@ -465,14 +568,14 @@ impl Gang {
     }
 
     /// What is left to do for the end. Says [`Finish::Record`] once.
-    pub(crate) fn finish(&mut self) -> Finish {
+    pub(crate) fn finish(&mut self, now_ms: u64) -> Finish {
         if self.ending.is_none() || self.tally.unsettled > 0 {
             return Finish::Wait;
         }
         match self.claim {
             Claim::Asked => Finish::Wait,
             Claim::Wanted | Claim::Gone => Finish::Over,
-            Claim::Held if self.finishing => Finish::Wait,
+            Claim::Held if self.finishing || self.grace_until_ms.is_some_and(|at_ms| at_ms > now_ms) => Finish::Wait,
             Claim::Held => {
                 self.finishing = true;
                 Finish::Record

@@ -201,6 +201,14 @@ fn failed(facts: &PodFacts, exit: Option<i32>) -> Fate {
     }
 }
 
+/// What of a pod says that its machine, or the cluster, was in trouble, whatever became of the pod itself.
+pub(crate) fn infrastructure_sign(facts: &PodFacts) -> Option<Reason> {
+    match facts.disruption {
+        Some(Disruption::GangRollback | Disruption::Other) => None,
+        _ => lost_reason(facts),
+    }
+}
+
 fn lost_reason(facts: &PodFacts) -> Option<Reason> {
     kubelet_reason(&facts.reason)
         .or_else(|| facts.disruption.map(Disruption::lost_reason))

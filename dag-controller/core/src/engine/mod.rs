@@ -23,6 +23,7 @@ use crate::dag::Dag;
 use crate::event::{Event, GangEnd, GangFacts, Object, PodFacts, Refusal};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Reason};
+use crate::retry::Plan;
 use crate::state::{Config, NodePhase, WorkflowPhase};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub struct State {
 struct Node {
     phase: NodePhase,
     attempt: u32,
+    /// The attempt that a status which was read back speaks of.
+    recorded_attempt: u32,
     waits: Waits,
     gate: Gate,
     /// What waits for it to run was told that it does.
@@ -188,11 +191,11 @@ impl State {
         let Some(node) = self.nodes.get(key.node.at()) else { return };
         if node.phase == NodePhase::Pending && node.gang.is_none() && key.attempt > 0 {
             // A former leader's claim that we did not see at first.
-            self.open(key, now_ms);
+            self.open(key, facts.plan.as_deref().cloned().unwrap_or_default(), now_ms);
         }
         let node = &self.nodes[key.node.at()];
         if node.phase.is_over() {
-            if node.attempt == 0 && facts.ended.is_none() {
+            if node.attempt < key.attempt && facts.ended.is_none() {
                 out.push(Command::FinishGang(key, Box::new(self.late_claim_end(key.node, now_ms))));
             }
             return;
@@ -202,8 +205,8 @@ impl State {
         }
         match facts {
             GangFacts { ended: Some(end), .. } => self.end_node(key.node, &end, now_ms, out),
-            GangFacts { deleting, .. } => self.with_gang(key, now_ms, out, |gang, cx| {
-                gang.on_held(cx);
+            GangFacts { deleting, plan, .. } => self.with_gang(key, now_ms, out, |gang, cx| {
+                gang.on_held(plan, cx);
                 if deleting {
                     gang.on_deleted(false, cx);
                 }
@@ -225,12 +228,21 @@ impl State {
     fn on_pod(&mut self, key: MemberKey, facts: &PodFacts, now_ms: u64, out: &mut Vec<Command>) {
         let Some(node) = self.nodes.get(key.node.at()) else { return };
         if node.phase == NodePhase::Pending && node.gang.is_none() && key.attempt > 0 {
-            self.open(key.attempt_key(), now_ms);
+            self.open(key.attempt_key(), Plan::default(), now_ms);
         }
         if self.is_current(key) {
             self.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_pod(key, facts, cx));
         } else {
             self.trailing.observe(key, facts, out);
+            self.resume(key, now_ms, out);
+        }
+    }
+
+    /// A pod of an earlier attempt may have stopped: the next one may have waited for that.
+    fn resume(&mut self, key: MemberKey, now_ms: u64, out: &mut Vec<Command>) {
+        let open = self.nodes.get(key.node.at()).and_then(|n| n.gang.as_ref()).map(|g| g.key);
+        if let Some(open) = open.filter(|open| open.attempt > key.attempt) {
+            self.with_gang(open, now_ms, out, Gang::supply_all);
         }
     }
 
@@ -244,6 +256,8 @@ impl State {
         self.trailing.forget(key);
         if self.is_current(key) {
             self.with_gang(key.attempt_key(), now_ms, out, |gang, cx| gang.on_pod_gone(key, cx));
+        } else {
+            self.resume(key, now_ms, out);
         }
     }
 

@@ -14,6 +14,7 @@ use crate::dag::{Dag, Mode, On};
 use crate::event::{GangEnd, GangFacts, PodFacts};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Class, Reason};
+use crate::retry::Plan;
 use crate::state::{Config, GangPhase, NodePhase, WorkflowPhase};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,18 +123,25 @@ pub fn rebuild(
     state.hold = observed.hold.take();
     state.restore_workflow(recorded, observed.cancel, observed.delete);
     observed.gangs.sort_by_key(|g| (g.facts.ended.is_none(), g.key.node, u32::MAX - g.key.attempt));
-    let ends: BTreeMap<AttemptKey, &GangEnd> =
-        observed.gangs.iter().filter_map(|g| Some((g.key, g.facts.ended.as_ref()?))).collect();
+    let newest = newest_attempts(&observed.gangs);
+    let ends: BTreeMap<NodeIx, (u32, &GangEnd)> = observed
+        .gangs
+        .iter()
+        .filter(|g| newest.get(&g.key.node) == Some(&g.key.attempt))
+        .filter_map(|g| Some((g.key.node, (g.key.attempt, g.facts.ended.as_ref()?))))
+        .collect();
     for node in &recorded.nodes {
-        let key = AttemptKey { node: node.node, attempt: node.attempt };
-        state.restore_node(node, ends.get(&key).copied(), now_ms, out);
+        state.restore_node(node, ends.get(&node.node).copied(), now_ms, out);
     }
+    // The newest attempt of a node speaks for it, also where only the status knows of it.
+    let lost = lost_attempts(&recorded.nodes, &newest);
+    observed.gangs.retain(|g| newest.get(&g.key.node) == Some(&g.key.attempt) && !lost.contains_key(&g.key.node));
     state.restore_gangs(&observed.gangs, now_ms, out);
     let seen = seen(&observed);
     state.restore_results(&observed.gangs, &seen, now_ms, out);
     state.restore_pods(observed.pods, &observed.gangs, &seen, now_ms, out);
     state.infer_ends(now_ms, out);
-    state.fail_lost_gangs(&recorded.nodes, now_ms, out);
+    state.fail_lost_gangs(&lost, now_ms, out);
     state.go_on(now_ms, out);
     state
 }
@@ -155,9 +163,16 @@ impl State {
     }
 
     /// A node as the status has it; what a packed status leaves out of its end stands in its Gang (`end`).
-    fn restore_node(&mut self, recorded: &RecordedNode, end: Option<&GangEnd>, now_ms: u64, out: &mut Vec<Command>) {
+    fn restore_node(
+        &mut self,
+        recorded: &RecordedNode,
+        end: Option<(u32, &GangEnd)>,
+        now_ms: u64,
+        out: &mut Vec<Command>,
+    ) {
         let Some(node) = self.nodes.get_mut(recorded.node.at()) else { return };
         node.released_at_ms = recorded.released_at_ms;
+        node.recorded_attempt = recorded.attempt;
         // A packed status tells the phase alone, and a phase is not taken back; the Gang may know the time better.
         let ran_at_ms = (recorded.phase == NodePhase::Running).then_some(now_ms);
         node.scheduled_at_ms = recorded.scheduled_at_ms.or(ran_at_ms);
@@ -181,7 +196,8 @@ impl State {
             _ => recorded.tally,
         };
         node.cause = recorded.cause.clone().map(Box::new);
-        if let Some(end) = end.filter(|_| node.finished_at_ms.is_none()) {
+        if let Some((attempt, end)) = end.filter(|_| node.finished_at_ms.is_none()) {
+            node.attempt = node.attempt.max(attempt);
             (node.scheduled_at_ms, node.started_at_ms) = (end.scheduled_at_ms, end.started_at_ms);
             node.finished_at_ms = Some(end.finished_at_ms);
             node.cause = Some(Box::new(end.cause.clone()));
@@ -214,9 +230,10 @@ impl State {
         }
     }
 
-    /// The newest attempt of a node speaks for it; recorded ends come first, so that a stop is known before it is applied.
+    /// Recorded ends come first, so that a stop is known before it is applied.
     fn restore_gangs(&mut self, gangs: &[ObservedGang], now_ms: u64, out: &mut Vec<Command>) {
         for gang in gangs {
+            self.forget_other_attempt(gang.key);
             self.on_gang(gang.key, gang.facts.clone(), now_ms, out);
             self.with_gang(gang.key, now_ms, out, |open, cx| {
                 open.restore_phase(gang.phase, gang.scheduled_at_ms, gang.started_at_ms);
@@ -224,6 +241,14 @@ impl State {
             });
         }
         self.carry_out_stop(now_ms, out);
+    }
+
+    /// Times in the status that belong to another attempt than the one that is there say nothing about it.
+    fn forget_other_attempt(&mut self, key: AttemptKey) {
+        let Some(node) = self.nodes.get_mut(key.node.at()).filter(|n| !n.phase.is_over()) else { return };
+        if node.recorded_attempt != key.attempt {
+            (node.scheduled_at_ms, node.started_at_ms) = (None, None);
+        }
     }
 
     /// The recorded members. A pod that is there outweighs the record of an older incarnation.
@@ -289,23 +314,23 @@ impl State {
                 self.end_node(at, &end, now_ms, out);
             } else if waited.iter().any(|on| *on != On::Skipped) && node.phase == NodePhase::Pending {
                 // Its Gang is not there any more; the next step says so.
-                self.open(AttemptKey { node: at, attempt: 1 }, now_ms);
+                self.open(AttemptKey { node: at, attempt: 1 }, Plan::default(), now_ms);
             }
         }
     }
 
     /// A claimed node whose Gang is not there any more.
-    fn fail_lost_gangs(&mut self, recorded: &[RecordedNode], now_ms: u64, out: &mut Vec<Command>) {
-        for node in recorded.iter().filter(|n| n.gang.is_some() && n.attempt > 0) {
-            if self.nodes.get(node.node.at()).is_some_and(|n| n.phase == NodePhase::Pending) {
-                self.open(AttemptKey { node: node.node, attempt: node.attempt }, now_ms);
+    fn fail_lost_gangs(&mut self, lost: &BTreeMap<NodeIx, u32>, now_ms: u64, out: &mut Vec<Command>) {
+        for (&node, &attempt) in lost {
+            if self.nodes.get(node.at()).is_some_and(|n| n.phase == NodePhase::Pending) {
+                self.open(AttemptKey { node, attempt }, Plan::default(), now_ms);
             }
         }
         let open: Vec<NodeIx> = self.open.iter().copied().collect();
         for node in open {
             let attempt = self.nodes[node.at()].attempt;
             self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| {
-                if gang.claim != Claim::Held {
+                if gang.claim != Claim::Held && !gang.is_untouched() {
                     gang.on_deleted(true, cx);
                 }
             });
@@ -366,7 +391,30 @@ fn seen(observed: &Observed) -> Seen {
     seen
 }
 
+/// The newest attempt of each node of which there is a Gang.
+fn newest_attempts(gangs: &[ObservedGang]) -> BTreeMap<NodeIx, u32> {
+    let mut newest = BTreeMap::new();
+    for gang in gangs {
+        let known = newest.entry(gang.key.node).or_default();
+        *known = gang.key.attempt.max(*known);
+    }
+    newest
+}
+
+/// Attempts whose Gang the status has seen and no list has found, nor one of a later attempt.
+fn lost_attempts(recorded: &[RecordedNode], newest: &BTreeMap<NodeIx, u32>) -> BTreeMap<NodeIx, u32> {
+    let seen = recorded.iter().filter(|n| n.gang.is_some() && n.attempt > 0 && !n.phase.is_over());
+    let lost = seen.filter(|n| newest.get(&n.node).is_none_or(|newest| *newest < n.attempt));
+    lost.map(|n| (n.node, n.attempt)).collect()
+}
+
 impl Gang {
+    /// An attempt that follows another one, and of which nothing exists: it was decided on just now, from its predecessor's
+    /// end.
+    fn is_untouched(&self) -> bool {
+        self.key.attempt > 1 && self.claim == Claim::Wanted && self.tally.absent == self.replicas()
+    }
+
     /// What the status had said already is not taken back.
     pub(super) fn restore_phase(&mut self, phase: GangPhase, scheduled_at_ms: Option<u64>, started_at_ms: Option<u64>) {
         self.phase = self.phase.max(phase.min(GangPhase::Running));
@@ -380,6 +428,7 @@ impl Gang {
         if self.members.iter().any(|m| m.outcome == Some(MemberOutcome::Stopped)) {
             self.end(false, Cause::of(Reason::Unrecorded), cx);
         }
+        self.ask_claim(cx);
         self.supply_all(cx);
     }
 

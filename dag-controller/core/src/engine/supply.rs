@@ -91,12 +91,13 @@ impl Gang {
             return;
         }
         self.claim = Claim::Asked;
-        cx.out.push(Command::CreateGang(self.key));
+        let plan = (self.key.attempt > 1).then(|| Box::new(self.plan.clone()));
+        cx.out.push(Command::CreateGang(self.key, plan));
     }
 
     /// Creates what is missing, as far as the pause and the batch allow. O(members) when something is missing.
     pub(crate) fn supply_all(&mut self, cx: &mut Cx<'_>) {
-        if !self.may_create(cx) || self.is_withdrawing() {
+        if !self.may_create(cx) || self.is_withdrawing() || self.waits_for_its_turn(cx) {
             return;
         }
         self.supply.withdrawing = false;
@@ -123,6 +124,31 @@ impl Gang {
     fn create(&mut self, rank: u32, cx: &mut Cx<'_>) {
         self.edit(rank, |m| m.stage = Stage::Creating);
         cx.out.push(Command::CreatePod(self.key_of(rank)));
+    }
+
+    /// An attempt that is not the first starts after its pause, and when nothing of the one before may still run.
+    fn waits_for_its_turn(&mut self, cx: &mut Cx<'_>) -> bool {
+        let reason = if self.plan.not_before_ms > cx.now_ms {
+            cx.timers.set(self.plan.not_before_ms, Wake::Gang(self.key.node));
+            Some(Reason::BackOff)
+        } else if self.key.attempt > 1 && cx.trailing.is_stopping(self.key.node) {
+            Some(Reason::PredecessorUnreachable)
+        } else {
+            None
+        };
+        let shown = self.supply.wait().map(|wait| wait.reason);
+        let ours = |reason| matches!(reason, Some(Reason::BackOff | Reason::PredecessorUnreachable));
+        if shown != reason && (reason.is_some() || ours(shown)) {
+            let seconds = self.plan.not_before_ms.saturating_sub(cx.now_ms).div_ceil(1_000);
+            self.supply.wait = reason.map(|reason| {
+                Box::new(match reason {
+                    Reason::BackOff => Cause::of(reason).with_detail(format!("starts in {seconds} s")),
+                    _ => Cause::of(reason).with_detail("pods of the attempt before may still run"),
+                })
+            });
+            self.dirty = true;
+        }
+        reason.is_some()
     }
 
     fn may_create(&self, cx: &mut Cx<'_>) -> bool {
@@ -157,7 +183,7 @@ impl Gang {
                 self.pause(Cause::of(Reason::MembersVanish), backoff_ms(cx.config, self.key.node, rounds - 4), cx);
             }
         }
-        if self.supply.batch == u32::MAX && self.may_create(cx) {
+        if self.supply.batch == u32::MAX && self.may_create(cx) && !self.waits_for_its_turn(cx) {
             self.create(rank, cx);
         } else if self.tally.creating == 0 {
             self.supply_all(cx);
@@ -298,6 +324,7 @@ impl Gang {
 
     /// A deadline of this gang may have come.
     pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>) {
+        self.give_up(cx);
         if self.ending.is_some() {
             return;
         }

@@ -66,7 +66,7 @@ pub(crate) fn quota_hold_ms(config: &Config, node: NodeIx, round: u32) -> u64 {
 }
 
 /// The splitmix64 finalizer (Steele, Lea, Flood: Fast splittable pseudorandom number generators) over the three values.
-fn spread(seed: u64, node: NodeIx, round: u32) -> u64 {
+pub(crate) fn spread(seed: u64, node: NodeIx, round: u32) -> u64 {
     let mut z = seed ^ (u64::from(node.0) << 32 | u64::from(round)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

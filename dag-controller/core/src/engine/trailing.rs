@@ -3,7 +3,7 @@
 
 use crate::command::Command;
 use crate::event::PodFacts;
-use crate::ids::MemberKey;
+use crate::ids::{MemberKey, NodeIx};
 use std::collections::BTreeMap;
 
 use super::member::is_stopped;
@@ -14,6 +14,8 @@ enum Trail {
     Stopping,
     /// It is stopped; RemoveFinalizer was commanded.
     Releasing,
+    /// It was given up.
+    Abandoned,
 }
 
 /// See the module.
@@ -27,6 +29,18 @@ impl Trailing {
     /// Pods that may still run.
     pub(crate) const fn stopping(&self) -> usize {
         self.stopping
+    }
+
+    /// Whether a pod of this node may still run.
+    pub(crate) fn is_stopping(&self, node: NodeIx) -> bool {
+        let first = MemberKey { node, attempt: 0, rank: 0, incarnation: 0 };
+        let of_node = self.pods.range(first..).take_while(|(key, _)| key.node == node);
+        self.stopping > 0 && of_node.into_iter().any(|(_, trail)| *trail == Trail::Stopping)
+    }
+
+    /// A pod that may run on where nobody can stop it: nothing waits for it any more.
+    pub(crate) fn abandon(&mut self, key: MemberKey) {
+        self.put(key, Some(Trail::Abandoned));
     }
 
     /// A stopped pod whose result needs no recording, or is recorded: its finalizer may go.
@@ -49,6 +63,7 @@ impl Trailing {
         match (is_stopped(facts), facts.finalizer) {
             (true, true) => self.release(key, out),
             (true, false) => self.forget(key),
+            (false, _) if self.pods.get(&key) == Some(&Trail::Abandoned) => {}
             (false, _) => self.stop(key, out),
         }
     }

@@ -13,6 +13,7 @@ use crate::dag::OnFailure;
 use crate::event::GangEnd;
 use crate::ids::{AttemptKey, NodeIx};
 use crate::reason::{Cause, Class, Reason};
+use crate::retry::Plan;
 use crate::state::{GangPhase, NodePhase, WorkflowPhase};
 
 use super::State;
@@ -78,7 +79,7 @@ impl State {
                 continue;
             }
             let key = AttemptKey { node, attempt: 1 };
-            self.open(key, now_ms);
+            self.open(key, Plan::default(), now_ms);
             out.push(Command::Announce(Milestone::Released(node)));
             self.with_gang(key, now_ms, out, Gang::ask_claim);
         }
@@ -91,9 +92,8 @@ impl State {
     }
 
     /// Opens the gang of an attempt; its node leaves Pending.
-    pub(super) fn open(&mut self, key: AttemptKey, now_ms: u64) {
-        let spec = self.dag.node(key.node);
-        let mut gang = Gang::new(key, spec.replicas, spec.member_lost);
+    pub(super) fn open(&mut self, key: AttemptKey, plan: Plan, now_ms: u64) {
+        let mut gang = Gang::new(key, self.dag.node(key.node), plan);
         let node = &mut self.nodes[key.node.at()];
         // Set only by a status that was read back; the phase that it showed is not taken back.
         let phase = match (node.scheduled_at_ms, node.started_at_ms) {
@@ -124,7 +124,7 @@ impl State {
         let booting = self.booting;
         let Some(gang) = self.nodes[at.at()].gang.as_deref_mut().filter(|_| !booting) else { return };
         let dirty = gang.claim == Claim::Held && std::mem::take(&mut gang.dirty);
-        match gang.finish() {
+        match gang.finish(now_ms) {
             Finish::Record => out.push(Command::FinishGang(gang.key, Box::new(gang.record(now_ms)))),
             Finish::Over => {
                 let end = gang.record(now_ms);
@@ -154,7 +154,11 @@ impl State {
             return None;
         }
         node.cause = Some(Box::new(ending.cause.clone()));
-        (!ending.succeeded).then(|| ending.cause.clone())
+        let cause = (!ending.succeeded).then(|| ending.cause.clone())?;
+        // What may be tried again is nobody's failure before that is decided.
+        let (stopped, again) = (self.stop.is_some() && self.is_stopped(at), |gang: &Gang| gang.may_follow(&cause));
+        let again = !stopped && self.nodes[at.at()].gang.as_deref().is_some_and(again);
+        (!again).then_some(cause)
     }
 
     /// The gang's end is durable, or there is no Gang that could hold it: the node ends.
@@ -162,11 +166,14 @@ impl State {
         let unwanted = matches!(end.cause.reason.class(), Class::Stopped | Class::Skipped);
         let phase = match end.succeeded {
             true => NodePhase::Succeeded,
-            false if unwanted && end.started_at_ms.is_none() => NodePhase::Skipped,
+            false if unwanted && end.started_at_ms.is_none() && self.nodes[at.at()].attempt <= 1 => NodePhase::Skipped,
             false => NodePhase::Failed,
         };
+        let stopped = self.stop.is_some() && self.is_stopped(at);
         let node = &mut self.nodes[at.at()];
+        let mut next = None;
         if let Some(gang) = node.gang.take() {
+            next = gang.next_plan(end, &self.config).filter(|_| phase == NodePhase::Failed && !stopped);
             let counts = gang.counts();
             node.tally = (counts.succeeded, counts.failed);
             let mut cx = Cx {
@@ -178,6 +185,9 @@ impl State {
                 timers: &mut self.timers,
             };
             gang.close(&mut cx);
+        }
+        if let Some(plan) = next {
+            return self.try_again(at, plan, now_ms, out);
         }
         let node = &mut self.nodes[at.at()];
         node.scheduled_at_ms = end.scheduled_at_ms.or(node.scheduled_at_ms);
@@ -192,6 +202,18 @@ impl State {
         if phase == NodePhase::Failed {
             self.blame(at, &end.cause, now_ms, out);
         }
+    }
+
+    /// The next attempt of a node is claimed at once; its pods wait for its pause.
+    fn try_again(&mut self, at: NodeIx, plan: Plan, now_ms: u64, out: &mut Vec<Command>) {
+        let node = &mut self.nodes[at.at()];
+        let key = AttemptKey { node: at, attempt: node.attempt.saturating_add(1) };
+        (node.scheduled_at_ms, node.started_at_ms, node.cause) = (None, None, None);
+        self.open(key, plan, now_ms);
+        if !self.booting {
+            out.push(Command::Announce(Milestone::TriedAgain(at)));
+        }
+        self.with_gang(key, now_ms, out, Gang::ask_claim);
     }
 
     /// A node ends, once: what waits for it learns of it. Its cause and times are set before. O(out-degree).
@@ -272,7 +294,10 @@ impl State {
                 false => cause.clone(),
             };
             let attempt = self.nodes[node.at()].attempt;
-            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| gang.end(false, cause, cx));
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| {
+                gang.end(false, cause, cx);
+                gang.hurry();
+            });
         }
         let swept = (true, self.stops_all());
         if self.booting || self.swept == swept {

@@ -12,6 +12,7 @@
 mod errors;
 mod graph;
 mod pod_template;
+mod retry;
 mod schema;
 mod size;
 mod storage;

@@ -91,6 +91,7 @@ pub(super) const NODE: &[Field] = &[
     ("dependsMode", Kind::Special),
     ("onFailure", Kind::Special),
     ("finally", Kind::Flag),
+    ("retry", Kind::Special),
     ("image", Kind::Special),
     ("command", Kind::Texts),
     ("args", Kind::Texts),

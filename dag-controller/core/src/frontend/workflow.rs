@@ -11,7 +11,7 @@ use super::errors::{Errors, FieldError, Path, echo};
 use super::graph::{self, Draft};
 use super::schema::{self, get};
 use super::storage::{self, Taken};
-use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, pod_template, syntax};
+use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, pod_template, retry, syntax};
 use crate::dag::{Dag, MemberLost, Mode, NodeSpec, OnFailure};
 use crate::names;
 use serde_json::{Map, Value, json};
@@ -230,6 +230,7 @@ fn check_nodes(
             specs.push(NodeSpec {
                 member_lost: member_lost(node),
                 finally: draft.finally,
+                retry: retry::check(&path, node, options, errors),
                 mode: word_in(&path, node, "dependsMode", MODES, errors).unwrap_or_default(),
                 ..NodeSpec::of(draft.id.unwrap_or_default(), replicas.unwrap_or(1))
             });

@@ -53,7 +53,11 @@ impl Run {
         let mut shown = Vec::new();
         for command in commands {
             shown.push(match command {
-                Command::CreateGang(k) => format!("gang {}", self.id(k.node)),
+                Command::CreateGang(k, None) => format!("gang {}", self.id(k.node)),
+                Command::CreateGang(k, Some(plan)) => {
+                    let charged = format!("{}+{}", plan.user, plan.infrastructure);
+                    format!("gang {}#{} ({charged}, avoids {})", self.id(k.node), k.attempt, plan.avoid.join("+"))
+                }
                 Command::CreateService(k) => format!("service {}", self.id(k.node)),
                 Command::CreatePod(k) => format!("pod {}", self.member(*k)),
                 Command::DeletePod(k) => format!("delete {}", self.member(*k)),
@@ -116,7 +120,7 @@ impl Run {
             started_at_ms: self.state.node(key.node).started_at_ms,
             finished_at_ms: self.now_ms,
         };
-        self.tell(Event::Gang(key, GangFacts { ended: Some(end), deleting: false }))
+        self.tell(Event::Gang(key, GangFacts { ended: Some(end), ..GangFacts::default() }))
     }
 
     pub(crate) fn refuse(&mut self, member: &str, kind: RefusalKind) -> String {

@@ -21,7 +21,8 @@ impl World {
         let key = keys[self.rng.below(keys.len())];
         self.now_ms += 1 + self.rng.next() % 50;
         let now_ms = self.now_ms;
-        let fails = self.failing.contains(&key.node) && (key.rank == 0 || self.rng.chance(20));
+        let stubborn = self.failing.contains(&key.node) && key.attempt <= 1 + key.node.0 % 3;
+        let fails = stubborn && (key.rank == 0 || self.rng.chance(20));
         let sidecar = self.rng.chance(20);
         let clean_exit = self.rng.chance(30);
         let Some(pod) = self.pods.get_mut(&key) else { return false };
@@ -42,9 +43,9 @@ impl World {
                 (pod.main, pod.phase) = (MainContainer::Running, PodPhase::Running);
                 self.ran.insert(key);
                 self.ever_ran.insert((key.node, key.rank));
-                let rank_mates =
-                    self.pods.iter().filter(|(k, f)| k.node == key.node && k.rank == key.rank && runs(f)).count();
-                assert!(rank_mates == 1 || !self.faults_keep_order(), "two pods of {key:?} run at once");
+                let overlaps = |k: &MemberKey| k.node == key.node && (k.rank == key.rank || k.attempt != key.attempt);
+                let mates = self.pods.iter().filter(|(k, f)| overlaps(k) && runs(f)).count();
+                assert!(mates == 1 || !self.faults_keep_order(), "attempts or incarnations of {key:?} overlap");
             }
             (false, true, MainContainer::Running) => {
                 pod.main = ended(if fails { 1 } else { 0 });
@@ -199,7 +200,7 @@ impl World {
         for command in std::mem::take(&mut self.todo) {
             match self.rng.below(3) {
                 0 => self.execute(command),
-                1 if self.faults.late_creates && matches!(command, Command::CreateGang(_) | Command::CreatePod(_)) => {
+                1 if self.faults.late_creates && matches!(command, Command::CreateGang(..) | Command::CreatePod(_)) => {
                     self.late.push(command);
                 }
                 _ => {}
@@ -227,7 +228,7 @@ impl World {
     pub(crate) fn rebuilt(&self, out: &mut Vec<Command>) -> State {
         let gangs = self.gangs.iter().map(|(key, g)| ObservedGang {
             key: *key,
-            facts: GangFacts { ended: g.ended.clone(), deleting: g.deleting },
+            facts: GangFacts { ended: g.ended.clone(), deleting: g.deleting, plan: g.plan.clone() },
             service: g.service,
             phase: g.phase,
             scheduled_at_ms: g.scheduled_at_ms,

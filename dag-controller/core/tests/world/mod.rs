@@ -14,6 +14,7 @@ mod faults;
 pub(crate) mod reference;
 
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
+use flowforge_dag_controller_core::retry::{Plan, Retry, Scope};
 use flowforge_dag_controller_core::{
     AttemptKey, Cause, Class, Command, Config, Dag, Edge, Event, GangEnd, GangFacts, GangPhase, Judgement, MemberEnd,
     MemberKey, MemberLost, MemberOutcome, Mode, NodeIx, NodePhase, NodeSpec, Observed, On, OnFailure, PodFacts, Reason,
@@ -78,6 +79,11 @@ pub(crate) fn conditional_dag(rng: &mut Rng, nodes: usize, degree: usize, max_re
         on_failure: if rng.chance(4) { OnFailure::Fail } else { policies[rng.below(policies.len())] },
         gated: rng.chance(25),
         finally: finally(n),
+        retry: rng.chance(50).then(|| {
+            let scope = if rng.chance(20) { Scope::Member } else { Scope::Gang };
+            let (limit, infrastructure_limit) = (rng.below(3) as u32, rng.below(4) as u32);
+            Arc::new(Retry { limit, infrastructure_limit, scope, ..Retry::default() })
+        }),
         ..plain.node(n).clone()
     });
     let specs: Vec<NodeSpec> = specs.collect();
@@ -115,6 +121,7 @@ pub(crate) struct Faults {
 
 #[derive(Clone, Debug, Default)]
 struct GangObject {
+    plan: Option<Box<Plan>>,
     ended: Option<GangEnd>,
     deleting: bool,
     service: bool,
@@ -227,17 +234,18 @@ impl World {
     fn take(&mut self, commands: Vec<Command>) {
         for command in &commands {
             match command {
-                Command::CreateGang(key) => {
+                Command::CreateGang(key, plan) => {
                     let fate = self.fates_as_seen()[key.node.at()];
                     if fate != Fate::Runs {
                         let fate = self.fates()[key.node.at()];
                         assert_eq!(fate, Fate::Runs, "no_node_before_its_upstream: {key:?}");
                     }
-                    assert!(!self.is_over(key.node), "finished_never_reruns: {key:?} is claimed again");
+                    self.check_claim(*key, plan.as_deref());
                     assert!(!self.lost_gangs.contains(key), "finished_never_reruns: {key:?} was deleted, not undone");
                 }
                 Command::CreatePod(key) => {
-                    assert!(!self.is_over(key.node), "finished_never_reruns: {key:?} after the end of its gang");
+                    let over = self.gangs.get(&key.attempt_key()).is_some_and(|g| g.ended.is_some());
+                    assert!(!over, "finished_never_reruns: {key:?} after the end of its gang");
                     self.replaced += usize::from(key.incarnation > 0);
                 }
                 _ => {}
@@ -267,12 +275,10 @@ impl World {
 
     fn fact(&self, node: NodeIx) -> Fact {
         let view = self.state.node(node);
-        let recorded = self.gang_of(node).and_then(|g| g.ended.as_ref()).map(|e| (e.succeeded, &e.cause));
         let succeeded = self.has_succeeded(node).then_some((true, None));
-        // A Gang that is gone, or was never made, leaves its end in the state alone.
-        let known = (view.phase == NodePhase::Failed).then_some((false, view.cause));
-        let (end, started) =
-            (recorded.map(|(s, c)| (s, Some(c))).or(succeeded).or(known), view.started_at_ms.is_some());
+        // Whether a failed attempt is the last one, the engine says.
+        let failed = (view.phase == NodePhase::Failed).then_some((false, view.cause));
+        let (end, started) = (succeeded.or(failed), view.started_at_ms.is_some());
         let skipped = view.phase == NodePhase::Skipped;
         Fact {
             end: end.filter(|_| !skipped).map(|(succeeded, cause)| {
@@ -285,12 +291,26 @@ impl World {
         }
     }
 
-    fn is_over(&self, node: NodeIx) -> bool {
-        self.gang_of(node).is_some_and(|g| g.ended.is_some())
+    /// No success is run again, no attempt is skipped, and no more of them are made than the budgets allow.
+    fn check_claim(&self, key: AttemptKey, plan: Option<&Plan>) {
+        let ended: Vec<&GangEnd> = self.gangs_of(key.node).filter_map(|(_, g)| g.ended.as_ref()).collect();
+        assert!(ended.iter().all(|end| !end.succeeded), "finished_never_reruns: {key:?} is claimed again");
+        let attempts = self.gangs_of(key.node).filter(|(k, _)| k.attempt < key.attempt).count();
+        assert_eq!(ended.len() + 1, key.attempt as usize, "{key:?} is claimed after {attempts} attempts");
+        let Some(plan) = plan else { return assert_eq!(key.attempt, 1) };
+        let Some(retry) = self.dag.node(key.node).retry.as_deref() else { unreachable!("{key:?} is not tried again") };
+        let charged = |class: Class| ended.iter().filter(|end| end.cause.reason.class() == class).count() as u32;
+        assert_eq!((plan.user, plan.infrastructure), (charged(Class::User), charged(Class::Infrastructure)));
+        assert!(plan.user <= retry.limit && plan.infrastructure <= retry.infrastructure_limit, "retry_within_budget");
     }
 
+    fn gangs_of(&self, node: NodeIx) -> impl DoubleEndedIterator<Item = (&AttemptKey, &GangObject)> {
+        self.gangs.range(AttemptKey { node, attempt: 0 }..=AttemptKey { node, attempt: u32::MAX })
+    }
+
+    /// The newest.
     fn gang_of(&self, node: NodeIx) -> Option<&GangObject> {
-        self.gangs.get(&AttemptKey { node, attempt: 1 })
+        self.gangs_of(node).next_back().map(|(_, gang)| gang)
     }
 
     // ---- the shell's side --------------------------------------------------------------------------------------------
@@ -316,7 +336,9 @@ impl World {
 
     fn tell_gang(&mut self, key: AttemptKey) {
         let event = match self.gangs.get(&key) {
-            Some(g) => Event::Gang(key, GangFacts { ended: g.ended.clone(), deleting: g.deleting }),
+            Some(g) => {
+                Event::Gang(key, GangFacts { ended: g.ended.clone(), deleting: g.deleting, plan: g.plan.clone() })
+            }
             None => Event::GangGone(key),
         };
         self.tell(Thing::Gang(key), event);
@@ -334,7 +356,7 @@ impl World {
 
     fn thing_of(command: &Command) -> Option<Thing> {
         Some(match command {
-            Command::CreateGang(k) | Command::UpdateGang(k) | Command::FinishGang(k, _) => Thing::Gang(*k),
+            Command::CreateGang(k, _) | Command::UpdateGang(k) | Command::FinishGang(k, _) => Thing::Gang(*k),
             Command::Judge(node) => Thing::When(*node),
             Command::RecordResult(k, _) => Thing::Gang(k.attempt_key()),
             Command::CreateService(k) => Thing::Service(*k),
@@ -365,12 +387,12 @@ impl World {
             println!("{} execute {command:?}", self.now_ms);
         }
         match command {
-            Command::CreateGang(key) => {
+            Command::CreateGang(key, plan) => {
                 if !self.gangs.contains_key(&key) && self.rng.chance(self.faults.taken_names) {
                     return self.refuse(Object::Gang(key), RefusalKind::NameTaken);
                 }
                 if !self.lost_gangs.contains(&key) {
-                    self.gangs.entry(key).or_default();
+                    self.gangs.entry(key).or_insert_with(|| GangObject { plan, ..GangObject::default() });
                 }
                 self.tell_gang(key);
             }
@@ -420,18 +442,20 @@ impl World {
                 }
                 self.tell_gang(key);
             }
-            Command::Judge(node) => {
-                let judgement = match (self.broken.contains(&node), self.shut.contains(&node)) {
-                    (true, _) => Judgement::Fail(Box::new(Cause::of(Reason::WhenInvalid))),
-                    (false, true) => Judgement::Skip,
-                    (false, false) => Judgement::Run,
-                };
-                self.tell(Thing::When(node), Event::Judged(node, judgement));
-            }
+            Command::Judge(node) => self.judge(node),
             Command::WriteStatus { .. } => self.write_status(),
             Command::WakeAt { at_ms } => self.wake_at_ms = Some(at_ms),
             Command::DeleteWorkflow | Command::Announce(_) => {}
         }
+    }
+
+    fn judge(&mut self, node: NodeIx) {
+        let judgement = match (self.broken.contains(&node), self.shut.contains(&node)) {
+            (true, _) => Judgement::Fail(Box::new(Cause::of(Reason::WhenInvalid))),
+            (false, true) => Judgement::Skip,
+            (false, false) => Judgement::Run,
+        };
+        self.tell(Thing::When(node), Event::Judged(node, judgement));
     }
 
     fn create_pod(&mut self, key: MemberKey) {
@@ -460,7 +484,7 @@ impl World {
     fn drop_creates(&mut self, attempt: AttemptKey) {
         for command in std::mem::take(&mut self.todo) {
             let object = match command {
-                Command::CreateGang(key) if key == attempt => Some(Object::Gang(key)),
+                Command::CreateGang(key, _) if key == attempt => Some(Object::Gang(key)),
                 Command::CreateService(key) if key == attempt => Some(Object::Service(key)),
                 Command::CreatePod(key) if key.attempt_key() == attempt => Some(Object::Pod(key)),
                 _ => None,
@@ -511,7 +535,8 @@ impl World {
             new.phase
         );
         for (old, new) in self.written.nodes.iter().zip(&new.nodes) {
-            let forward = new.phase == old.phase || !old.phase.is_over() && new.phase > old.phase;
+            let again = new.attempt > old.attempt && !old.phase.is_over();
+            let forward = again || new.phase == old.phase || !old.phase.is_over() && new.phase > old.phase;
             assert!(forward, "status_is_monotonic: {} {:?} -> {:?}", old.node, old.phase, new.phase);
         }
         if new.phase.is_over() && self.faults_keep_order() {
