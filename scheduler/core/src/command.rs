@@ -198,6 +198,8 @@ pub enum Observation {
         /// How many are evicted, where some were found.
         victims: Option<u32>,
     },
+    /// So many pods were evicted for a gang that then could not be placed or went away.
+    WastedEvictions(u32),
     /// A gang was planned, and its binding begins.
     GangPlanned,
     /// A gang was wholly bound; each span in milliseconds.

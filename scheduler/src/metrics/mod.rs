@@ -68,6 +68,7 @@ pub struct Metrics {
     search_limits: IntCounter,
     preemption_attempts: IntCounter,
     preemption_victims: Histogram,
+    wasted_evictions: IntCounter,
     journal_failures: IntCounterVec,
     topology_findings: IntGaugeVec,
     /// Times that other topology levels came into force.
@@ -239,6 +240,11 @@ impl Metrics {
                 "Pods evicted for one pod.",
                 doubling_buckets(1.0, 7),
             )?,
+            wasted_evictions: counter(
+                r,
+                "flowforge_preemption_wasted_evictions_total",
+                "Pods evicted for a gang that then could not be placed, or went away first.",
+            )?,
             journal_failures: counters(
                 r,
                 "flowforge_journal_failures_total",
@@ -324,6 +330,7 @@ impl Metrics {
                 self.prepare.with_label_values(&[kind.label()]).observe(seconds(*took_ms));
             }
             Observation::PrepareFailed => self.prepare_failures.inc(),
+            Observation::WastedEvictions(pods) => self.wasted_evictions.inc_by(u64::from(*pods)),
             Observation::Repair => self.repairs.inc(),
             Observation::Rollback => self.rollbacks.inc(),
             Observation::ForeignBind => self.foreign_binds.inc(),

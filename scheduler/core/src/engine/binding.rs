@@ -358,6 +358,7 @@ impl Engine {
         if let Some(gang) = self.gangs.get_mut(id) {
             gang.whole_once = true;
         }
+        self.has_room(id);
         self.gangs.touch(id);
     }
 

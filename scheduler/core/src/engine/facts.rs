@@ -167,7 +167,7 @@ impl Engine {
         }
         self.queue.remove(Entity::Pod(id));
         self.first_ready.remove(&id);
-        self.evictions.forget_preemptor(id);
+        self.evictions.forget_preemptor(Entity::Pod(id));
         self.evictions.left(id);
         if self.snapshot.cluster().pod(id).is_some_and(|p| p.place.node().is_some()) {
             self.cures = self.cures.and(Cures::POD_GONE);

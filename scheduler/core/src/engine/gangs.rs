@@ -33,7 +33,7 @@ impl Engine {
         let Some(key) = self.key_of(id) else {
             self.queue.remove(Entity::Gang(id));
             self.notes.remove(&id);
-            return;
+            return self.withdraw(id, out);
         };
         if self.protocol.is_open(&key) {
             return self.offer(id, now);
@@ -48,6 +48,9 @@ impl Engine {
         }
         let queued = matches!(seen.readiness, Readiness::Ready(_) | Readiness::Replacing | Readiness::Partial);
         self.set_outside(id, seen.strangers.len() + if queued { 0 } else { seen.pending.len() });
+        if matches!(seen.readiness, Readiness::Idle | Readiness::Waiting(_)) {
+            self.withdraw(id, out);
+        }
         match &seen.readiness {
             Readiness::Idle => self.queue.remove(Entity::Gang(id)),
             Readiness::Waiting(reason) => {

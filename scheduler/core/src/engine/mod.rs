@@ -14,6 +14,7 @@
 mod binding;
 mod facts;
 mod gangs;
+mod making_room;
 mod planning;
 mod preempting;
 mod report;

@@ -5,7 +5,7 @@ use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, Observation};
 use crate::cycle;
 use crate::explain::{GangContext, Reason, Refusal};
-use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan};
+use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan, plan_promised};
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
@@ -43,6 +43,8 @@ impl Engine {
             if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
                 let patient = !note.proven && !cures.meets(Cures::NODE);
                 self.queue.wake(Entity::Gang(gang), patient, cures, now);
+            } else if note.would_do.iter().any(|ask| self.gang_may_preempt(&ask.members)) {
+                self.queue.wake(Entity::Gang(gang), true, cures, now);
             }
         }
     }
@@ -238,7 +240,19 @@ impl Engine {
                 };
                 self.note(id).proven = nowhere.proven;
                 let refusal = Refusal::GangNodes { gang: context, seen: nowhere.seen };
+                // Replacements of a live gang get room together where that can be made, else one after the other.
+                let together = missing.is_none().then(|| ask.clone());
+                let asks: Vec<Ask> = together.into_iter().chain(would_do.iter().cloned()).collect();
+                let refusal = self.make_room_for(id, &asks, refusal, now, out);
+                // Whether somebody can be evicted takes a search to find out.
+                let may_preempt = self.gang_may_preempt(&ask.members);
+                self.note(id).proven &= !may_preempt;
+                let outranked = refusal.is_outranked();
                 self.refuse_gang(id, &seen, would_do, refusal, now, out);
+                if outranked {
+                    // Who goes first is in nobody's event.
+                    self.queue.fail(entity, None, now);
+                }
             }
             Planned::SearchLimit(steps) => {
                 out.push(Command::Observe(Observation::SearchLimit));
@@ -294,8 +308,11 @@ impl Engine {
         }
     }
 
-    /// All members at once; an elastic gang falls back to its minimum, replacements of a live gang to one after the other.
+    /// All members at once, where they were promised to stand if that can be; an elastic gang falls back to its minimum, replacements of a live gang to one after the other.
     fn place_gang(&mut self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Planned {
+        if let Some(places) = plan_promised(&mut self.snapshot, ask) {
+            return Planned::Placed(places);
+        }
         let all = plan(&mut self.snapshot, ask);
         if matches!(all, Planned::Placed(_) | Planned::Split) {
             return all;
@@ -306,7 +323,11 @@ impl Engine {
                 if fewest.len() == ask.members.len() || fewest.is_empty() {
                     return all;
                 }
-                match (plan(&mut self.snapshot, &Ask { members: fewest, ..ask.clone() }), all) {
+                let fewest = Ask { members: fewest, ..ask.clone() };
+                if let Some(places) = plan_promised(&mut self.snapshot, &fewest) {
+                    return Planned::Placed(places);
+                }
+                match (plan(&mut self.snapshot, &fewest), all) {
                     (Planned::Placed(places), _) => Planned::Placed(places),
                     (Planned::Nowhere(fewest), Planned::Nowhere(all)) => {
                         let proven = all.proven && fewest.proven;

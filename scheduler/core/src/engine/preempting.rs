@@ -14,6 +14,7 @@ use crate::command::{Command, EventKind, Observation, OpId};
 use crate::demand::Demand;
 use crate::event::WriteResult;
 use crate::explain::{Preemption, Reason, Refusal};
+use crate::gang::GangId;
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::preempt::{Candidate, Surroundings, look};
@@ -36,8 +37,10 @@ pub(super) type Moment = (u64, u64, u64);
 #[derive(Debug, Default)]
 pub(super) struct Evictions {
     victims: BTreeMap<PodId, Victim>,
-    /// By pod: whom it waits for.
-    waiting: BTreeMap<PodId, BTreeSet<PodId>>,
+    /// By pod or gang: whom it waits for.
+    waiting: BTreeMap<Entity, BTreeSet<PodId>>,
+    /// Gangs that room was made for, until they stand there.
+    pub(super) holds: BTreeMap<GangId, Hold>,
     /// Evictions whose outcome is awaited, and until when.
     ops: BTreeMap<OpId, (PodId, Millis)>,
     /// Victims that left their nodes and whose preemptors were not told yet.
@@ -55,21 +58,45 @@ pub(super) struct Evictions {
 #[derive(Debug)]
 struct Victim {
     /// Who waits for that.
-    preemptors: BTreeSet<PodId>,
-    /// UID of who wanted it first, and from which node: for the event.
-    by: (SmolStr, SmolStr),
+    preemptors: BTreeSet<Entity>,
+    /// Who wanted it first, and from which node: for the event.
+    by: String,
     /// The name under which who wanted it schedules.
     profile: SmolStr,
 }
 
+/// Room that was made for a gang.
+#[derive(Debug)]
+pub(super) struct Hold {
+    /// Until when it is kept.
+    pub(super) until: Millis,
+    /// How many pods were evicted for it.
+    pub(super) evicted: u32,
+}
+
 impl Evictions {
-    /// A pod waits no more: it is gone, or placed.
-    pub(super) fn forget_preemptor(&mut self, id: PodId) {
-        for victim in self.waiting.remove(&id).into_iter().flatten() {
+    /// A pod or gang waits no more: it is gone, or placed.
+    pub(super) fn forget_preemptor(&mut self, entity: Entity) {
+        for victim in self.waiting.remove(&entity).into_iter().flatten() {
             if let Some(victim) = self.victims.get_mut(&victim) {
-                victim.preemptors.remove(&id);
+                victim.preemptors.remove(&entity);
             }
         }
+    }
+
+    /// How many pods that were evicted for somebody are still there.
+    pub(super) fn awaited_by(&self, entity: Entity) -> usize {
+        self.waiting.get(&entity).map_or(0, BTreeSet::len)
+    }
+
+    /// Whether the eviction of a pod is on its way.
+    pub(super) fn is_doomed(&self, id: PodId) -> bool {
+        self.doomed.contains(&id)
+    }
+
+    /// Pods whose eviction is on its way.
+    pub(super) fn doomed(&self) -> &BTreeSet<PodId> {
+        &self.doomed
     }
 
     /// This process leads no more: what it sent may or may not happen.
@@ -87,13 +114,23 @@ impl Evictions {
 
     /// When [`Engine::look_after_evictions`] has something to do.
     pub(super) fn next_wakeup(&self) -> Option<Millis> {
-        if self.left.is_empty() { self.ops.values().map(|(_, until)| *until).min() } else { Some(0) }
+        if !self.left.is_empty() {
+            return Some(0);
+        }
+        self.ops.values().map(|(_, until)| *until).chain(self.holds.values().map(|hold| hold.until)).min()
     }
 
-    fn wait(&mut self, preemptor: PodId, victims: &[PodId], victim: impl Fn() -> Victim) {
+    /// Somebody waits for pods that a former leader evicted for it.
+    pub(super) fn expect(&mut self, preemptor: Entity, going: &[PodId], by: &str) {
+        self.wait(preemptor, going, &SmolStr::default(), |_| by.to_owned());
+    }
+
+    /// Somebody waits for these; `by` says who to whom, for the event of each.
+    fn wait(&mut self, preemptor: Entity, victims: &[PodId], profile: &SmolStr, by: impl Fn(PodId) -> String) {
         self.forget_preemptor(preemptor);
         for &id in victims {
-            self.victims.entry(id).or_insert_with(&victim).preemptors.insert(preemptor);
+            let unknown = || Victim { preemptors: BTreeSet::new(), by: by(id), profile: profile.clone() };
+            self.victims.entry(id).or_insert_with(unknown).preemptors.insert(preemptor);
         }
         self.waiting.insert(preemptor, victims.iter().copied().collect());
     }
@@ -164,7 +201,7 @@ impl Engine {
             (_, Some(candidate)) => self.make_room(id, shape, &candidate, now, out),
             (Preemption::Nowhere(_), None) => self.promise(id, None, out),
             (Preemption::Terminating, None) => self.wait_for_leaving(id),
-            (Preemption::Never | Preemption::Found { .. }, None) => {}
+            (Preemption::Never | Preemption::Found { .. } | Preemption::Gang(_), None) => {}
         }
         let found = victims.is_some();
         (Refusal::Preempted { refusal: Box::new(refusal), preemption }, found)
@@ -173,41 +210,54 @@ impl Engine {
     fn make_room(&mut self, id: PodId, shape: ShapeId, candidate: &Candidate, now: Millis, out: &mut Vec<Command>) {
         let node = self.snapshot.cluster().node_name(candidate.node);
         self.evictions.start = candidate.node.dense().saturating_add(1);
-        self.displace(id, &node, now, out);
+        let priority = self.snapshot.cluster().pod(id).map_or(0, |p| p.standing.priority);
+        self.displace(Entity::Pod(id), priority, &node, now, out);
         self.promise(id, Some(node.clone()), out);
-        self.evict_all(id, &node, &candidate.victims, now, out);
+        if let Some(info) = self.snapshot.cluster().info(id) {
+            let (uid, profile) = (info.key.uid.clone(), info.scheduler_name.clone());
+            let by = |_| format!("pod {uid} on node {node}");
+            self.evict_all(Entity::Pod(id), &candidate.victims, &profile, by, now, out);
+        }
         // The next of the shape may find somebody, too.
         let next = self.queue.parked_pods(shape).find(|pod| self.may_preempt(*pod));
-        next.into_iter().for_each(|pod| self.retry(pod, now));
+        next.into_iter().for_each(|pod| self.retry(Entity::Pod(pod), now));
     }
 
-    /// Less important pods that were promised the node look for another one.
-    fn displace(&mut self, id: PodId, node: &SmolStr, now: Millis, out: &mut Vec<Command>) {
+    /// Less important pods that were promised the node look for another one, and with them their gangs.
+    pub(super) fn displace(&mut self, by: Entity, priority: i32, node: &SmolStr, now: Millis, out: &mut Vec<Command>) {
         let cluster = self.snapshot.cluster();
-        let priority = cluster.pod(id).map_or(0, |p| p.standing.priority);
         let lower =
             |other: &PodId| cluster.pod(*other).is_some_and(|p| p.standing.priority < priority && p.info.is_some());
         let displaced: Vec<PodId> = cluster.nominations.on(node).filter(lower).collect();
         for other in displaced {
-            self.promise(other, None, out);
-            self.retry(other, now);
+            match self.gang_of(other) {
+                Some((gang, _)) if Entity::Gang(gang) == by => {}
+                Some((gang, _)) => {
+                    self.withdraw(gang, out);
+                    self.retry(Entity::Gang(gang), now);
+                }
+                None => {
+                    self.promise(other, None, out);
+                    self.retry(Entity::Pod(other), now);
+                }
+            }
         }
     }
 
-    /// A pod that waits is tried again at once.
-    fn retry(&mut self, id: PodId, now: Millis) {
-        if self.lies(id) {
-            self.queue.activate(Entity::Pod(id), false, now);
+    /// What waits is tried again at once.
+    fn retry(&mut self, entity: Entity, now: Millis) {
+        if self.lies(entity) {
+            self.queue.activate(entity, false, now);
         }
     }
 
-    /// Whether a pod is in the queue and not in hand.
-    fn lies(&self, id: PodId) -> bool {
-        self.queue.get(Entity::Pod(id)).is_some_and(|entry| entry.place != QueuePlace::InFlight)
+    /// Whether it is in the queue and not in hand.
+    fn lies(&self, entity: Entity) -> bool {
+        self.queue.get(entity).is_some_and(|entry| entry.place != QueuePlace::InFlight)
     }
 
     /// Promises a pod a node, or takes the promise back, and has it written where it is not what the API server has.
-    fn promise(&mut self, id: PodId, node: Option<SmolStr>, out: &mut Vec<Command>) {
+    pub(super) fn promise(&mut self, id: PodId, node: Option<SmolStr>, out: &mut Vec<Command>) {
         if self.snapshot.nominate(id, node.clone())
             && let Some(info) = self.snapshot.cluster().info(id)
         {
@@ -215,12 +265,17 @@ impl Engine {
         }
     }
 
-    fn evict_all(&mut self, by: PodId, node: &SmolStr, victims: &[PodId], now: Millis, out: &mut Vec<Command>) {
-        let Some(info) = self.snapshot.cluster().info(by) else { return };
-        let (uid, profile) = (info.key.uid.clone(), info.scheduler_name.clone());
-        let victim =
-            || Victim { preemptors: BTreeSet::new(), by: (uid.clone(), node.clone()), profile: profile.clone() };
-        self.evictions.wait(by, victims, victim);
+    /// Evicts pods for somebody who waits for that; `by` says who it is, for the event of each.
+    pub(super) fn evict_all(
+        &mut self,
+        preemptor: Entity,
+        victims: &[PodId],
+        profile: &SmolStr,
+        by: impl Fn(PodId) -> String,
+        now: Millis,
+        out: &mut Vec<Command>,
+    ) {
+        self.evictions.wait(preemptor, victims, profile, by);
         let mut intents = BTreeSet::new();
         for &id in victims {
             let Some(pod) = self.snapshot.cluster().pod(id) else { continue };
@@ -232,7 +287,7 @@ impl Engine {
             }
         }
         for intent in intents {
-            self.protocol.abort(&intent, "preempted by a pod of a higher priority", now, &mut self.fx);
+            self.protocol.abort(&intent, "preempted by one of a higher priority", now, &mut self.fx);
         }
     }
 
@@ -253,7 +308,7 @@ impl Engine {
 
     /// A pod is bound: it waits for nobody any more, and if it was to be taken back, it is evicted after all.
     pub(super) fn evict_after_all(&mut self, id: PodId, now: Millis, out: &mut Vec<Command>) {
-        self.evictions.forget_preemptor(id);
+        self.evictions.forget_preemptor(Entity::Pod(id));
         self.evict(id, now, out);
     }
 
@@ -270,7 +325,7 @@ impl Engine {
                 for preemptor in preemptors {
                     self.evictions.forget_preemptor(preemptor);
                     if self.lies(preemptor) {
-                        self.queue.fail(Entity::Pod(preemptor), None, now);
+                        self.queue.fail(preemptor, None, now);
                     }
                 }
             }
@@ -287,17 +342,22 @@ impl Engine {
         let (Some(victim), Some(pod)) = (self.evictions.victims.get(&id), self.snapshot.cluster().pod(id)) else {
             return;
         };
-        let (by, node) = &victim.by;
-        let note = format!("Preempted by pod {by} on node {node}{how}");
+        let note = format!("Preempted by {}{how}", victim.by);
         out.push(Command::PodEvent { pod: pod.key.clone(), kind: EventKind::Preempted, note });
     }
 
-    /// Evictions that nobody answered failed; and those whose victims have left are tried at once.
+    /// Evictions that nobody answered failed, room that was kept too long is given up, and those whose victims have left are
+    /// tried at once.
     pub(super) fn look_after_evictions(&mut self, now: Millis, out: &mut Vec<Command>) {
         let lost: Vec<OpId> =
             self.evictions.ops.iter().filter(|(_, (_, until))| *until <= now).map(|(op, _)| *op).collect();
         for op in lost {
             self.on_evicted(op, &WriteResult::Unknown("no answer".to_owned()), now, out);
+        }
+        let expired = self.evictions.holds.iter().filter(|(_, hold)| hold.until <= now).map(|(gang, _)| *gang);
+        for gang in expired.collect::<Vec<_>>() {
+            self.withdraw(gang, out);
+            self.retry(Entity::Gang(gang), now);
         }
         for id in std::mem::take(&mut self.evictions.left) {
             let Some(victim) = self.evictions.victims.remove(&id) else { continue };
@@ -314,19 +374,14 @@ impl Engine {
 
     /// Somebody was evicted for this pod before; it waits for all who still leave its node.
     fn wait_for_leaving(&mut self, id: PodId) {
-        if self.evictions.waiting.contains_key(&id) {
+        if self.evictions.waiting.contains_key(&Entity::Pod(id)) {
             return;
         }
         let cluster = self.snapshot.cluster();
         let Some(node) = self.snapshot.nominated_node(id).and_then(|node| cluster.node(node)) else { return };
         let leaving = |pod: &&PodId| cluster.pod(**pod).is_some_and(|p| p.standing.deleting && p.standing.preempted);
         let leaving: Vec<PodId> = node.pods().iter().filter(leaving).copied().collect();
-        let by = cluster.pod(id).map(|p| p.key.uid.clone()).unwrap_or_default();
-        let by = (by, node.info.name.clone());
-        self.evictions.wait(id, &leaving, || Victim {
-            preemptors: BTreeSet::new(),
-            by: by.clone(),
-            profile: SmolStr::default(),
-        });
+        let by = format!("pod {} on node {}", cluster.pod(id).map_or("", |p| p.key.uid.as_str()), node.info.name);
+        self.evictions.expect(Entity::Pod(id), &leaving, &by);
     }
 }

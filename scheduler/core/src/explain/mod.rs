@@ -6,7 +6,7 @@ mod reason;
 mod refusal;
 mod volumes;
 
-pub use preemption::Preemption;
+pub use preemption::{GangRoom, Preemption};
 pub use reason::Reason;
 pub use refusal::{GangContext, Refusal, Seen};
 pub use volumes::VolumeReason;

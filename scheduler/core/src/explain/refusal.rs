@@ -1,7 +1,7 @@
 //! Refusals and their messages. The message about nodes is kube-scheduler's `FitError`, byte for byte: counted reasons,
 //! sorted as strings, `0/N nodes are available: 3 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s).`
 
-use super::{Preemption, Reason};
+use super::{GangRoom, Preemption, Reason};
 use crate::plugins::Cures;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,6 +136,12 @@ impl Refusal {
             },
             Self::Nodes(_) | Self::PreFilter { .. } | Self::GangNodes { .. } => "Unschedulable",
         }
+    }
+
+    /// Whether room could be made, were it not for somebody more important.
+    #[must_use]
+    pub fn is_outranked(&self) -> bool {
+        matches!(self, Self::Preempted { preemption: Preemption::Gang(GangRoom::Outranked(_)), .. })
     }
 
     /// The refusal without what came of looking for pods to evict.

@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 
 /// Domains one of which must hold everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Allowed {
+pub(crate) enum Allowed {
     /// The whole cluster.
     Cluster,
     /// Any domain of this level.
@@ -28,6 +28,15 @@ impl Allowed {
             Self::Cluster => true,
             Self::Level(level) => tree.ancestors(domain).any(|above| tree.level(above) == Some(level)),
             Self::Domain(one) => tree.contains(one, domain),
+        }
+    }
+
+    /// The one of them that a node is in.
+    pub(crate) fn of(self, tree: &Tree, node: u32) -> Option<DomainId> {
+        match self {
+            Self::Cluster => Some(DomainId::ROOT),
+            Self::Level(level) => tree.domain_of(node, level),
+            Self::Domain(one) => tree.leaf(node).filter(|leaf| tree.contains(one, *leaf)).map(|_| one),
         }
     }
 

@@ -11,9 +11,13 @@ mod nowhere;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod promised;
 mod search;
 mod table;
 
 pub use assess::{Assessment, Minimum, Readiness, assess};
 pub use plan::{Ask, Nowhere, Planned, may_fit, plan};
+pub(crate) use plan::{allowed, groups, place_in, ranked};
+pub use promised::plan_promised;
+pub(crate) use search::{Found, are_related};
 pub use table::{GangId, GangRecord, Gangs};

@@ -66,13 +66,13 @@ pub struct Nowhere {
 
 /// Members of one shape, in rank order.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
-    pub(super) shape: ShapeId,
-    pub(super) members: Vec<PodId>,
+pub(crate) struct Group {
+    pub(crate) shape: ShapeId,
+    pub(crate) members: Vec<PodId>,
 }
 
 impl Group {
-    pub(super) fn need(&self) -> u64 {
+    pub(crate) fn need(&self) -> u64 {
         self.members.len() as u64
     }
 }
@@ -86,31 +86,26 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
     let Some(allowed) = allowed(snapshot, ask) else { return Planned::Split };
     snapshot.transact(|txn| {
         ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
-        let mut left = ask.steps;
-        let mut limited = false;
-        let related = search::are_related(txn, &groups);
-        let mut stager = Stager { allowed, related, tried: BTreeSet::new() };
-        let stages = stages(txn.snapshot(), ask, allowed);
-        let last = stages.len() - 1;
-        for (at, stage) in stages.into_iter().enumerate() {
-            let share = if at == last { left } else { left / 2 };
-            let mut steps = share.saturating_add(saturate(ask.members.len()));
-            match stager.place(txn, &groups, stage, &mut steps) {
-                Found::Placed => return End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
-                Found::Nowhere => {}
-                Found::Limit => limited = true,
+        let mut stager = Stager { allowed, related: search::are_related(txn, &groups), tried: BTreeSet::new() };
+        match stager.place_all(txn, ask, &groups) {
+            Found::Placed => End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),
+            Found::Limit => End::RollBack(Planned::SearchLimit(ask.steps)),
+            Found::Nowhere => {
+                let proven = stager.tried.is_empty();
+                match nowhere::explain(txn, ask, &groups, &stager) {
+                    Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven, ..nowhere }))),
+                    None => End::RollBack(Planned::SearchLimit(0)),
+                }
             }
-            left = left - share + steps.min(share);
-        }
-        if limited {
-            return End::RollBack(Planned::SearchLimit(ask.steps));
-        }
-        let proven = stager.tried.is_empty();
-        match nowhere::explain(txn, ask, &groups, &stager) {
-            Some(nowhere) => End::RollBack(Planned::Nowhere(Box::new(Nowhere { proven, ..nowhere }))),
-            None => End::RollBack(Planned::SearchLimit(0)),
         }
     })
+}
+
+/// Places all members in an open transaction, or none. What was promised to others is the caller's to keep.
+pub(crate) fn place_in(txn: &mut Txn<'_>, ask: &Ask) -> Found {
+    let groups = groups(txn.snapshot(), &ask.members);
+    let Some(allowed) = allowed(txn.snapshot(), ask) else { return Found::Nowhere };
+    Stager { allowed, related: search::are_related(txn, &groups), tried: BTreeSet::new() }.place_all(txn, ask, &groups)
 }
 
 /// Whether the counters leave a place possible: asked before a refused gang is tried again. `O(log domains)` for a gang of
@@ -121,7 +116,7 @@ pub fn may_fit(snapshot: &mut Snapshot, ask: &Ask) -> bool {
 }
 
 /// Members by shape, in the order in which the shapes first appear.
-fn groups(snapshot: &Snapshot, members: &[PodId]) -> Vec<Group> {
+pub(crate) fn groups(snapshot: &Snapshot, members: &[PodId]) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for &pod in members {
         let Some(shape) = snapshot.cluster().pod(pod).and_then(|p| p.shape) else { continue };
@@ -134,7 +129,7 @@ fn groups(snapshot: &Snapshot, members: &[PodId]) -> Vec<Group> {
 }
 
 /// The domains one of which must hold everyone; None: the bound members contradict that.
-fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Allowed> {
+pub(crate) fn allowed(snapshot: &Snapshot, ask: &Ask) -> Option<Allowed> {
     let tree = snapshot.cluster().tree();
     let Some(level) = ask.required else { return Some(Allowed::Cluster) };
     let mut domains = ask.bound.iter().map(|n| tree.domain_of(n.dense(), level));
@@ -178,6 +173,25 @@ pub(super) struct Stager {
 }
 
 impl Stager {
+    /// Goes through all stages until one has a place for everyone.
+    fn place_all(&mut self, txn: &mut Txn<'_>, ask: &Ask, groups: &[Group]) -> Found {
+        let mut left = ask.steps;
+        let mut limited = false;
+        let stages = stages(txn.snapshot(), ask, self.allowed);
+        let last = stages.len() - 1;
+        for (at, stage) in stages.into_iter().enumerate() {
+            let share = if at == last { left } else { left / 2 };
+            let mut steps = share.saturating_add(saturate(ask.members.len()));
+            match self.place(txn, groups, stage, &mut steps) {
+                Found::Placed => return Found::Placed,
+                Found::Nowhere => {}
+                Found::Limit => limited = true,
+            }
+            left = left - share + steps.min(share);
+        }
+        if limited { Found::Limit } else { Found::Nowhere }
+    }
+
     /// Places all groups below one domain of a stage, or nothing: first by packing alone, the best fit first, then by
     /// searching the domains where that failed. Where pods matter to each other there is only the search.
     fn place(&mut self, txn: &mut Txn<'_>, groups: &[Group], stage: Stage, steps: &mut u32) -> Found {
@@ -289,7 +303,7 @@ fn fill(cache: &ShapeCache, cluster: &Cluster, domain: DomainId, need: u64, take
 }
 
 /// The places of all members as they are assumed now.
-fn ranked(snapshot: &Snapshot, members: &[PodId]) -> Vec<(PodId, NodeId)> {
+pub(crate) fn ranked(snapshot: &Snapshot, members: &[PodId]) -> Vec<(PodId, NodeId)> {
     members.iter().filter_map(|pod| Some((*pod, snapshot.cluster().pod(*pod)?.place.node()?))).collect()
 }
 

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// All are placed in the transaction.
     Placed,
     /// There is no place.
@@ -59,7 +59,7 @@ pub(super) fn exhaust(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, ste
 }
 
 /// Whether other pods may refuse any of the members a node.
-pub(super) fn are_related(txn: &Txn<'_>, groups: &[Group]) -> bool {
+pub(crate) fn are_related(txn: &Txn<'_>, groups: &[Group]) -> bool {
     groups.iter().flat_map(|group| &group.members).any(|pod| txn.snapshot().may_demand(*pod))
 }
 

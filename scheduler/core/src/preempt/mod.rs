@@ -13,11 +13,15 @@
 //! [`ALL_NODES`] every node is looked at, where kube-scheduler stops at a tenth of them, or 100 (the profile's arguments); and a gang of ours is one
 //! victim, wherever its members stand, because it is of no use without one of them.
 //!
+//! What this file finds is for single pods; whom to evict for a whole gang is FlowForge's own question, see [`room`].
 //! Nothing is changed here: what is found is for the engine to do. `O(nodes)`, and for each node that is looked at
 //! `O(pods on it)`; where pods matter to each other `O(pods on it · nodes · rules)`.
 
 pub mod budgets;
 mod choice;
+mod room;
+#[cfg(test)]
+mod room_tests;
 mod unit;
 mod victims;
 
@@ -26,6 +30,7 @@ mod tests;
 
 pub use budgets::{Budget, Budgets};
 pub use choice::Rank;
+pub use room::{Around, Cost, Evicted, Making, Room, make_room};
 
 use crate::demand::{Demand, Ground, consider};
 use crate::explain::{Preemption, Reason, Seen};

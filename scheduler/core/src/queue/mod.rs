@@ -185,6 +185,12 @@ impl Queue {
         self.entries.get(&entity)
     }
 
+    /// All that is more important than this and not in hand, in the order of ids. `O(entities)`.
+    pub fn waiting_above(&self, priority: i32) -> impl Iterator<Item = Entity> + '_ {
+        let waits = move |entry: &Entry| entry.priority > priority && entry.place != Place::InFlight;
+        self.entries.iter().filter(move |(_, entry)| waits(entry)).map(|(entity, _)| *entity)
+    }
+
     /// Takes the first active entity in hand.
     pub fn pop(&mut self) -> Option<Entity> {
         let (_, _, entity) = *self.active.first()?;

@@ -44,6 +44,12 @@ impl Cluster {
         self.footprints.get(self.pods.get(id)?.footprint).map(|footprint| &**footprint)
     }
 
+    /// How many whole devices a pod has.
+    pub(crate) fn devices_of(&self, id: PodId) -> u64 {
+        let Some(footprint) = self.footprint_of(id) else { return 0 };
+        self.device_resources.iter().map(|name| u64::try_from(footprint.request(name)).unwrap_or(0)).sum()
+    }
+
     /// What a node has of a resource; 0 where no node has any.
     pub(crate) fn allocatable(&self, node: NodeId, resource: &str) -> i64 {
         self.lanes.find(resource).map_or(0, |lane| self.lanes.allocatable(lane, node.index()))

@@ -13,14 +13,41 @@ use super::{Cluster, Snapshot};
 use crate::demand::Demand;
 use crate::explain::Reason;
 use flowforge_topology_core::DeviceTake;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-/// A node as it was before the trial.
+/// A node as it was before pods were taken off it.
 #[derive(Debug)]
-struct Before {
+pub(super) struct Before {
     node: NodeId,
     pods: Vec<(PodId, Vec<DeviceTake>)>,
     devices: Vec<DeviceTable>,
     generation: u64,
+}
+
+impl Before {
+    /// How a node is now.
+    pub(super) fn of(cluster: &Cluster, id: NodeId) -> Option<Self> {
+        let node = cluster.node(id)?;
+        let takes = |pod: &PodId| (*pod, cluster.pod(*pod).map(|p| p.takes.clone()).unwrap_or_default());
+        let pods = node.pods.iter().map(takes).collect();
+        Some(Self { node: id, pods, devices: node.devices.clone(), generation: node.generation })
+    }
+
+    /// Once the same pods stand there again: their order, and the devices that are thought to be theirs, are as before.
+    pub(super) fn restore(self, cluster: &mut Cluster) {
+        for (slot, (pod, takes)) in self.pods.iter().enumerate() {
+            if let Some(pod) = cluster.pods.get_mut(*pod) {
+                pod.slot = slot;
+                pod.takes.clone_from(takes);
+            }
+        }
+        if let Some(node) = cluster.nodes.get_mut(self.node) {
+            node.pods = self.pods.into_iter().map(|(pod, _)| pod).collect();
+            node.devices = self.devices;
+        }
+        cluster.volumes.forget_attached(self.node);
+    }
 }
 
 /// An open trial.
@@ -29,14 +56,14 @@ pub(crate) struct Trial<'a> {
     snapshot: &'a mut Snapshot,
     seq: u64,
     moved: Vec<(PodId, Place)>,
-    nodes: Vec<Before>,
+    nodes: BTreeMap<NodeId, Before>,
 }
 
 impl Snapshot {
     /// Runs a trial; nothing of it stays.
     pub(crate) fn try_out<R>(&mut self, body: impl FnOnce(&mut Trial<'_>) -> R) -> R {
         let seq = self.cluster.changes.seq();
-        body(&mut Trial { snapshot: self, seq, moved: Vec::new(), nodes: Vec::new() })
+        body(&mut Trial { snapshot: self, seq, moved: Vec::new(), nodes: BTreeMap::new() })
     }
 }
 
@@ -84,14 +111,11 @@ impl Trial<'_> {
     }
 
     fn remember(&mut self, id: NodeId) {
-        if self.nodes.iter().any(|before| before.node == id) {
-            return;
+        if let Entry::Vacant(unknown) = self.nodes.entry(id)
+            && let Some(before) = Before::of(&self.snapshot.cluster, id)
+        {
+            unknown.insert(before);
         }
-        let cluster = &self.snapshot.cluster;
-        let Some(node) = cluster.node(id) else { return };
-        let takes = |pod: &PodId| (*pod, cluster.pod(*pod).map(|p| p.takes.clone()).unwrap_or_default());
-        let pods = node.pods.iter().map(takes).collect();
-        self.nodes.push(Before { node: id, pods, devices: node.devices.clone(), generation: node.generation });
     }
 
     /// Everything is as it was before the trial; it can go on.
@@ -100,19 +124,12 @@ impl Trial<'_> {
         for (pod, place) in self.moved.drain(..).rev() {
             cluster.set_place(pod, place);
         }
-        for before in self.nodes.drain(..) {
-            for (slot, (pod, takes)) in before.pods.iter().enumerate() {
-                if let Some(pod) = cluster.pods.get_mut(*pod) {
-                    pod.slot = slot;
-                    pod.takes.clone_from(takes);
-                }
+        for (id, before) in std::mem::take(&mut self.nodes) {
+            let generation = before.generation;
+            before.restore(cluster);
+            if let Some(node) = cluster.nodes.get_mut(id) {
+                node.generation = generation;
             }
-            if let Some(node) = cluster.nodes.get_mut(before.node) {
-                node.pods = before.pods.into_iter().map(|(pod, _)| pod).collect();
-                node.devices = before.devices;
-                node.generation = before.generation;
-            }
-            cluster.volumes.forget_attached(before.node);
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   transact(|txn| { txn.place(pod, node); let m = txn.mark(); …; txn.roll_back_to(m); End::Keep(x) | End::RollBack(x) })
+//!   rehearse(|txn| { txn.take_off(victim); txn.place(pod, node); … })      nothing of it is ever kept
 //! ```
 //! It cannot be left open: the closure ends it. What is undone leaves no trace in nodes, lanes, ports, devices and pods
 //! (`rollback_is_identity`); undoing is done in reverse order, so that the pod lists of nodes are as they were. Only the
@@ -10,10 +11,13 @@
 use super::Snapshot;
 use super::node::NodeId;
 use super::pod::{Place, PodId};
+use super::trial::Before;
 use crate::demand::{self, Considered, Demand};
 use crate::explain::Reason;
 use crate::relations::{Relation, Tallies};
-use crate::shape::{Shape, ShapeCache, ShapeId};
+use crate::shape::{Shape, ShapeCache, ShapeId, verdict};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// How a transaction ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +36,10 @@ pub struct Mark(usize);
 #[derive(Debug)]
 pub struct Txn<'a> {
     snapshot: &'a mut Snapshot,
-    placed: Vec<PodId>,
+    /// Pods that were moved, and where they stood before.
+    moved: Vec<(PodId, Place)>,
+    /// Nodes that pods were taken off, as they were.
+    before: BTreeMap<NodeId, Before>,
     /// Pods that stand where they were promised a place until the transaction ends, however it does.
     lent: Vec<PodId>,
 }
@@ -40,10 +47,11 @@ pub struct Txn<'a> {
 impl Snapshot {
     /// Runs a transaction.
     pub fn transact<R>(&mut self, body: impl FnOnce(&mut Txn<'_>) -> End<R>) -> R {
-        let mut txn = Txn { snapshot: self, placed: Vec::new(), lent: Vec::new() };
+        let mut txn = Txn { snapshot: self, moved: Vec::new(), before: BTreeMap::new(), lent: Vec::new() };
         match body(&mut txn) {
             End::Keep(result) => {
-                txn.placed.clear();
+                debug_assert!(txn.before.is_empty(), "only a rehearsal takes pods off their nodes");
+                txn.moved.clear();
                 result
             }
             End::RollBack(result) => {
@@ -52,12 +60,22 @@ impl Snapshot {
             }
         }
     }
+
+    /// Runs a transaction that may also take pods off their nodes, bound and foreign ones too; nothing of it stays. Unlike in a
+    /// trial, caches follow, so that whole gangs can be planned in it.
+    pub(crate) fn rehearse<R>(&mut self, body: impl FnOnce(&mut Txn<'_>) -> R) -> R {
+        self.transact(|txn| End::RollBack(body(txn)))
+    }
 }
 
 impl Drop for Txn<'_> {
     /// Also a body that unwinds leaves nothing behind.
     fn drop(&mut self) {
         self.roll_back_to(Mark(0));
+        // Lent pods came before anything was taken off: they are part of what is restored, and go afterwards.
+        for (_, before) in std::mem::take(&mut self.before) {
+            before.restore(&mut self.snapshot.cluster);
+        }
         for pod in self.lent.drain(..).rev() {
             self.snapshot.cluster.set_place(pod, Place::Pending);
         }
@@ -88,21 +106,52 @@ impl Txn<'_> {
     pub fn place(&mut self, pod: PodId, node: NodeId) {
         if self.snapshot.cluster.pod(pod).is_some_and(|p| p.place == Place::Pending) {
             self.snapshot.cluster.set_place(pod, Place::Assumed(node));
-            self.placed.push(pod);
+            self.moved.push((pod, Place::Pending));
+        }
+    }
+
+    /// Takes a pod off its node, in a rehearsal. `O(pods on the node)` for the first of a node, else as any placement.
+    pub(crate) fn take_off(&mut self, pod: PodId) {
+        let Some(place) = self.snapshot.cluster.pod(pod).map(|p| p.place) else { return };
+        let exists = |node: &NodeId| self.snapshot.cluster.node(*node).is_some_and(|n| !n.placeholder);
+        let Some(node) = place.node().filter(exists) else { return };
+        if let Entry::Vacant(unknown) = self.before.entry(node)
+            && let Some(before) = Before::of(&self.snapshot.cluster, node)
+        {
+            unknown.insert(before);
+        }
+        self.snapshot.cluster.set_place(pod, Place::Pending);
+        self.moved.push((pod, place));
+    }
+
+    /// Whether a node takes a pod, as things are in the transaction. `O(lanes)`, and `O(nodes · rules)` where other pods
+    /// matter to it.
+    pub(crate) fn takes(&mut self, pod: PodId, node: NodeId) -> bool {
+        let known = self.snapshot.cluster.pod(pod).and_then(|p| p.shape);
+        let Some((shape, spec)) = known.and_then(|id| Some((id, self.snapshot.shape(id)?.spec.clone()))) else {
+            return false;
+        };
+        if spec.refused_anyway().is_some() {
+            return false;
+        }
+        match self.snapshot.own_demand(pod) {
+            Ok(demand) if demand.refuses() => demand::takes(self.snapshot, shape, &spec, &demand, node),
+            Ok(_) => verdict(node, &spec, &self.snapshot.cluster).is_feasible(),
+            Err(_) => false,
         }
     }
 
     /// This point, to return to.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark(self.placed.len())
+        Mark(self.moved.len())
     }
 
     /// Undoes everything since the mark, last first.
     pub fn roll_back_to(&mut self, mark: Mark) {
-        while self.placed.len() > mark.0 {
-            if let Some(pod) = self.placed.pop() {
-                self.snapshot.cluster.set_place(pod, Place::Pending);
+        while self.moved.len() > mark.0 {
+            if let Some((pod, place)) = self.moved.pop() {
+                self.snapshot.cluster.set_place(pod, place);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The engine from events to commands, against a script that answers every command as a server without faults would.
 
+mod making_room;
 mod preempting;
 mod properties;
 mod related;

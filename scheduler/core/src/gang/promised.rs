@@ -1,0 +1,32 @@
+//! Members that were promised their places go there: the room that was made for a gang is where it was planned to stand.
+
+use super::candidates::Allowed;
+use super::plan::{Ask, allowed, ranked};
+use crate::snapshot::{Cluster, End, NodeId, PodId, Snapshot};
+
+/// Places every member where it was promised a place; None where one of them was promised none, or does not fit there (yet).
+/// What is found stays assumed. `O(members)`.
+pub fn plan_promised(snapshot: &mut Snapshot, ask: &Ask) -> Option<Vec<(PodId, NodeId)>> {
+    let nodes: Vec<NodeId> = ask.members.iter().map(|pod| snapshot.nominated_node(*pod)).collect::<Option<_>>()?;
+    let allowed = allowed(snapshot, ask)?;
+    if nodes.is_empty() || !share_one(snapshot.cluster(), &nodes, allowed) {
+        return None;
+    }
+    snapshot.transact(|txn| {
+        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
+        for (pod, node) in ask.members.iter().zip(nodes) {
+            if !txn.takes(*pod, node) {
+                return End::RollBack(None);
+            }
+            txn.place(*pod, node);
+        }
+        End::Keep(Some(ranked(txn.snapshot(), &ask.members)))
+    })
+}
+
+/// Whether all of these nodes lie in one of the domains that may hold the gang.
+fn share_one(cluster: &Cluster, nodes: &[NodeId], allowed: Allowed) -> bool {
+    let mut domains = nodes.iter().map(|node| allowed.of(cluster.tree(), node.dense()));
+    let first = domains.next().flatten();
+    first.is_some() && domains.all(|domain| domain == first)
+}
