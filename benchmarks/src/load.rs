@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::claims::Claims;
 use crate::contender::{Arena, Kind, Running};
+use crate::devices;
 use crate::follow::{Follower, Instants};
 use crate::report::Measured;
 use crate::workload::Workload;
@@ -82,6 +83,9 @@ impl Load {
         if let Some(claims) = claims {
             claims.delete().await?;
         }
+        if self.workload == Workload::Devices {
+            devices::released(arena.testbed.client(), &place.namespace).await?;
+        }
         Ok(measured)
     }
 
@@ -89,6 +93,9 @@ impl Load {
         let namespace = format!("{}-{}", kind.scheduler_name(), self.name);
         let client = client.clone();
         make_namespace(&client, &namespace).await?;
+        if self.workload == Workload::Devices {
+            devices::provide(&client, &namespace).await?;
+        }
         Ok(Place {
             pods: Api::namespaced(client.clone(), &namespace),
             events: Api::namespaced(client, &namespace),

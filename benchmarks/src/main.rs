@@ -17,6 +17,7 @@
 
 mod claims;
 mod contender;
+mod devices;
 mod follow;
 mod fresh;
 mod load;

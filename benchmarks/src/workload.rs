@@ -22,7 +22,14 @@ pub(crate) enum Workload {
     NodeAffinity,
     /// A claim of its own name, which waits for it.
     Claim,
+    /// A ResourceClaim of one device, made from a template.
+    Devices,
 }
+
+/// The class of the devices.
+pub(crate) const DEVICE_CLASS: &str = "load";
+/// The template of the claims.
+pub(crate) const DEVICE_TEMPLATE: &str = "one-device";
 
 /// The label that says what a pod belongs to.
 const APP: &str = "load";
@@ -32,8 +39,8 @@ const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
 impl Workload {
     /// All, in the order they run.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Plain, Self::Spread, Self::AntiAffinity, Self::Affinity, Self::NodeAffinity, Self::Claim];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Plain, Self::Spread, Self::AntiAffinity, Self::Affinity, Self::NodeAffinity, Self::Claim, Self::Devices];
 
     /// The name on the command line and in namespaces.
     pub(crate) fn name(self) -> &'static str {
@@ -44,6 +51,7 @@ impl Workload {
             Self::Affinity => "affinity",
             Self::NodeAffinity => "node-affinity",
             Self::Claim => "claim",
+            Self::Devices => "devices",
         }
     }
 
@@ -56,6 +64,7 @@ impl Workload {
             Self::Affinity => "required pod affinity to the zone",
             Self::NodeAffinity => "required node affinity",
             Self::Claim => "PVC WaitForFirstConsumer per pod",
+            Self::Devices => "a DRA claim each",
         }
     }
 
@@ -100,6 +109,10 @@ impl Workload {
                 spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
             }
             Self::Claim => spec["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": name}}]),
+            Self::Devices => {
+                spec["resourceClaims"] = json!([{"name": "device", "resourceClaimTemplateName": DEVICE_TEMPLATE}]);
+                spec["containers"][0]["resources"]["claims"] = json!([{"name": "device"}]);
+            }
         }
         pod
     }

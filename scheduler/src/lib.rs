@@ -12,6 +12,7 @@ mod budgets;
 mod clock;
 pub mod config;
 pub mod convert;
+mod devices;
 mod dispatch;
 mod input;
 pub mod metrics;

@@ -6,7 +6,7 @@
 /// A kind of such objects.
 macro_rules! plain {
     (
-        $(#[$doc:meta])* $name:ident: $object:ty, $plural:literal, $path:literal,
+        $(#[$doc:meta])* $name:ident: $object:ty, $plural:literal, $path:expr, $(optional $optional:literal,)?
         upsert $upsert:expr, gone $gone:expr, listed $listed:expr
     ) => {
         $(#[$doc])*
@@ -16,6 +16,7 @@ macro_rules! plain {
             type Object = $object;
             const KIND: &'static str = $plural;
             const PATH: &'static str = $path;
+            $(const OPTIONAL: bool = $optional;)?
 
             fn meta(object: &$object) -> &$crate::convert::types::Meta {
                 &object.metadata

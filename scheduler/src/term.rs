@@ -9,6 +9,7 @@
 use crate::budgets::Budgets;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::devices;
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
 use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
@@ -214,6 +215,10 @@ impl Scheduler {
             self.start_watch(tasks, storing::CsiDrivers, input),
             self.start_watch(tasks, storing::Capacities, input),
             self.start_watch(tasks, storing::Attachments, input),
+            self.start_watch(tasks, devices::Slices, input),
+            self.start_watch(tasks, devices::Classes, input),
+            self.start_watch(tasks, devices::TaintRules, input),
+            self.start_watch(tasks, devices::Claims, input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),
             self.start_watch(tasks, ClusterTopologies, input),

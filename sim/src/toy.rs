@@ -98,7 +98,8 @@ impl Toy {
                 | RelistedKind::Namespaces(_)
                 | RelistedKind::Selectors(..)
                 | RelistedKind::Budgets(_)
-                | RelistedKind::Storage(..),
+                | RelistedKind::Storage(..)
+                | RelistedKind::Devices(_),
             )
             | Event::BudgetUpsert(_)
             | Event::BudgetDelete { .. }
@@ -106,6 +107,7 @@ impl Toy {
             | Event::StorageDelete { .. }
             | Event::NamespaceUpsert { .. }
             | Event::NamespaceDelete { .. }
+            | Event::Device(_)
             | Event::SelectorUpsert(_)
             | Event::SelectorDelete { .. }
             | Event::Topology(_)

@@ -73,6 +73,13 @@ const NODE_CURES: &[(&str, &str)] = &[
         "restore the volume, or delete the claim and make it anew",
     ),
     ("node(s) had no available volume zone", "free resources on nodes in the zones of the pod's volumes"),
+    ("cannot allocate all claims", "free devices, add nodes that have them, or relax the claim's selectors"),
+    (
+        "resourceclaim not available",
+        "the claim is allocated for other nodes: end the pods that use it, or use another claim",
+    ),
+    ("invalid resource pools", "the driver's ResourceSlices contradict themselves: see its logs"),
+    ("CEL ", "correct the selector of the claim or of its DeviceClass"),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
@@ -92,7 +99,9 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
         "wait for its node, which this scheduler",
         "use a StorageClass with volumeBindingMode Immediate, or another scheduler for this pod",
     ),
-    ("pod has ResourceClaims", "use device-plugin resources (nvidia.com/gpu), or another scheduler for this pod"),
+    ("ResourceClaim", "create the claim or its template: kubectl describe resourceclaim"),
+    ("resource claim", "nothing: the claim is being allocated for another pod, and then this one is tried"),
+    ("device class", "create the DeviceClass that the claim names, or correct the name"),
     ("no nodes available to schedule pods", "add a node"),
     ("pod affinity terms conflict", "correct the pod's node affinity: its terms exclude each other"),
     ("members exist", "the rest of the gang's members must be created"),
@@ -312,7 +321,12 @@ mod tests {
             R::DeclaredFeatures,
             R::TooManyPods,
             R::Insufficient("nvidia.com/gpu".into()),
-            R::ResourceClaims,
+            R::Claim("could not find ResourceClaim \"ml/gpu\"".into()),
+            R::Claim("request gpu: device class gpu.example does not exist".into()),
+            R::Devices,
+            R::ClaimElsewhere,
+            R::InvalidPools,
+            R::DeviceError("class gpu: selector #0: CEL compile error: x".into()),
             R::NoNodes,
             R::NoVictims,
             R::EvictionUseless,
@@ -348,7 +362,8 @@ mod tests {
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::NoNodes => {}
                 R::Volume(_) => {}
-                R::ResourceClaims | R::NoVictims | R::EvictionUseless => {}
+                R::Claim(_) | R::Devices | R::ClaimElsewhere => {}
+                R::InvalidPools | R::DeviceError(_) | R::NoVictims | R::EvictionUseless => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
                 R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}

@@ -6,6 +6,7 @@
 //! so NodeDeclaredFeatures, which the shape knows and which comes last, speaks only where nothing here does.
 
 use crate::cycle::named_nodes;
+use crate::devices::{DeviceDemand, DeviceView};
 use crate::explain::{Reason, Refusal, Seen};
 use crate::relations::{Inclusion, Ranking, Relation, Tallies, View};
 use crate::shape::{Extremes, NodeEval, RawScore, ShapeId, ShapeSpec, Verdict, evaluation, total, verdict};
@@ -48,23 +49,27 @@ pub(crate) struct Demand {
     pub(crate) relation: Option<Relation>,
     /// Nodes that are promised to pods of at least its priority, beside which it does not fit; and why.
     pub(crate) reserved: BTreeMap<u32, Vec<Reason>>,
+    /// The weight of their score, and its ResourceClaims.
+    pub(crate) devices: Option<(i64, DeviceDemand)>,
 }
 
 impl Demand {
     /// Whether it asks for anything at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.volumes.is_none() && self.relation.is_none() && self.reserved.is_empty()
+        self.volumes.is_none() && self.relation.is_none() && self.devices.is_none() && self.reserved.is_empty()
     }
 
     /// Whether it can refuse a node that the shape does not: then the pod's answer is its own. Reservations are not meant:
     /// they refuse all pods of a shape and priority alike.
     pub(crate) fn refuses(&self) -> bool {
-        self.volumes.is_some() || self.relation.as_ref().is_some_and(Relation::refuses)
+        self.volumes.is_some() || self.devices.is_some() || self.relation.as_ref().is_some_and(Relation::refuses)
     }
 
     /// Whether it scores nodes too.
     pub(crate) fn ranks(&self) -> bool {
-        self.volumes.as_ref().is_some_and(VolumeDemand::ranks) || self.relation.as_ref().is_some_and(Relation::ranks)
+        self.volumes.as_ref().is_some_and(VolumeDemand::ranks)
+            || self.devices.as_ref().is_some_and(|(weight, demand)| *weight > 0 && demand.scores())
+            || self.relation.as_ref().is_some_and(Relation::ranks)
     }
 
     /// The sums of its relation over these nodes, from scratch.
@@ -76,7 +81,12 @@ impl Demand {
     /// What it says about nodes as they are now, with the sums of its relation.
     pub(crate) fn view<'a>(&'a self, cluster: &'a Cluster, tallies: Cow<'a, Tallies>) -> DemandView<'a> {
         let relation = self.relation.as_ref().map(|r| View::new(r, &cluster.relations, tallies));
-        DemandView { volumes: self.volumes.as_ref().map(|volumes| VolumeView::new(volumes, cluster)), relation }
+        let devices = self.devices.as_ref().map(|(weight, demand)| DeviceView::new(*weight, demand, cluster));
+        DemandView {
+            volumes: self.volumes.as_ref().map(|volumes| VolumeView::new(volumes, cluster)),
+            relation,
+            devices,
+        }
     }
 }
 
@@ -84,13 +94,15 @@ impl Demand {
 pub(crate) struct DemandView<'a> {
     volumes: Option<VolumeView<'a>>,
     relation: Option<View<'a>>,
+    devices: Option<DeviceView<'a>>,
 }
 
 impl DemandView<'_> {
     /// Why a node is refused that the shape's filters before NodeDeclaredFeatures let pass; the first in profile order.
     pub(crate) fn refuse(&self, node: NodeId) -> Option<Reason> {
         let volumes = self.volumes.as_ref().and_then(|view| view.refuse(node)).map(Reason::Volume);
-        volumes.or_else(|| self.relation.as_ref().and_then(|view| view.refuse(node.dense())))
+        let related = || self.relation.as_ref().and_then(|view| view.refuse(node.dense()));
+        volumes.or_else(related).or_else(|| self.devices.as_ref().and_then(|view| view.refuse(node)))
     }
 
     /// Everything that the first failing filter has against a node.
@@ -107,7 +119,8 @@ impl DemandView<'_> {
     pub(crate) fn rank(&self, feasible: &[u32], known: &[u32], inclusion: impl Fn(u32) -> Inclusion) -> Ranking {
         let ranking = self.relation.as_ref().map(|view| view.rank(feasible, known, inclusion)).unwrap_or_default();
         let volumes = self.volumes.as_ref().map(|view| feasible.iter().map(|node| view.score(*node)).collect());
-        Ranking { volumes, ..ranking }
+        let devices = self.devices.as_ref().and_then(|view| view.rank(feasible));
+        Ranking { volumes, devices, ..ranking }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the engine is told: facts from watches, and the outcome of every command it gave.
 
 use crate::command::OpId;
+use crate::devices::{DeviceFact, DeviceList};
 use crate::labels::Labels;
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodKey, TopologyLevels};
 use crate::preempt::Budget;
@@ -79,6 +80,8 @@ pub enum Event {
         /// Its name.
         name: SmolStr,
     },
+    /// Something became known of devices, their classes or claims.
+    Device(Box<DeviceFact>),
     /// A watch was re-listed: what is absent from the list is gone. Upserts of the list come before.
     Relisted(RelistedKind),
     /// All first lists are in.
@@ -113,6 +116,8 @@ pub enum RelistedKind {
     Selectors(SelectorKind, Vec<(SmolStr, SmolStr)>),
     /// Namespaces and names of all storage objects of a kind.
     Storage(StorageKind, Vec<ObjectName>),
+    /// All objects of a kind that says what devices there are.
+    Devices(DeviceList),
 }
 
 /// A journal slot as it was read.

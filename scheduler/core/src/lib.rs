@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 pub mod cycle;
 mod demand;
+pub mod devices;
 pub mod engine;
 pub mod event;
 pub mod explain;

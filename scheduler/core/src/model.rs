@@ -3,6 +3,7 @@
 //! These hold only the fields that scheduling uses. Quantities are already integers: CPU in millicores (rounded up),
 //! everything else in base units (bytes, counts; rounded up), as kube-scheduler's `framework.Resource` holds them.
 
+use crate::devices::PodClaim;
 use crate::relations::{PodAffinity, SpreadConstraint};
 use crate::volumes::PodVolume;
 use serde::{Deserialize, Serialize};
@@ -130,8 +131,8 @@ pub struct PodInfo {
     pub fence: Option<SmolStr>,
     /// The `PodScheduled` condition as it stands, so that unchanged ones are not written again: (reason, message).
     pub scheduled_condition: Option<(SmolStr, String)>,
-    /// Whether it has ResourceClaims.
-    pub resource_claims: bool,
+    /// ResourceClaims.
+    pub resource_claims: Vec<PodClaim>,
     /// Volumes that scheduling has anything to do with, in the order of the spec. They never change.
     pub volumes: Vec<PodVolume>,
 }

@@ -3,7 +3,7 @@
 
 use crate::demand::{Considered, consider};
 use crate::explain::Reason;
-use crate::plugins::{inter_pod_affinity, pod_topology_spread, volume_binding};
+use crate::plugins::{dynamic_resources, inter_pod_affinity, pod_topology_spread, volume_binding};
 use crate::relations::Ranking;
 use crate::shape::{Extremes, scores};
 use crate::snapshot::{PodId, Snapshot};
@@ -47,6 +47,9 @@ pub fn opinions(snapshot: &mut Snapshot, pod: PodId) -> Vec<Opinion> {
                     // Upstream scores every pod by it.
                     if spec.profile.weights.volume_binding != 0 {
                         all.push((volume_binding::NAME, ranking.volumes.as_ref().map_or(0, |scores| scores[at])));
+                    }
+                    if spec.profile.weights.dynamic_resources > 0 {
+                        all.push((dynamic_resources::NAME, ranking.devices_total(at)));
                     }
                     (Vec::new(), all)
                 }

@@ -59,7 +59,7 @@ pub(super) fn apply(config: &PluginConfig, field: &str, profile: &mut Profile, f
         "InterPodAffinity" => with(found, &at, args, |args: InterPodAffinity, found| args.apply(&at, profile, found)),
         "VolumeBinding" => with(found, &at, args, |args: VolumeBinding, found| args.apply(&at, profile, found)),
         "DefaultPreemption" => with(found, &at, args, |args: DefaultPreemption, found| args.apply(&at, profile, found)),
-        "DynamicResources" => with(found, &at, args, |args: DynamicResources, found| args.check(&at, found)),
+        "DynamicResources" => with(found, &at, args, |args: DynamicResources, found| args.apply(&at, profile, found)),
         name if WITHOUT_ARGS.contains(&name) => {
             found.require(
                 config.args.is_null() || *args == empty,
@@ -354,7 +354,7 @@ struct DynamicResources {
 }
 
 impl DynamicResources {
-    fn check(&self, at: &str, found: &mut Findings) {
+    fn apply(&self, at: &str, profile: &mut Profile, found: &mut Findings) {
         let binding = self.binding_timeout.map(|timeout| timeout.0);
         found.require(
             binding.is_none_or(|timeout| timeout >= Duration::from_secs(1)),
@@ -366,6 +366,7 @@ impl DynamicResources {
             format_args!("{at}.filterTimeout"),
             "has no effect: the search for devices is bounded by steps, not by time",
         );
-        found.notice_set(&self.binding_timeout, format_args!("{at}.bindingTimeout"), "has no effect yet");
+        let ms = |timeout: Duration| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        profile.patience.devices_ms = binding.map(ms);
     }
 }

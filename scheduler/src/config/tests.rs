@@ -184,13 +184,14 @@ fn problem_of(plugin: &str, args: &str) -> String {
 }
 
 #[test]
-fn a_profile_says_how_long_its_volumes_may_take() {
-    let text =
-        "profiles: [{pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 30}}]}, {schedulerName: b}]";
-    let config = Config::parse(&text.replace("[{plugin", "[{schedulerName: a, plugin"), "config.yaml").unwrap();
+fn a_profile_says_how_long_its_volumes_and_devices_may_take() {
+    let text = "profiles: [{schedulerName: a, pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 30}}, \
+                {name: DynamicResources, args: {bindingTimeout: 90s}}]}, {schedulerName: b}]";
+    let config = Config::parse(text, "config.yaml").unwrap();
     assert!(config.notices().is_empty(), "{:?}", config.notices());
     let profiles = config.core(Duration::from_secs(1)).profiles;
     assert_eq!(["a", "b"].map(|name| profiles.of(name).patience.volumes_ms), [Some(30_000), None]);
+    assert_eq!(["a", "b"].map(|name| profiles.of(name).patience.devices_ms), [Some(90_000), None]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The only place that knows Kubernetes types: API objects in, the core's plain facts out.
 
+pub mod device_types;
+pub mod devices;
 mod features;
 mod migration;
 pub mod quantity;
@@ -79,7 +81,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         intent: own_annotation(&pod.metadata, annotation::INTENT),
         fence: own_annotation(&pod.metadata, annotation::FENCE),
         scheduled_condition: scheduled_condition(&pod.status),
-        resource_claims: !spec.resource_claims.is_empty(),
+        resource_claims: devices::pod_claims(spec, &pod.status),
         volumes: volumes::mounted(pod),
     }
 }

@@ -19,6 +19,8 @@ use storage::annotation;
 
 /// Prefix of the annotations that are kept.
 const OUR_PREFIX: &str = "flowforge.dev/";
+/// Finalizer that keeps an allocated ResourceClaim until it is deallocated.
+pub const CLAIM_FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// Metadata.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -44,6 +46,9 @@ pub struct Meta {
     /// Whether a deletion timestamp is set.
     #[serde(deserialize_with = "is_present")]
     pub deletion_timestamp: bool,
+    /// Whether it has the finalizer that keeps an allocated ResourceClaim.
+    #[serde(rename = "finalizers", deserialize_with = "has_claim_finalizer")]
+    pub keeps_allocation: bool,
     /// Owners.
     pub owner_references: Vec<OwnerReference>,
 }
@@ -114,8 +119,30 @@ pub struct PodSpec {
     pub tolerations: Vec<Toleration>,
     /// Volumes.
     pub volumes: Vec<Volume>,
-    /// ResourceClaims; only their number counts.
-    pub resource_claims: Vec<IgnoredAny>,
+    /// ResourceClaims.
+    pub resource_claims: Vec<PodClaim>,
+}
+
+/// A ResourceClaim of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodClaim {
+    /// Name in the pod.
+    pub name: SmolStr,
+    /// Name of the claim.
+    pub resource_claim_name: Option<SmolStr>,
+    /// Name of the template that the claim is made from.
+    pub resource_claim_template_name: Option<SmolStr>,
+}
+
+/// A claim that was made from a template.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodClaimStatus {
+    /// Name in the pod.
+    pub name: SmolStr,
+    /// Name of the claim; None: none is needed.
+    pub resource_claim_name: Option<SmolStr>,
 }
 
 /// A container or init container.
@@ -342,6 +369,8 @@ pub struct PodStatus {
     pub nominated_node_name: SmolStr,
     /// When its kubelet took it up.
     pub start_time: Option<Timestamp>,
+    /// Claims made from templates.
+    pub resource_claim_statuses: Vec<PodClaimStatus>,
 }
 
 /// A condition of a pod.
@@ -516,6 +545,11 @@ pub struct SelectorOwnerSpec {
 /// True when the field is there and not null; its value is skipped.
 fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     Option::<IgnoredAny>::deserialize(deserializer).map(|value| value.is_some())
+}
+
+fn has_claim_finalizer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let finalizers = Option::<Vec<SmolStr>>::deserialize(deserializer)?;
+    Ok(finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == CLAIM_FINALIZER)))
 }
 
 /// Keeps our own annotations and those of storage; the values of all others are skipped without being stored.

@@ -6,6 +6,7 @@
 use super::Report;
 use super::gate::{Call, Failure, Gate};
 use super::pods::write_outcome;
+use crate::convert::types::CLAIM_FINALIZER;
 use flowforge_api::names::{annotation, field_manager};
 use flowforge_scheduler_core::command::Command;
 use flowforge_scheduler_core::event::{Outcome, PrepareReadResult};
@@ -23,8 +24,6 @@ const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// On claims, for which node a volume is to be provisioned; a provisioner that cannot removes it.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// Keeps an allocated ResourceClaim until it is deallocated.
-const CLAIM_FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// Carries out one command of a preparation; None when the leadership was lost first or the command is none of these.
 pub(super) async fn execute(gate: &Gate, command: &Command, queued: Instant) -> Option<Report> {
@@ -100,6 +99,8 @@ fn call(write: &PrepareWrite, now: Timestamp) -> Call {
             let mut status = json!({"reservedFor": [{"$patch": "delete", "uid": pod.uid}]});
             if *deallocate {
                 status["allocation"] = Value::Null;
+                // What drivers report is about allocated devices only.
+                status["devices"] = Value::Null;
             }
             claim_status(claim, resource_version, &status)
         }

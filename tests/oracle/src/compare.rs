@@ -12,11 +12,12 @@ pub(crate) struct Difference {
 }
 
 /// Rules whose scores FlowForge has.
-const SCORED: [&str; 8] = [
+const SCORED: [&str; 9] = [
     "TaintToleration",
     "NodeAffinity",
     "PodTopologySpread",
     "InterPodAffinity",
+    "DynamicResources",
     "NodeResourcesFit",
     "NodeResourcesBalancedAllocation",
     "VolumeBinding",
@@ -26,10 +27,15 @@ const SCORED: [&str; 8] = [
 /// All differences.
 pub(crate) fn differences(upstream: &upstream::Answer, ours: &ours::Answer) -> Vec<Difference> {
     let mut found = Found::default();
-    if !upstream.error.is_empty() {
+    // An error of a claim or of its selectors ends kube-scheduler's attempt; FlowForge refuses the nodes where it shows.
+    let failed = ["DynamicResources: ", "running \"DynamicResources\""].iter().any(|by| upstream.error.contains(by));
+    if !upstream.error.is_empty() && (!failed || ours.errors.is_empty()) {
         found.check("error", &upstream.error, &String::new());
+    }
+    if !upstream.error.is_empty() {
         return found.0;
     }
+    found.check("errors", &Vec::<String>::new(), &ours.errors);
     let known: BTreeSet<&String> = upstream.nodes.iter().map(|n| &n.name).collect();
     found.check("nodes", &known, &ours.nodes.keys().collect());
     found.check("message", &upstream.message, &ours.message);
@@ -91,6 +97,7 @@ mod tests {
         let picked = plugin.is_empty().then(|| "a".to_owned());
         ours::Answer {
             message: String::new(),
+            errors: Vec::new(),
             picked,
             nodes: [("a".to_owned(), ours::Node { plugin, reasons, scores })].into(),
         }

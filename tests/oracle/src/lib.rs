@@ -10,6 +10,7 @@
 //! that FlowForge picks has the highest total.
 
 mod compare;
+mod features;
 mod generate;
 mod ours;
 pub mod preempt;
@@ -20,6 +21,7 @@ mod shrink;
 mod tally;
 mod upstream;
 
+pub use features::FEATURES;
 pub use run::{Outcome, replay, run};
 pub use selectors::{Said, Selection, selections};
 pub use upstream::Upstream;

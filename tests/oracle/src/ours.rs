@@ -3,9 +3,11 @@
 use anyhow::{Context as _, Result};
 use flowforge_scheduler::config;
 use flowforge_scheduler::convert::types::storage;
-use flowforge_scheduler::convert::{self, types, volumes};
+use flowforge_scheduler::convert::{self, device_types, types, volumes};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
+use flowforge_scheduler_core::devices::DeviceFact;
+use flowforge_scheduler_core::explain::Reason;
 use flowforge_scheduler_core::model::PodInfo;
 use flowforge_scheduler_core::opinion::opinions;
 use flowforge_scheduler_core::relations::SelectorKind;
@@ -37,6 +39,10 @@ struct Case {
     csi_drivers: Vec<storage::CsiDriver>,
     csi_storage_capacities: Vec<storage::StorageCapacity>,
     volume_attachments: Vec<storage::VolumeAttachment>,
+    resource_slices: Vec<device_types::ResourceSlice>,
+    device_classes: Vec<device_types::DeviceClass>,
+    resource_claims: Vec<device_types::ResourceClaim>,
+    device_taint_rules: Vec<device_types::DeviceTaintRule>,
 }
 
 /// What FlowForge says about a case.
@@ -48,6 +54,8 @@ pub(crate) struct Answer {
     pub(crate) picked: Option<String>,
     /// By name.
     pub(crate) nodes: BTreeMap<String, Node>,
+    /// Errors of claims, classes and selectors, for which kube-scheduler has no opinion.
+    pub(crate) errors: Vec<String>,
 }
 
 /// What it says about a node.
@@ -75,6 +83,7 @@ pub(crate) fn ask(case: &Value) -> Result<Answer> {
     for (node, other) in early.iter().zip(case.nodes.iter().rev()) {
         snapshot.upsert_node(convert::node(&posing_as(node, other)));
     }
+    devices(&case, &mut snapshot, id);
     look(&mut snapshot, id);
     for placed in &case.pods {
         snapshot.upsert_pod(pod(placed));
@@ -148,6 +157,33 @@ fn detour(case: &Case, snapshot: &mut Snapshot, id: PodId) {
     }
 }
 
+/// Devices; each slice and claim is another one's first.
+fn devices(case: &Case, snapshot: &mut Snapshot, id: PodId) {
+    let facts = |turned: bool| {
+        let slices = case.resource_slices.iter().zip(case.resource_slices.iter().rev()).map(|(slice, other)| {
+            let mut posing = if turned { other.clone() } else { slice.clone() };
+            posing.metadata.name = slice.metadata.name.clone();
+            DeviceFact::Slice(convert::devices::slice(&posing))
+        });
+        let claims = case.resource_claims.iter().zip(case.resource_claims.iter().rev()).map(|(claim, other)| {
+            let mut posing = if turned { other.clone() } else { claim.clone() };
+            posing.metadata = claim.metadata.clone();
+            DeviceFact::Claim(convert::devices::claim(&posing))
+        });
+        let rules = case.device_taint_rules.iter().map(|rule| DeviceFact::Rule(convert::devices::taint_rule(rule)));
+        let classes = case.device_classes.iter().map(|class| DeviceFact::Class(convert::devices::class(class)));
+        rules.chain(slices).chain(classes).chain(claims).collect::<Vec<DeviceFact>>()
+    };
+    for turned in [true, false] {
+        for fact in facts(turned) {
+            snapshot.note_device(fact);
+        }
+        if turned {
+            look(snapshot, id);
+        }
+    }
+}
+
 /// Services and controllers.
 fn selectors(case: &Case, snapshot: &mut Snapshot) {
     let labels = |kind| move |owner| convert::selecting_labels(kind, owner);
@@ -180,6 +216,8 @@ fn posing_as(node: &types::Node, other: &types::Node) -> types::Node {
 fn answer(snapshot: &mut Snapshot, id: PodId) -> Answer {
     let mut answer = Answer::default();
     for opinion in opinions(snapshot, id) {
+        let errors = opinion.reasons.iter().filter(|reason| matches!(reason, Reason::DeviceError(_)));
+        answer.errors.extend(errors.map(ToString::to_string));
         let plugin = opinion.reasons.first().map_or("", |reason| reason.plugin());
         let reasons = opinion.reasons.iter().map(ToString::to_string).collect();
         let scores = opinion.scores.into_iter().collect();

@@ -59,7 +59,7 @@ fn one(upstream: &mut Upstream, seed: u64, outcome: &mut Outcome) -> Result<()> 
     let answer = upstream.ask(&case)?;
     let found = differences(&answer, &ours::ask(&case)?);
     outcome.cases += 1;
-    outcome.tally.add(&answer);
+    outcome.tally.add(&case, &answer);
     if !found.is_empty() {
         outcome.disagreements.push(seed);
         if outcome.shown.len() < SHOWN {

@@ -31,9 +31,22 @@ fn paths(case: &Value) -> Vec<String> {
 /// Names hold a case together.
 fn is_identity(path: &str) -> bool {
     ["/pod", "/nodes", "/pods", "/namespaces", "/preempt"].contains(&path)
-        || ["/metadata", "/name", "/namespace", "/uid", "/schedulerName", "/nodeName", "/spec", "/status"]
-            .iter()
-            .any(|end| path.ends_with(end))
+        // Every other configuration is a profile that takes kube-scheduler long to make.
+        || path.starts_with("/configuration/")
+        || [
+            "/metadata",
+            "/name",
+            "/namespace",
+            "/uid",
+            "/schedulerName",
+            "/nodeName",
+            "/spec",
+            "/status",
+            "/cel",
+            "/expression",
+        ]
+        .iter()
+        .any(|end| path.ends_with(end))
 }
 
 fn collect(value: &Value, at: &str, all: &mut Vec<String>) {

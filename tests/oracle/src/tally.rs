@@ -1,8 +1,13 @@
 //! How often each plugin was asked, refused and passed, so that no rule is compared only where it has nothing to say.
 
+use crate::features::FEATURES;
 use crate::upstream::Answer;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// The plugin of devices.
+const DEVICES: &str = "DynamicResources";
 
 /// Counts of one plugin, as kube-scheduler answered, each filter asked by itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,8 +32,9 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, answer: &Answer) {
+    pub(crate) fn add(&mut self, case: &Value, answer: &Answer) {
         self.cases += 1;
+        self.add_features(case, answer);
         self.infeasible += u64::from(!answer.nodes.iter().any(|node| node.feasible));
         for plugin in answer.pre_filter.keys() {
             let count = self.counts.entry(plugin.clone()).or_default();
@@ -44,6 +50,23 @@ impl Tally {
             count.passed += answer.nodes.len() as u64 - refused;
         }
         self.add_scores(answer);
+    }
+
+    /// A feature of devices applies where DynamicResources does and the case uses it.
+    fn add_features(&mut self, case: &Value, answer: &Answer) {
+        let applies = |plugin: &String| plugin == DEVICES;
+        let pod_as_such = answer.pre_filter.keys().any(applies);
+        if !pod_as_such && !answer.applied.iter().any(applies) {
+            return;
+        }
+        let refused = answer.nodes.iter().filter(|node| node.filters.contains_key(DEVICES)).count() as u64;
+        for (feature, _) in FEATURES.iter().filter(|(_, uses)| uses(case)) {
+            let count = self.counts.entry((*feature).to_owned()).or_default();
+            count.cases += 1;
+            count.refusing += u64::from(pod_as_such || refused > 0);
+            count.refused += refused;
+            count.passed += answer.nodes.len() as u64 - refused;
+        }
     }
 
     fn add_scores(&mut self, answer: &Answer) {

@@ -1,6 +1,6 @@
 //! A slice of random cases with a fresh seed, and every seed that ever failed.
 
-use flowforge_oracle::{Upstream, preempt, replay, run};
+use flowforge_oracle::{FEATURES, Upstream, preempt, replay, run};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seeds of cases that once showed a disagreement, with what was wrong. They stay.
@@ -29,7 +29,10 @@ fn flowforge_agrees_with_kube_scheduler_on_fresh_cases() {
         "InterPodAffinity",
         "DynamicResources",
         "NodeDeclaredFeatures",
-    ] {
+    ]
+    .into_iter()
+    .chain(FEATURES.iter().map(|(feature, _)| *feature))
+    {
         assert!(outcome.refusing_percent(plugin) >= 1, "{plugin} hardly ever refuses:\n{outcome}");
     }
 }

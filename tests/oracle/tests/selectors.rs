@@ -1,4 +1,5 @@
 //! Device selectors: a corpus, each expression alone and combined with others.
+#![allow(clippy::expect_used, reason = "what fails in a test's helper fails the test")]
 
 use flowforge_oracle::{Said, Upstream, selections};
 

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
@@ -32,6 +33,10 @@ type Case struct {
 	CSIDrivers             []*storagev1.CSIDriver          `json:"csiDrivers"`
 	VolumeAttachments      []*storagev1.VolumeAttachment   `json:"volumeAttachments"`
 	CSIStorageCapacities   []*storagev1.CSIStorageCapacity `json:"csiStorageCapacities"`
+	ResourceClaims         []*resourcev1.ResourceClaim     `json:"resourceClaims"`
+	ResourceSlices         []*resourcev1.ResourceSlice     `json:"resourceSlices"`
+	DeviceClasses          []*resourcev1.DeviceClass       `json:"deviceClasses"`
+	DeviceTaintRules       []*resourcev1.DeviceTaintRule   `json:"deviceTaintRules"`
 	// Configuration is a KubeSchedulerConfiguration with one profile; none is
 	// the default.
 	Configuration json.RawMessage `json:"configuration,omitempty"`

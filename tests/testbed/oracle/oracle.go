@@ -9,9 +9,8 @@
 //	                                  └── again, each plugin by itself
 //
 // The plugin of volume binding lays what it assumes over the stores of the
-// informers, which are filled directly; nothing is ever assumed here. The plugin
-// of resource claims keeps caches of its own that only running informers fill;
-// cases have no ResourceClaims.
+// informers, which are filled directly; nothing is ever assumed here. What the
+// plugin of resource claims would learn from informers, a stand-in shows it.
 package oracle
 
 import (
@@ -80,11 +79,21 @@ func (all profiles) answerLine(ctx context.Context, line []byte) *Answer {
 	if err != nil {
 		return &Answer{Error: err.Error()}
 	}
-	answer, err := profile.answer(ctx, c)
+	answer, err := profile.answerCase(ctx, c)
 	if err != nil {
 		return &Answer{Error: err.Error()}
 	}
 	return answer
+}
+
+// answerCase answers a case; a plugin that panics has no opinion.
+func (p *profile) answerCase(ctx context.Context, c *Case) (answer *Answer, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("kube-scheduler panics: %v", r)
+		}
+	}()
+	return p.answer(ctx, c)
 }
 
 // readCase reads a case as it would come from an API server, which writes

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::binding::ENDED;
+use crate::devices::DeviceFact;
 use crate::event::RelistedKind;
 use crate::gang::GangId;
 use crate::labels::Labels;
@@ -70,6 +71,20 @@ impl Engine {
         self.claimants.extend(news.users);
     }
 
+    pub(super) fn on_device(&mut self, fact: DeviceFact, now: Millis) {
+        let claim = match &fact {
+            DeviceFact::Claim(claim) => Some(claim.claim_name()),
+            DeviceFact::ClaimGone(namespace, name) => self.snapshot.cluster().device_claim(namespace, name),
+            _ => None,
+        };
+        let news = self.snapshot.note_device(fact);
+        self.cures = self.cures.and(news.cures);
+        self.claimants.extend(news.users);
+        if let Some(claim) = claim {
+            self.protocol.on_claim(&claim, now, &mut self.fx);
+        }
+    }
+
     pub(super) fn on_pod(&mut self, pod: PodInfo, now: Millis) {
         if pod.ours {
             self.protocol.on_pod(&pod, now, &mut self.fx);
@@ -88,6 +103,10 @@ impl Engine {
         let (namespace, ours) = (pod.key.namespace.clone(), pod.ours);
         let Some(news) = self.snapshot.upsert_pod(pod) else { return };
         self.cures = self.cures.and(news.cures);
+        if news.shape_changed {
+            // Its claims may have got their names by now.
+            self.claimants.extend([news.id]);
+        }
         if news.before.is_some_and(|place| place.node().is_some()) && news.after.node().is_none() {
             self.evictions.left(news.id);
         }
@@ -226,6 +245,7 @@ impl Engine {
                 let news = self.snapshot.retain_storage(kind, &names.into_iter().collect());
                 self.on_storage_news(news);
             }
+            RelistedKind::Devices(list) => self.on_device(DeviceFact::Relisted(list), now),
             RelistedKind::Pods(uids) => {
                 let uids: BTreeSet<SmolStr> = uids.into_iter().collect();
                 let absent = self.snapshot.pods_absent_from(&uids);

@@ -177,6 +177,7 @@ impl Engine {
             Event::GangUpsert(gang) => self.on_gang(*gang, now),
             Event::GangDelete { namespace, name, uid } => self.on_gang_gone(&namespace, &name, &uid, now),
             Event::NamespaceUpsert { name, labels } => self.on_namespace(&name, Some(labels)),
+            Event::Device(fact) => self.on_device(*fact, now),
             Event::NamespaceDelete { name } => self.on_namespace(&name, None),
             Event::SelectorUpsert(info) => self.snapshot.set_selector(*info),
             Event::SelectorDelete { kind, namespace, name } => self.snapshot.remove_selector(kind, &namespace, &name),

@@ -49,8 +49,16 @@ pub enum Reason {
     DeclaredFeatures,
     /// Its volumes, or what the node has of storage.
     Volume(VolumeReason),
-    /// The pod has ResourceClaims.
-    ResourceClaims,
+    /// A claim of the pod, or a class that it names, is not there or cannot be used; its words.
+    Claim(String),
+    /// The node has no devices for the pod's claims.
+    Devices,
+    /// A claim of the pod is allocated for other nodes, or its devices failed.
+    ClaimElsewhere,
+    /// The node has no devices for the pod's claims, and some of its pools contradict themselves.
+    InvalidPools,
+    /// A claim, a class or a selector is wrong; its words.
+    DeviceError(String),
     /// The cluster has no node.
     NoNodes,
     /// The node is outside the domain (`level/name`) that the gang is tied to.
@@ -108,7 +116,9 @@ impl Reason {
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::NAME,
             Self::DeclaredFeatures => node_declared_features::NAME,
             Self::Volume(reason) => reason.plugin(),
-            Self::ResourceClaims => dynamic_resources::NAME,
+            Self::Claim(_) | Self::Devices | Self::ClaimElsewhere | Self::InvalidPools | Self::DeviceError(_) => {
+                dynamic_resources::NAME
+            }
             Self::NoNodes => "NoNodes",
             Self::NoVictims | Self::EvictionUseless => preempt::NAME,
             Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
@@ -153,7 +163,10 @@ impl Reason {
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::CURED_BY,
             Self::DeclaredFeatures => node_declared_features::CURED_BY,
             Self::Volume(reason) => reason.cures(),
-            Self::ResourceClaims => dynamic_resources::CURED_BY,
+            Self::Claim(_) => dynamic_resources::CLAIM_CURED_BY,
+            Self::Devices | Self::ClaimElsewhere | Self::InvalidPools | Self::DeviceError(_) => {
+                dynamic_resources::CURED_BY
+            }
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
             Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
             Self::SplitDomain(_) => Cures::POD_GONE.and(Cures::NODE_LABELS),
@@ -195,7 +208,10 @@ impl fmt::Display for Reason {
             Self::ExistingAntiAffinity => f.write_str(inter_pod_affinity::REASON_EXISTING),
             Self::DeclaredFeatures => f.write_str(node_declared_features::REASON),
             Self::Volume(reason) => reason.fmt(f),
-            Self::ResourceClaims => f.write_str(dynamic_resources::REASON),
+            Self::Devices => f.write_str(dynamic_resources::REASON_NONE),
+            Self::ClaimElsewhere => f.write_str(dynamic_resources::REASON_ELSEWHERE),
+            Self::InvalidPools => f.write_str(dynamic_resources::REASON_INVALID),
+            Self::Claim(what) | Self::DeviceError(what) => f.write_str(what),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),
             Self::NoVictims => f.write_str(preempt::NO_VICTIMS),
             Self::EvictionUseless => f.write_str(preempt::NOT_HELPFUL),

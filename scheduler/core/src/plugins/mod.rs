@@ -6,8 +6,9 @@
 //!   fast facts (ports, free lanes): per changed node                      node_ports, node_resources_fit
 //!   volumes: for pods that mount any                                      volume_restrictions, node_volume_limits, volume_binding, volume_zone
 //!   other pods (counts per place): for pods that are related to any       pod_topology_spread, inter_pod_affinity
+//!   devices (pools of the node): for pods with claims                     dynamic_resources
 //!   after all of them, for the few pods that need features                node_declared_features
-//!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread and pod affinity 2 each,
+//!   scores: raw values per node, normalised over the feasible set         taint 3, affinity, spread, pod affinity and devices 2 each,
 //!                                                                         least allocated, balanced and images 1 each
 //! ```
 //! A node's reason is that of the first failing filter in the order of [`crate::profile::Filter::ALL`]; `node_resources_fit`
@@ -77,6 +78,10 @@ impl Cures {
     pub const STORAGE_CAPACITY: Self = Self(1 << 16);
     /// A volume was detached from a node.
     pub const VOLUME_DETACHED: Self = Self(1 << 17);
+    /// Devices came, changed, or are free again.
+    pub const DEVICES: Self = Self(1 << 14);
+    /// A DeviceClass was added or changed.
+    pub const DEVICE_CLASSES: Self = Self(1 << 18);
     /// A node event of any kind.
     pub const NODE: Self = Self(
         Self::NODE_ADDED.0
@@ -123,6 +128,8 @@ impl Cures {
             (Self::CSI_NODES, "a CSI driver reports more of a node"),
             (Self::STORAGE_CAPACITY, "more storage is free"),
             (Self::VOLUME_DETACHED, "a volume is detached from a node"),
+            (Self::DEVICES, "devices come, change or are free again"),
+            (Self::DEVICE_CLASSES, "a DeviceClass is made or changes"),
             (Self::POD_CHANGED, "the pod itself changes"),
             (Self::GANG_CHANGED, "the gang or its members change"),
         ];

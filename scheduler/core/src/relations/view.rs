@@ -88,13 +88,21 @@ pub(crate) struct Ranking {
     pub(crate) weights: [i64; 2],
     /// VolumeBinding's, weighted; None where it is 0 everywhere.
     pub(crate) volumes: Option<Vec<i64>>,
+    /// DynamicResources' and its weight; None where all are 0.
+    pub(crate) devices: Option<(i64, Vec<i64>)>,
 }
 
 impl Ranking {
     /// Weighted sum for the node at this position.
     pub(crate) fn total(&self, at: usize) -> i64 {
         let of = |scores: &Option<Vec<i64>>, weight| scores.as_ref().map_or(0, |s| weight * s[at]);
-        of(&self.spread, self.weights[0]) + of(&self.affinity, self.weights[1]) + of(&self.volumes, 1)
+        let related = of(&self.spread, self.weights[0]) + of(&self.affinity, self.weights[1]);
+        related + of(&self.volumes, 1) + self.devices_total(at)
+    }
+
+    /// Weighted score of DynamicResources for the node at this position.
+    pub(crate) fn devices_total(&self, at: usize) -> i64 {
+        self.devices.as_ref().map_or(0, |(weight, scores)| weight * scores[at])
     }
 }
 
@@ -106,6 +114,7 @@ impl View<'_> {
             affinity: self.rank_affinity(feasible, known),
             weights: self.relation.weights,
             volumes: None,
+            devices: None,
         }
     }
 

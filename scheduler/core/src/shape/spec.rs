@@ -36,8 +36,6 @@ pub struct ShapeSpec {
     pub required_features: BTreeSet<SmolStr>,
     /// Images, sorted.
     pub images: Vec<SmolStr>,
-    /// Whether the pod has ResourceClaims, which no node cures.
-    pub resource_claims: bool,
 }
 
 impl ShapeSpec {
@@ -62,7 +60,6 @@ impl ShapeSpec {
             preferred: pod.preferred_node_affinity.clone(),
             required_features: pod.required_features.clone(),
             images,
-            resource_claims: pod.resource_claims,
         }
     }
 
@@ -112,11 +109,7 @@ impl ShapeSpec {
     /// What refuses the pod whatever the nodes have, in the order of the profile.
     #[must_use]
     pub fn refused_anyway(&self) -> Option<Reason> {
-        if self.pinned().is_some_and(|named| named.is_empty()) {
-            Some(Reason::AffinityConflict)
-        } else {
-            (self.resource_claims && self.runs(Filter::DynamicResources)).then_some(Reason::ResourceClaims)
-        }
+        self.pinned().is_some_and(|named| named.is_empty()).then_some(Reason::AffinityConflict)
     }
 
     /// Rough size in bytes, for the budget.

@@ -12,6 +12,7 @@ use super::nominations::Nominations;
 use super::pod::{Place, PodId, PodRecord};
 use super::slab::Slab;
 use super::standing::{Standing, count_down, count_up};
+use crate::devices::Devices;
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, image_locality};
 use crate::profile::Lane;
@@ -42,6 +43,7 @@ pub struct Cluster {
     /// Pods on nodes by priority.
     pub(super) priorities: BTreeMap<i32, usize>,
     pub(crate) volumes: Volumes,
+    pub(crate) devices: Devices,
     images: Images,
     pub(crate) tree: Tree,
     /// Changes when a node enters, leaves or moves in the tree.
@@ -70,6 +72,7 @@ impl Cluster {
             nominations: Nominations::default(),
             priorities: BTreeMap::new(),
             volumes: Volumes::default(),
+            devices: Devices::default(),
             images: Images::default(),
             tree: Tree::new(levels),
             tree_epoch: 0,
@@ -420,6 +423,7 @@ impl Cluster {
         self.footprints.release(pod.footprint);
         self.relations.counts.leave(pod.peer);
         self.volumes.leave(id);
+        self.devices.leave(id);
         Some(pod)
     }
 
@@ -458,6 +462,10 @@ impl Cluster {
         if old.node() != place.node() {
             if let Some(node) = old.node() {
                 self.take_off(id, node);
+                self.devices.forget(id, matches!(old, Place::Bound(_)));
+            }
+            if let Place::Assumed(node) = place {
+                self.hold_devices(id, node);
             }
             if let Some(node) = place.node() {
                 self.put_on(id, node);

@@ -9,6 +9,7 @@
 //! no trace (`rollback_is_identity`); a cache that is in sync equals evaluating every node anew (`cache_equals_naive`).
 
 mod changes;
+mod claims;
 mod class;
 mod cluster;
 mod dump;
@@ -48,6 +49,7 @@ pub use txn::{End, Mark, Txn};
 
 use crate::config::Config;
 use crate::demand::Demand;
+use crate::devices::{DeviceDemand, DeviceFact, DeviceNews};
 use crate::explain::Reason;
 use crate::labels::Labels;
 use crate::model::{NodeInfo, PodInfo};
@@ -238,17 +240,24 @@ impl Snapshot {
         }
         let shape = (place == Place::Pending || matches!(place, Place::Assumed(_))).then(|| self.enter_shape(&info));
         let stands = matches!(place, Place::Bound(_)) && info.gang.is_none();
+        if shape.is_some() {
+            self.cluster.devices.enter(id, &info);
+        } else {
+            self.cluster.devices.leave(id);
+        }
         let info = if stands { settled(info) } else { info };
         let Some(pod) = self.cluster.pods.get_mut(id) else { return false };
         let old = std::mem::replace(&mut pod.shape, shape);
         self.gated += usize::from(is_gated(&info));
+        let mut claims_changed = false;
         if let Some(before) = pod.info.replace(Box::new(info)) {
             self.gated -= usize::from(is_gated(&before));
+            claims_changed = pod.info.as_ref().is_some_and(|info| info.resource_claims != before.resource_claims);
         }
         if let Some(old) = old {
             self.shapes.release(old);
         }
-        old != shape
+        old != shape || claims_changed
     }
 
     fn enter_shape(&mut self, info: &PodInfo) -> ShapeId {
@@ -278,14 +287,28 @@ impl Snapshot {
     pub(crate) fn own_demand(&mut self, id: PodId) -> Result<Demand, Reason> {
         let profile = self.profile(id);
         let volumes = self.cluster.volume_demand(id, &profile).map_err(Reason::Volume)?;
-        Ok(Demand { volumes, relation: self.cluster.relate(id, &profile), ..Demand::default() })
+        let devices = self.claims(id)?.map(|demand| (profile.weights.dynamic_resources, demand));
+        Ok(Demand { volumes, relation: self.cluster.relate(id, &profile), devices, ..Demand::default() })
+    }
+
+    /// What the claims of a pod of ours ask for; None where it has none, or its profile does not look at them.
+    ///
+    /// # Errors
+    /// What refuses the pod whatever the nodes have.
+    pub(crate) fn claims(&self, id: PodId) -> Result<Option<DeviceDemand>, Reason> {
+        let claims = self.cluster.info(id).is_some_and(|info| !info.resource_claims.is_empty());
+        if !claims || !self.profile(id).filters.has(Filter::DynamicResources) {
+            return Ok(None);
+        }
+        self.cluster.device_demand(id)
     }
 
     /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
     pub(crate) fn may_demand(&self, id: PodId) -> bool {
         let profile = self.profile(id);
-        self.cluster.volumes.is_known(id)
-            || self.cluster.info(id).is_some_and(|info| self.cluster.relations.may_refuse(info, &profile))
+        let claims = |info: &PodInfo| !info.resource_claims.is_empty() && profile.filters.has(Filter::DynamicResources);
+        let may = |info| claims(info) || self.cluster.relations.may_refuse(info, &profile);
+        self.cluster.volumes.is_known(id) || self.cluster.info(id).is_some_and(may)
     }
 
     /// How a pod of ours is scheduled.
@@ -300,7 +323,8 @@ impl Snapshot {
 
     /// What refuses a pod of ours whatever the nodes have, beyond its shape.
     pub(crate) fn refused_anyway(&self, id: PodId) -> Option<Reason> {
-        self.cluster.volumes_refuse(id, &self.profile(id)).map(Reason::Volume)
+        let volumes = self.cluster.volumes_refuse(id, &self.profile(id)).map(Reason::Volume);
+        volumes.or_else(|| self.claims(id).err())
     }
 
     /// What has to be done, in this order, before an assumed pod may be bound to its node.
@@ -308,15 +332,27 @@ impl Snapshot {
     /// # Errors
     /// Why it must not be bound there whatever is done: the place was not searched for with what is known now.
     pub fn preparations(&self, id: PodId) -> Result<Vec<Preparation>, Reason> {
-        let binds = self.profile(id).filters.has(Filter::VolumeBinding);
-        if binds { self.cluster.volume_preparations(id).map_err(Reason::Volume) } else { Ok(Vec::new()) }
+        let filters = self.profile(id).filters;
+        let mut all = Vec::new();
+        if filters.has(Filter::VolumeBinding) {
+            all = self.cluster.volume_preparations(id).map_err(Reason::Volume)?;
+        }
+        if filters.has(Filter::DynamicResources) {
+            all.extend(self.cluster.claim_preparations(id)?);
+        }
+        Ok(all)
     }
 
     /// Whether all that was prepared for a pod is what it needs on a node, as far as is seen by now.
     #[must_use]
     pub fn check_prepared(&self, id: PodId, node: NodeId) -> Check {
-        let binds = self.profile(id).filters.has(Filter::VolumeBinding);
-        if binds { self.cluster.check_volumes(id, node) } else { Check::Sound }
+        let filters = self.profile(id).filters;
+        let volumes = filters.has(Filter::VolumeBinding).then(|| self.cluster.check_volumes(id, node));
+        match volumes {
+            Some(found) if found != Check::Sound => found,
+            _ if filters.has(Filter::DynamicResources) => self.cluster.check_claims(id, node),
+            _ => Check::Sound,
+        }
     }
 
     /// A storage object was added or changed.
@@ -332,6 +368,11 @@ impl Snapshot {
     /// A list of a kind of storage objects came: what it does not name is gone.
     pub fn retain_storage(&mut self, kind: StorageKind, listed: &BTreeSet<ObjectName>) -> StorageNews {
         self.cluster.retain_storage(kind, listed)
+    }
+
+    /// Notes a fact about devices. Returns what that can cure.
+    pub fn note_device(&mut self, fact: DeviceFact) -> DeviceNews {
+        self.cluster.devices.note(fact)
     }
 
     /// A namespace has these labels; None: it is gone. Returns what that can cure.

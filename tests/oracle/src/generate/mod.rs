@@ -4,6 +4,7 @@
 //! they collide, and the odd corners that the API server lets through.
 
 mod affinity;
+mod devices;
 mod node;
 mod peers;
 mod pod;
@@ -43,6 +44,9 @@ pub(crate) fn case(seed: u64) -> Value {
     let pod = pod::incoming(&random.fork("incoming"), &names);
     let mut case = json!({"pod": pod, "nodes": all, "pods": placed, "namespaces": namespaces});
     peers::owners(&mut random.fork("owners"), &mut case);
+    if sizes.percent(35) {
+        devices::devices(&random.fork("devices"), &names, &mut case);
+    }
     if let Some(configuration) = profile::configuration(&mut random.fork("profile")) {
         case["configuration"] = configuration;
     }

@@ -1,5 +1,6 @@
 //! The engine from events to commands, against a script that answers every command as a server without faults would.
 
+mod devices;
 mod making_room;
 mod preempting;
 mod properties;
@@ -15,6 +16,7 @@ use crate::event::{BindResult, JournalReadResult, JournalSlotRead, Outcome, Read
 use crate::fixture::{PodChain, declared_member, dgx, gang, member, node, pod};
 use crate::model::{GangInfo, NodeInfo, PodInfo, PodPhase};
 use crate::volumes::{ClaimInfo, PodVolume, StorageFact, VolumeInfo};
+use devices::Claims;
 use storage::Storage;
 
 /// An engine and what the server holds.
@@ -40,6 +42,7 @@ struct Scene {
     evictions_fail: bool,
     nominated: BTreeMap<SmolStr, Option<SmolStr>>,
     storage: Storage,
+    claims: Claims,
 }
 
 impl Scene {
@@ -69,6 +72,7 @@ impl Scene {
             evictions_fail: false,
             nominated: BTreeMap::new(),
             storage: Storage::default(),
+            claims: Claims::default(),
         };
         scene.see(Event::Synced);
         scene

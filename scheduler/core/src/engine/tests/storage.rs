@@ -124,7 +124,10 @@ impl Scene {
                     ..VolumeClaimFacts::default()
                 })
             }),
-            PreparedObject::ResourceClaim { .. } => unreachable!("nothing here has devices"),
+            PreparedObject::ResourceClaim { name, .. } => {
+                let result = self.read_device_claim(name);
+                return self.see(Event::Outcome(Outcome::PreparedRead { op, result }));
+            }
         };
         let result = found.map_or(PrepareReadResult::NotFound, |facts| PrepareReadResult::Found(Box::new(facts)));
         self.see(Event::Outcome(Outcome::PreparedRead { op, result }));
@@ -152,7 +155,7 @@ impl Scene {
                 let known = self.storage.claims.get(&name).cloned();
                 self.write(known.map(|c| (c.resource_version.clone(), c)), &resource_version, Self::put_claim)
             }
-            other => unreachable!("{other:?}"),
+            other => return self.write_device_claim(op, other),
         };
         self.see(Event::Outcome(Outcome::Prepare { op, result }));
         self.controllers();

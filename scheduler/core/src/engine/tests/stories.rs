@@ -386,20 +386,6 @@ fn many_refused_pods_of_one_shape_go_in_order_as_room_appears() {
 }
 
 #[test]
-fn resource_claims_are_refused_by_name_alone_and_in_a_gang() {
-    let mut s = Scene::new();
-    s.nodes([dgx("d0", "b1", "r1")]);
-    s.create(PodInfo { resource_claims: true, ..pod("alone") });
-    for rank in 0..2 {
-        s.create(PodInfo { resource_claims: rank == 1, ..member("g", rank, 2) });
-    }
-    s.run();
-    let expected = "0/1 nodes are available: pod has ResourceClaims, which this scheduler does not allocate yet.";
-    assert!(s.message("alone").1.starts_with(expected), "{:?}", s.message("alone"));
-    assert_eq!((s.message("g-0").1, s.bound_of("g")), (expected, 0));
-}
-
-#[test]
 fn unbound_claims_refuse_a_pod_and_a_gang_until_they_are_bound() {
     let mut s = Scene::new();
     s.nodes([dgx("d0", "b1", "r1")]);

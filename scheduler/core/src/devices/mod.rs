@@ -1,0 +1,39 @@
+//! Dynamic Resource Allocation: devices that claims ask for, chosen here and held for the pods that are placed.
+//!
+//! ```text
+//!   slices, classes, claims, rules ──> Devices ──demand(pod)──> DeviceDemand ──offer(node)──> allocations and a score, or why not
+//!                                        ^                                            │
+//!                                        └──────── held while a pod is assumed <──────┘
+//! ```
+//! The feasibility is kube-scheduler 1.37's with its default gates (`dynamic-resource-allocation/structured`, the allocator
+//! "incubating"): structured allocation with CEL selectors, constraints, prioritized alternatives, admin access, device taints,
+//! partitionable devices with shared counters, consumable capacity, and conditions of devices. An error of one selector
+//! refuses the nodes where it shows, not the pod as a whole. Members of a gang share a claim that one of them allocates.
+//!
+//! What is held while pods are assumed follows their places, also in a transaction: what is rolled back leaves no trace, and
+//! two pods never hold one device (`no_overcommit`, `rollback_is_identity`).
+
+mod allocator;
+mod capacity;
+mod constraints;
+mod demand;
+mod facts;
+mod pools;
+mod result;
+mod selectors;
+mod store;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod view;
+
+pub(crate) use demand::DeviceDemand;
+pub use facts::{
+    AllocatedDevice, Allocation, Amounts, Ask, Capacity, CapacityPolicy, CapacityRange, ClaimInfo, ClaimSource,
+    ClassInfo, Constraint, Count, DeviceEffect, DeviceFact, DeviceInfo, DeviceList, DeviceTaint, DeviceToleration,
+    PodClaim, Reach, Request, RequestKind, SliceInfo, TaintRuleInfo,
+};
+pub use flowforge_scheduler_cel::{Attribute, Quantity};
+pub use store::DeviceNews;
+pub(crate) use store::Devices;
+pub(crate) use view::DeviceView;
