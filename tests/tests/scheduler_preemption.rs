@@ -9,14 +9,15 @@
 mod scheduler;
 
 use flowforge_testbed::{Profile, Testbed};
+use flowforge_tests::metrics::Scrape;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use scheduler::{
-    create, delete, install, is_live, namespace, node_names, node_of, pod, pods, priority_class, refused, unscheduled,
-    until,
+    create, delete, gang, install, is_live, members, namespace, node_names, node_of, pod, pods, priority_class,
+    refused, unscheduled, until,
 };
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -34,6 +35,97 @@ async fn the_important_evict_the_less_important() {
     a_budget_decides_and_the_node_is_promised(&testbed).await;
     a_foreign_pod_goes_as_well(&testbed).await;
     the_meek_wait(&testbed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gangs_evict_as_a_whole_and_as_wholes() {
+    let testbed = scheduler::testbed(Profile::DgxH100, 4).await;
+    let installation = install(&testbed, "").await;
+    namespace(&testbed, SPACE).await;
+    priority_classes(&testbed).await;
+    a_gang_evicts_a_lower_gang(&testbed).await;
+    gangs_of_one_priority_do_not_fight(&testbed).await;
+    a_gang_spares_what_a_budget_protects(&testbed).await;
+    let scrape = Scrape::of(installation.scheduler).await.unwrap();
+    assert_eq!(scrape.sum("flowforge_preemption_wasted_evictions_total", ""), 0.0);
+}
+
+/// A gang whose members take a whole node each.
+fn wide(name: &str, size: usize, class: &str) -> Vec<Value> {
+    let mut pods = gang(name, size, "8");
+    for pod in &mut pods {
+        pod["spec"]["priorityClassName"] = json!(class);
+        pod["metadata"]["labels"]["app"] =
+            json!(format!("{name}-{}", pod["metadata"]["labels"]["flowforge.dev/rank"].as_str().unwrap()));
+    }
+    pods
+}
+
+async fn live_members(testbed: &Testbed, gang: &str) -> usize {
+    members(testbed, SPACE, gang).await.iter().filter(|pod| is_live(pod)).count()
+}
+
+/// All of the lower gang goes, nobody of the higher one is bound before the last of it has gone, and then all are, where they
+/// were promised to be.
+async fn a_gang_evicts_a_lower_gang(testbed: &Testbed) {
+    let mut low = wide("low", 4, "low");
+    // It takes its time to end, and holds its node meanwhile.
+    low[1]["metadata"]["annotations"]["testbed.flowforge.dev/term-ms"] = json!("30000");
+    low[1]["spec"]["terminationGracePeriodSeconds"] = json!(60);
+    create(testbed, SPACE, low).await;
+    scheduler::bound(testbed, SPACE, "low", 4, SOON).await;
+    create(testbed, SPACE, wide("high", 4, "high")).await;
+    leaving(testbed, "low-1").await;
+    // Whom it evicts, and soon how many of them it waits for.
+    refused(testbed, SPACE, "flowforge.dev/gang=high", "evict").await;
+    until("all others of the lower gang are gone, and every member of the higher one has a promise", SOON, || async {
+        let left = members(testbed, SPACE, "low").await.len();
+        let all = members(testbed, SPACE, "high").await;
+        let nominated = |pod: &&Pod| pod.status.as_ref().is_some_and(|s| s.nominated_node_name.is_some());
+        let promised = all.iter().filter(nominated).count();
+        if (left, promised) == (1, 4) { Ok(()) } else { Err(format!("{left} are left, {promised} have a promise")) }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let still_there =
+        get(testbed, "low-1").await.is_some_and(|pod| pod.status.unwrap().phase.as_deref() == Some("Running"));
+    assert_eq!((live_members(testbed, "high").await, still_there), (0, true), "a part of the gang was bound");
+    scheduler::bound(testbed, SPACE, "high", 4, SOON).await;
+    let told = events(testbed, "Preempted").await;
+    // One that is gone before the answer to its eviction comes has no event.
+    assert!(told.iter().any(|(victim, _)| victim == "low-1"), "{told:?}");
+    assert!(told.iter().all(|(_, note)| note.starts_with("Preempted by gang preemption/high on node ")), "{told:?}");
+}
+
+async fn gangs_of_one_priority_do_not_fight(testbed: &Testbed) {
+    create(testbed, SPACE, wide("rival", 2, "high")).await;
+    refused(testbed, SPACE, "flowforge.dev/gang=rival", "4 Insufficient nvidia.com/gpu.").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((live_members(testbed, "high").await, live_members(testbed, "rival").await), (4, 0));
+    delete(testbed, SPACE, "").await;
+}
+
+async fn a_gang_spares_what_a_budget_protects(testbed: &Testbed) {
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(testbed.client().clone(), SPACE);
+    let budget = json!({
+        "metadata": {"name": "guarded"},
+        "spec": {"minAvailable": 2, "selector": {"matchLabels": {"guarded": "true"}}},
+    });
+    budgets.create(&PostParams::default(), &serde_json::from_value(budget).unwrap()).await.unwrap();
+    let mut all = vec![whole("a", "low"), whole("b", "middle"), whole("c", "low"), whole("d", "middle")];
+    for guarded in [0, 2] {
+        all[guarded]["metadata"]["labels"]["guarded"] = json!("true");
+    }
+    create(testbed, SPACE, all).await;
+    for name in ["a", "b", "c", "d"] {
+        bound(testbed, name).await;
+    }
+    create(testbed, SPACE, wide("high", 2, "high")).await;
+    scheduler::bound(testbed, SPACE, "high", 2, SOON).await;
+    for name in ["a", "c"] {
+        assert!(get(testbed, name).await.is_some_and(|pod| is_live(&pod)), "the budget did not protect {name}");
+    }
+    delete(testbed, SPACE, "").await;
 }
 
 async fn priority_classes(testbed: &Testbed) {

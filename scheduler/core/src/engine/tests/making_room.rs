@@ -129,6 +129,24 @@ fn a_more_important_gang_takes_the_room_and_the_first_looks_again() {
 }
 
 #[test]
+fn no_room_is_made_that_somebody_more_important_would_take() {
+    let mut s = scene(&["n1"]);
+    s.create(pod("low").asks("cpu", 4_000).on("n1"));
+    s.create(PodInfo { never_preempts: true, ..pod("meek").asks("cpu", 4_000).priority(10) });
+    s.run();
+    s.wide("middle", 1, 5);
+    s.pass(60_000);
+    assert!(s.evicted.is_empty());
+    let told = "preemption: room for the gang would go to the more important pod ns/meek, which waits, too.";
+    assert!(s.message("middle-0").1.ends_with(told), "{}", s.message("middle-0").1);
+    s.delete("meek");
+    s.pass(20_000);
+    assert_eq!(s.evicted, ["low"]);
+    s.let_go();
+    assert_eq!((s.bound_of("middle"), s.wasted()), (1, 0));
+}
+
+#[test]
 fn the_room_of_a_gang_that_goes_away_is_free_and_counts_as_wasted() {
     let mut s = scene(&["n1", "n2"]);
     s.wide("low", 2, 1);
