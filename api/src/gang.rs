@@ -141,6 +141,14 @@ pub struct GangStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub results: Vec<MemberResult>,
+    /// What members said of the node's outputs before all had ended, by rank: the declared keys of their termination
+    /// messages, as JSON.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub said: BTreeMap<String, String>,
+    /// The outputs of the node, once its gang has ended well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::template::any_object")]
+    pub outputs: Option<serde_json::Value>,
     /// When all needed members were bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<Time>,

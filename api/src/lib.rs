@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   Workflow ──owns──> Gang (one per attempt of a node) ──owns──> Pods, headless Service
+//!   WorkTemplate: a node with parameters; copied into the Workflows that refer to it
 //!   PlacementJournal: slots of open bind intents, written by the scheduler alone
 //!   ClusterTopology: the levels of the cluster, read by the scheduler, which writes what the nodes make of them
 //! ```
@@ -12,11 +13,13 @@
 pub mod gang;
 pub mod journal;
 pub mod names;
+pub mod template;
 pub mod topology;
 pub mod workflow;
 
 pub use gang::{Gang, GangSpec, GangStatus};
 pub use journal::{PlacementJournal, PlacementJournalSpec};
+pub use template::{WorkTemplate, WorkTemplateSpec};
 pub use topology::{ClusterTopology, ClusterTopologySpec, ClusterTopologyStatus};
 pub use workflow::{Workflow, WorkflowSpec, WorkflowStatus};
 
@@ -34,5 +37,6 @@ pub fn crds() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("flowforge.dev_gangs", Gang::crd()),
         ("flowforge.dev_placementjournals", PlacementJournal::crd()),
         ("flowforge.dev_workflows", workflow::crd()),
+        ("flowforge.dev_worktemplates", template::crd()),
     ]
 }

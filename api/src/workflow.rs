@@ -4,7 +4,7 @@
 //!   workflow  Pending -> Running -> Succeeded | Failed | Canceled
 //!   node      Pending -> Scheduling -> Running -> Succeeded | Failed | Skipped
 //! ```
-//! Defaults flow workflow -> node: a field set on a node wins, maps are merged by key, lists of named things by name.
+//! Defaults flow workflow -> template -> node: a field set on a node wins, maps are merged by key, lists of named things by name.
 
 use k8s_openapi::api::core::v1::{
     Affinity, EnvFromSource, EnvVar, LocalObjectReference, PodSecurityContext, ResourceRequirements, SecurityContext,
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 use crate::gang::{GangPhase, MemberCounts, MemberLostPolicy, TopologyRequest};
+use crate::template::{ForEach, InlineTemplate, NodeOutput, TemplateReference, WorkflowParameter};
 
 /// A DAG of gangs.
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -46,6 +47,14 @@ pub struct WorkflowSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub storage: Vec<Storage>,
+    /// Parameters with their values; nodes read them as `${{ params.NAME }}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub parameters: Vec<WorkflowParameter>,
+    /// Templates that nodes refer to. The admission webhook copies the WorkTemplates that are missing here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub templates: Vec<InlineTemplate>,
     /// Values that every node starts from.
     #[serde(default, skip_serializing_if = "is_default")]
     pub defaults: NodeDefaults,
@@ -208,6 +217,22 @@ pub struct WorkflowNode {
     /// How it is tried again when it fails; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
+    /// Runs the node once for each item: instances `<id>-<index>` that know `item` and `index`. Whoever waits for the node
+    /// waits for all of them.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub items: Option<ForEach>,
+    /// Whether it runs, once what it waits for has happened: CEL over `params`, and `outputs` and `phases` of the nodes in
+    /// `dependsOn`, like `outputs.train.loss < 0.5 && phases.check == "Succeeded"`. A node whose condition is false is Skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 65536))]
+    pub when: Option<String>,
+    /// What it says when it ends well; those that wait for it read it as `outputs.ID.NAME`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub outputs: Vec<NodeOutput>,
+    /// The template that this node is made from; the fields of the node win over the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<TemplateReference>,
     /// Image of the main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -492,7 +517,7 @@ pub struct WorkflowStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Nodes by phase: their places in `spec.nodes`, from 0, packed as `0-6,8`. A node that is in none is Pending.
+/// Nodes by phase: their places in `spec.nodes` with every `for` unrolled, from 0, packed as `0-6,8`. A node that is in none is Pending.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 pub struct PackedNodes {
     /// Released, and their Gangs exist.

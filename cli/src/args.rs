@@ -87,7 +87,7 @@ pub(crate) struct InputArgs {
     /// File with one or more workflows (YAML or JSON); `-` is stdin. May be repeated.
     #[arg(short, long = "file", required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Value for `{{params.KEY}}` in the documents. May be repeated.
+    /// Value of a declared parameter, or for `{{params.KEY}}` in the documents. May be repeated.
     #[arg(short, long = "param", value_name = "KEY=VALUE")]
     pub(crate) params: Vec<String>,
 }

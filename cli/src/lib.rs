@@ -17,6 +17,7 @@ mod commands;
 mod failure;
 mod input;
 mod output;
+mod plain;
 mod render;
 #[cfg(test)]
 mod testing;

@@ -5,8 +5,8 @@
 
 use flowforge_api::Workflow;
 use flowforge_api::gang::{Gang, GangPhase};
-use flowforge_api::workflow::WorkflowPhase;
-use flowforge_dag_controller_core::engine::{Observed, ObservedGang, rebuild};
+use flowforge_api::workflow::{WorkflowPhase, WorkflowSpec};
+use flowforge_dag_controller_core::engine::{Observed, ObservedGang, Recorded, rebuild};
 use flowforge_dag_controller_core::frontend::{self, FieldError};
 use flowforge_dag_controller_core::{Cause, Command, Event, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::convert::{has_finalizer, ms, place};
+use crate::data::Data;
 use crate::exec::PodRef;
 use crate::flow::{Body, Flow, Refused, Sight, ttl_ms};
 use crate::inputs::{FlowKey, Input, Kind, seed_of};
@@ -130,17 +131,19 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
     }
     let document = serde_json::to_value(&*workflow).unwrap_or_default();
     // A level's name was checked when the workflow was made; a configuration that changed since must not end its run.
-    let options = frontend::Options { strict: false, levels: frontend::Levels::Any };
+    let options = frontend::Options { levels: frontend::Levels::Any, ..Default::default() };
     let compiled = match frontend::compile(&document, options) {
         Ok(compiled) => compiled,
-        Err(errors) => {
-            let body = Body::Refused(Box::new(Refused { cause: invalid(&errors), at_ms: now_ms }));
-            let flow = Flow::new(key.clone(), &workflow, spec, body);
-            return Some(Built {
-                flow: Some(flow),
-                commands: Vec::new(),
-                orphans: orphans(found.pods.values().map(AsRef::as_ref)),
-            });
+        Err(errors) => return Some(unfit(key, &workflow, spec, invalid(&errors), &found, now_ms)),
+    };
+    // Templates and parameters are put in once more at every start: all of it stands in the spec, which is frozen.
+    let (params, unfinished, groups) = (Arc::new(compiled.params), compiled.unfinished, compiled.groups);
+    let plain = compiled.spec.map(serde_json::from_value).transpose();
+    let spec = match plain {
+        Ok(plain) => plain.map_or(spec, Arc::new),
+        Err(error) => {
+            let cause = Cause::of(Reason::InvalidSpec).with_detail(error.to_string());
+            return Some(unfit(key, &workflow, spec, cause, &found, now_ms));
         }
     };
     let dag = Arc::new(compiled.dag);
@@ -151,11 +154,12 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         Arc::clone(&dag),
         config.clone(),
         Observed::default(),
-        &status::recorded(&workflow, &|_| None),
+        &Recorded { nodes: Vec::new(), ..status::recorded(&workflow, &dag) },
         now_ms,
         &mut Vec::new(),
     );
     let mut flow = Flow::new(key.clone(), &workflow, spec, Body::State(Box::new(blank)));
+    flow.data = Data { params, unfinished, groups, ..Data::default() };
     flow.lane.sent = sent(&workflow);
     let (mut observed, orphans) = observe(&mut flow, &found, shared);
     let hold = judge(&flow, &shared.storage);
@@ -168,11 +172,26 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
     observed.hold = hold.map(Box::new);
     observed.cancel = workflow.spec.cancel;
     observed.delete = workflow.metadata.deletion_timestamp.is_some();
-    let recorded = status::recorded(&workflow, &|id| dag.find(id));
+    let recorded = status::recorded(&workflow, &dag);
     let mut commands = Vec::new();
     let state = rebuild(Arc::clone(&dag), config, observed, &recorded, now_ms, &mut commands);
     flow.body = Body::State(Box::new(state));
     Some(Built { flow: Some(flow), commands, orphans })
+}
+
+/// A workflow whose spec cannot run.
+fn unfit(
+    key: &FlowKey,
+    workflow: &Workflow,
+    spec: Arc<WorkflowSpec>,
+    cause: Cause,
+    found: &Found,
+    now_ms: u64,
+) -> Built {
+    let body = Body::Refused(Box::new(Refused { cause, at_ms: now_ms }));
+    let flow = Flow::new(key.clone(), workflow, spec, body);
+    let orphans = orphans(found.pods.values().map(AsRef::as_ref));
+    Built { flow: Some(flow), commands: Vec::new(), orphans }
 }
 
 /// What of the findings belongs to the flow, as facts for the core.

@@ -85,7 +85,15 @@ pub fn pod_facts(pod: &WatchedPod, main: &str, node_gone: bool) -> PodFacts {
         deletion_requested_at_ms: deletion_requested_at(&pod.metadata),
         node_gone,
         finalizer: has_finalizer(&pod.metadata),
+        message: SmolStr::default(),
     }
+}
+
+/// What a pod's main container said when it ended.
+#[must_use]
+pub fn termination_message<'a>(pod: &'a WatchedPod, main: &str) -> &'a str {
+    let status = pod.status.container_statuses.iter().find(|c| c.name == main);
+    status.and_then(|status| status.state.terminated.as_ref()).map_or("", |ended| ended.message.as_str())
 }
 
 fn main_container(status: &ContainerStatus) -> MainContainer {
@@ -161,6 +169,7 @@ pub fn gang_end(gang: &Gang) -> Option<GangEnd> {
         scheduled_at_ms: at(&status.scheduled_at),
         started_at_ms: at(&status.started_at),
         finished_at_ms: at(&status.finished_at).unwrap_or(0),
+        outputs: status.outputs.as_ref().map(|outputs| outputs.to_string().into()).unwrap_or_default(),
     })
 }
 

@@ -8,7 +8,7 @@ use flowforge_api::gang::GangStatus;
 use flowforge_api::names::{field_manager, finalizer};
 use flowforge_api::{Gang, Workflow};
 use flowforge_dag_controller_core::event::{Object, Refusal, RefusalKind};
-use flowforge_dag_controller_core::{AttemptKey, MemberKey};
+use flowforge_dag_controller_core::{AttemptKey, MemberKey, NodeIx};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Resource;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
@@ -21,6 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::convert::{controller_uid, gang_end};
+use crate::data::Answer;
 use crate::metrics::Write;
 use crate::watched::{MetadataOf, WatchedPod};
 use crate::writer::{Sent, Writer};
@@ -59,6 +60,8 @@ pub enum Outcome {
     GangRefused(AttemptKey),
     /// The Workflow's status was refused for its content.
     StatusRefused,
+    /// Whether a node runs.
+    Judged(NodeIx, Box<Answer>),
     /// Nothing to tell: the watch will.
     Nothing,
     /// The lease was lost.
@@ -334,7 +337,8 @@ fn holds(gang: &Gang, ours: &GangStatus) -> bool {
     let Some(theirs) = &gang.status else { return false };
     let part = |s: &GangStatus| {
         let ranks = [s.succeeded_ranks.clone(), s.failed_ranks.clone(), s.stopped_ranks.clone()];
-        (s.phase, s.reason.clone(), s.members.clone(), ranks, s.lost_ranks.clone(), s.results.clone())
+        let data = (s.said.clone(), s.outputs.clone());
+        (s.phase, s.reason.clone(), s.members.clone(), ranks, s.lost_ranks.clone(), s.results.clone(), data)
     };
     part(theirs) == part(ours)
 }

@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::convert::{Place, controller_uid, gang_facts, place, pod_facts};
+use crate::convert::{Place, controller_uid, gang_facts, place, pod_facts, termination_message};
+use crate::data::Data;
 use crate::inputs::FlowKey;
 use crate::ledger::Ledger;
 use crate::pods::{AttemptRef, MemberTemplate, TemplateError, main_container};
@@ -36,7 +37,7 @@ pub struct Flow {
     pub resource_version: String,
     /// `metadata.generation`.
     pub generation: Option<i64>,
-    /// The spec of the first sight.
+    /// The spec of the first sight, with templates and parameters put in.
     pub spec: Arc<WorkflowSpec>,
     /// Length of the spec as it is stored.
     pub spec_bytes: usize,
@@ -54,6 +55,8 @@ pub struct Flow {
     pub conditions: Vec<Condition>,
     /// When the core wants to be woken.
     pub wake_at_ms: Option<u64>,
+    /// What its nodes may read.
+    pub data: Data,
 }
 
 /// What a workflow is to the shell.
@@ -179,7 +182,7 @@ impl Flow {
             uid: workflow.uid().unwrap_or_default(),
             resource_version: String::new(),
             generation: None,
-            spec_bytes: json_len(&*spec),
+            spec_bytes: json_len(&workflow.spec),
             metadata_bytes: 0,
             spec,
             ttl_ms: ttl_ms(&workflow.spec),
@@ -188,6 +191,7 @@ impl Flow {
             lane: StatusLane::default(),
             conditions,
             wake_at_ms: None,
+            data: Data::default(),
         };
         flow.note(&workflow.metadata);
         flow
@@ -298,6 +302,7 @@ impl Flow {
         let Some(key) = place(&pod.metadata).and_then(|p| self.member_key(&p)) else { return Sight::Stranger };
         let Some(main) = self.node(key.node).map(main_container) else { return Sight::Stranger };
         let main = main.to_owned();
+        let outputs = self.state().and_then(|state| state.dag().node(key.node).outputs.clone());
         let Some(attempt) = self.attempts.get_mut(&key.attempt_key()) else { return Sight::Stranger };
         if attempt.uid.is_none() || controller_uid(&pod.metadata) != attempt.uid.as_deref() {
             return Sight::Stranger;
@@ -312,7 +317,10 @@ impl Flow {
         let was_lost = |node: &str| known.is_some_and(|k| k.facts.node_gone && k.facts.node.as_deref() == Some(node));
         let node = pod.spec.node_name.as_deref();
         let lost = node.is_some_and(|n| was_lost(n) || node_lost(n));
-        let facts = pod_facts(pod, &main, lost);
+        let mut facts = pod_facts(pod, &main, lost);
+        if outputs.is_some_and(|outputs| outputs.asks(key.rank)) {
+            facts.message = termination_message(pod, &main).into();
+        }
         attempt.pods.insert(slot, PodRecord { uid, version, facts: facts.clone(), gone: false });
         Sight::news(Event::Pod(key, facts))
     }
@@ -434,8 +442,9 @@ impl Flow {
         if let Some(template) = self.attempts.get(&key).and_then(|a| a.template.clone()) {
             return Ok(Some(template));
         }
+        let made = self.made(key.node).map_err(TemplateError::Text)?;
         let (Some(attempt), Some(node)) = (self.attempt_ref(key), self.node(key.node)) else { return Ok(None) };
-        let template = Arc::new(MemberTemplate::new(&self.spec, node, attempt)?);
+        let template = Arc::new(MemberTemplate::new(&self.spec, made.as_deref().unwrap_or(node), attempt)?);
         if let Some(attempt) = self.attempts.get_mut(&key) {
             attempt.template = Some(Arc::clone(&template));
         }
@@ -446,6 +455,7 @@ impl Flow {
     pub fn compact(&mut self) -> bool {
         let before = self.attempts.len();
         if self.state().is_some_and(|s| s.phase().is_over()) {
+            self.data.made.clear();
             self.attempts.retain(|_, a| !a.lane.ended || a.pods.values().any(|p| p.facts.finalizer && !p.gone));
         }
         before > 0 && self.attempts.is_empty()

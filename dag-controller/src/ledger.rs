@@ -10,6 +10,8 @@ use flowforge_dag_controller_core::engine::RecordedMember;
 use flowforge_dag_controller_core::ranks::{pack, unpack};
 use flowforge_dag_controller_core::{Counts, GangEnd, GangPhase as Phase, NodeView};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::{Map, Value};
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::convert::time;
@@ -26,6 +28,10 @@ pub struct Ledger {
     /// The last incarnation that was lost, by rank.
     lost: BTreeMap<u32, u32>,
     results: Vec<MemberResult>,
+    /// What members said of the node's outputs, by rank.
+    said: BTreeMap<u32, SmolStr>,
+    /// The outputs of the node, once it has ended well.
+    outputs: Option<Value>,
 }
 
 impl Ledger {
@@ -50,11 +56,30 @@ impl Ledger {
             failed: ranks(&status.failed_ranks),
             stopped: ranks(&status.stopped_ranks),
             results: status.results.clone(),
+            said: status.said.iter().filter_map(|(rank, text)| Some((rank.parse().ok()?, text.into()))).collect(),
+            outputs: status.outputs.clone(),
+        }
+    }
+
+    /// The outputs of the node, once it has ended well.
+    #[must_use]
+    pub fn outputs(&self) -> Option<Map<String, Value>> {
+        self.outputs.as_ref().and_then(Value::as_object).cloned()
+    }
+
+    /// Takes note of the outputs of a node that ends well, as JSON.
+    pub fn conclude(&mut self, outputs: &str) {
+        if !outputs.is_empty() {
+            self.outputs = serde_json::from_str(outputs).ok();
+            self.said.clear();
         }
     }
 
     /// Enters the end of a member.
     pub fn enter(&mut self, rank: u32, incarnation: u32, uid: &str, end: &MemberEnd) {
+        if !end.said.is_empty() {
+            self.said.insert(rank, end.said.clone());
+        }
         match end.outcome {
             Outcome::Succeeded => drop(self.succeeded.insert(rank)),
             Outcome::Failed => drop(self.failed.insert(rank)),
@@ -109,6 +134,7 @@ impl Ledger {
         for (ranks, outcome, reason) in sets {
             for &rank in ranks {
                 let detail = self.results.iter().find(|r| r.rank == to_i32(rank) && outcome_of(r) == outcome);
+                let said = self.said.get(&rank).cloned().unwrap_or_default();
                 members.push(detail.map_or_else(
                     || RecordedMember {
                         rank,
@@ -118,6 +144,7 @@ impl Ledger {
                             exit_code: (outcome == Outcome::Succeeded).then_some(0),
                             reason: reason.into(),
                             node: "".into(),
+                            said,
                         },
                     },
                     recorded,
@@ -150,6 +177,8 @@ impl Ledger {
             stopped_ranks: packed(&self.stopped),
             lost_ranks: lost.into_iter().map(|(incarnation, ranks)| (incarnation.to_string(), pack(&ranks))).collect(),
             results: self.results.clone(),
+            said: self.said.iter().map(|(rank, text)| (rank.to_string(), text.to_string())).collect(),
+            outputs: self.outputs.clone(),
             scheduled_at: view.scheduled_at_ms.and_then(time),
             started_at: view.started_at_ms.and_then(time),
             ..GangStatus::default()
@@ -248,7 +277,7 @@ fn note_lost(lost: &mut BTreeMap<u32, u32>, rank: u32, incarnation: u32) {
 /// A loss without details: there was no room for them.
 fn of_lost(rank: u32, incarnation: u32) -> RecordedMember {
     let reason = flowforge_dag_controller_core::Reason::MemberLost.as_str().into();
-    let end = MemberEnd { outcome: Outcome::Lost, exit_code: None, reason, node: "".into() };
+    let end = MemberEnd { outcome: Outcome::Lost, exit_code: None, reason, node: "".into(), said: "".into() };
     RecordedMember { rank, incarnation: Some(incarnation), end }
 }
 
@@ -261,6 +290,7 @@ fn recorded(result: &MemberResult) -> RecordedMember {
             exit_code: result.exit_code,
             reason: result.reason.as_str().into(),
             node: result.node.as_deref().unwrap_or_default().into(),
+            said: "".into(),
         },
     }
 }
@@ -290,7 +320,7 @@ mod tests {
     use flowforge_dag_controller_core::{Cause, Reason};
 
     fn end(outcome: Outcome, code: i32) -> MemberEnd {
-        MemberEnd { outcome, exit_code: Some(code), reason: "Error".into(), node: "n1".into() }
+        MemberEnd { outcome, exit_code: Some(code), reason: "Error".into(), node: "n1".into(), said: "".into() }
     }
 
     fn gang(replicas: i32, status: GangStatus) -> Gang {
@@ -316,12 +346,16 @@ mod tests {
     #[test]
     fn what_was_entered_is_read_back_from_the_status() {
         let mut ledger = Ledger::default();
-        ledger.enter(0, 0, "u0", &end(Outcome::Succeeded, 0));
+        ledger.enter(0, 0, "u0", &MemberEnd { said: r#"{"n":1}"#.into(), ..end(Outcome::Succeeded, 0) });
         ledger.enter(1, 2, "u1", &end(Outcome::Failed, 3));
         ledger.enter(2, 0, "u2", &end(Outcome::Stopped, 137));
         ledger.enter(3, 0, "u3", &end(Outcome::Lost, 1));
         let back = Ledger::read(&gang(4, ledger.status(&view(GangPhase::Running), None, 1)));
         assert_eq!(back, ledger);
+        assert_eq!(back.recorded()[0].end.said, r#"{"n":1}"#);
+        ledger.conclude(r#"{"n":1}"#);
+        let status = ledger.status(&view(GangPhase::Running), None, 1);
+        assert_eq!((status.said.len(), status.outputs), (0, Some(serde_json::json!({"n": 1}))));
         let mut members: Vec<(u32, Option<u32>, Outcome, Option<i32>)> =
             back.recorded().into_iter().map(|m| (m.rank, m.incarnation, m.end.outcome, m.end.exit_code)).collect();
         members.sort();
@@ -339,8 +373,14 @@ mod tests {
     #[test]
     fn the_end_of_a_gang_sets_conditions_to_wait_for() {
         let cause = Cause { reason: Reason::MemberFailed, rank: Some(1), exit_code: Some(3), detail: "".into() };
-        let end =
-            GangEnd { succeeded: false, cause, scheduled_at_ms: None, started_at_ms: None, finished_at_ms: 5_000 };
+        let end = GangEnd {
+            succeeded: false,
+            cause,
+            scheduled_at_ms: None,
+            started_at_ms: None,
+            finished_at_ms: 5_000,
+            outputs: "".into(),
+        };
         let status = Ledger::default().status(&view(GangPhase::Running), Some(&end), 1);
         assert_eq!(status.phase, Some(GangPhase::Failed));
         assert_eq!(status.reason.as_deref(), Some("MemberFailed"));

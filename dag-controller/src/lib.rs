@@ -13,6 +13,7 @@ pub mod announce;
 pub mod boot;
 pub mod config;
 pub mod convert;
+pub mod data;
 pub mod exec;
 pub mod flow;
 pub mod inputs;

@@ -11,7 +11,8 @@
 //! | nodes, persistentvolumeclaims, storageclasses | list, watch |
 //! | events (events.k8s.io) | create |
 //! | workflows/finalizers, gangs/finalizers | update (owner references that block deletion) |
-//! | its ValidatingWebhookConfiguration | get, list, watch, patch |
+//! | worktemplates | get |
+//! | its two webhook configurations | get, list, watch, patch |
 //! | in its namespace: its Lease get, create, update; its Secret get, list, watch, create, update | |
 
 use anyhow::{Context, anyhow};
@@ -62,7 +63,7 @@ struct WebhookArgs {
     /// Secret that holds the webhook's certificate
     #[arg(long, value_name = "NAME", default_value = "flowforge-webhook-tls")]
     webhook_secret: String,
-    /// ValidatingWebhookConfiguration that gets the certificate's CA
+    /// ValidatingWebhookConfiguration and MutatingWebhookConfiguration that get the certificate's CA
     #[arg(long, value_name = "NAME", default_value = "flowforge-dag-controller")]
     webhook_configuration: String,
     /// Seconds for which the webhook goes on answering after SIGTERM, until the API server knows of it
@@ -144,8 +145,8 @@ async fn start_webhook(
         configuration: args.webhook_configuration,
         dns_names,
     };
-    tokio::spawn(Keeper::new(client, settings, Arc::clone(cert)).run(drain.end()));
-    let serving = serve(listener, Arc::clone(cert), admission, Arc::clone(metrics), drain);
+    tokio::spawn(Keeper::new(client.clone(), settings, Arc::clone(cert)).run(drain.end()));
+    let serving = serve(listener, Arc::clone(cert), client, admission, Arc::clone(metrics), drain);
     Ok(tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the admission webhook ended");

@@ -11,13 +11,14 @@ use flowforge_dag_controller_core::command::MemberEnd;
 use flowforge_dag_controller_core::event::{GangFacts, Object, Refusal, RefusalKind};
 use flowforge_dag_controller_core::names as core_names;
 use flowforge_dag_controller_core::retry::Plan;
-use flowforge_dag_controller_core::{AttemptKey, Command, Event, GangEnd, Judgement, MemberKey};
+use flowforge_dag_controller_core::{AttemptKey, Command, Event, GangEnd, MemberKey, NodeIx};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::task::JoinSet;
 
+use crate::data::Question;
 use crate::exec::{self, Child, GangWrite, Outcome, PodRef, WorkflowRef};
 use crate::flow::{Attempt, Body, Flow, GangLoad, StatusLane};
 use crate::inputs::{FlowKey, Kind};
@@ -103,7 +104,7 @@ impl Runner<'_> {
                 Command::UpdateGang(key) => left.alarms.extend(self.update(flow, key)),
                 Command::WriteStatus { urgent } => left.alarms.extend(self.status(flow, urgent)),
                 // The front end makes no node with a `when` yet: what has none runs.
-                Command::Judge(node) => left.events.push(Event::Judged(node, Judgement::Run)),
+                Command::Judge(node) => self.judge(flow, node),
                 Command::Announce(milestone) => left.milestones.push(milestone),
                 Command::WakeAt { at_ms } => {
                     flow.wake_at_ms = Some(at_ms);
@@ -122,6 +123,18 @@ impl Runner<'_> {
         let (key, uid, job) = (flow.key.clone(), flow.uid.clone(), job(self.writer.clone()));
         self.metrics.queue_in.with(Queue::Jobs).inc();
         self.jobs.spawn(async move { Ended { flow: key, uid, outcome: job.await } });
+    }
+
+    /// Asks whether a node runs, on a thread that may take its time.
+    fn judge(&mut self, flow: &Flow, node: NodeIx) {
+        let Some(question) = Question::about(flow, node) else { return };
+        self.spawn(flow, |_| async move {
+            match tokio::task::spawn_blocking(move || question.answer()).await {
+                Ok(answer) => Outcome::Judged(node, Box::new(answer)),
+                // It panicked, or the process ends.
+                Err(_) => Outcome::Withheld,
+            }
+        });
     }
 
     /// Deletes a workflow that has lived long enough.
@@ -227,7 +240,9 @@ impl Runner<'_> {
     }
 
     fn finish(&mut self, flow: &mut Flow, key: AttemptKey, end: GangEnd) {
-        flow.attempts.entry(key).or_default().lane.finish = Some(end);
+        let attempt = flow.attempts.entry(key).or_default();
+        attempt.ledger.conclude(&end.outputs);
+        attempt.lane.finish = Some(end);
         self.write_gang(flow, key);
     }
 

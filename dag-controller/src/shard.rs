@@ -419,6 +419,9 @@ impl Shard {
                 self.forget(&key);
                 Vec::new()
             }
+            Outcome::Judged(node, answer) => {
+                self.flows.get_mut(&key).map(|flow| flow.on_answer(node, *answer)).into_iter().collect()
+            }
             Outcome::Nothing | Outcome::Withheld => Vec::new(),
         };
         self.drive(&key, events, arrived);

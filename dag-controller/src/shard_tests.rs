@@ -70,8 +70,13 @@ impl Shard {
     }
 
     fn record(&mut self, flow: &FlowKey, rank: u32) {
-        let end =
-            MemberEnd { outcome: MemberOutcome::Succeeded, exit_code: Some(0), reason: "".into(), node: "n".into() };
+        let end = MemberEnd {
+            outcome: MemberOutcome::Succeeded,
+            exit_code: Some(0),
+            reason: "".into(),
+            node: "n".into(),
+            said: "".into(),
+        };
         let member = MemberKey { node: KEY.node, attempt: KEY.attempt, rank, incarnation: 0 };
         self.carry_out(flow, vec![Command::RecordResult(member, Box::new(end))], Instant::now());
     }

@@ -5,7 +5,7 @@ use flowforge_api::workflow::{NodePhase, NodeStatus, Workflow, WorkflowPhase, Wo
 use flowforge_dag_controller_core::engine::{Recorded, RecordedNode, State};
 use flowforge_dag_controller_core::ranks::pack;
 use flowforge_dag_controller_core::{
-    Cause, NodeIx, NodePhase as CoreNode, NodeView, Reason, WorkflowPhase as CorePhase,
+    Cause, Dag, NodeIx, NodePhase as CoreNode, NodeView, Reason, WorkflowPhase as CorePhase,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde_json::Value;
@@ -210,14 +210,14 @@ fn condition(kind: &str, holds: bool, why: &Why, cx: &Context<'_>) -> Option<Con
 
 /// What the core wants back of a Workflow's own status.
 #[must_use]
-pub fn recorded(workflow: &Workflow, find: &dyn Fn(&str) -> Option<NodeIx>) -> Recorded {
+pub fn recorded(workflow: &Workflow, dag: &Dag) -> Recorded {
     let Some(status) = &workflow.status else { return Recorded::default() };
     let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
     let node = |n: &NodeStatus| {
         let counted = n.members.as_ref();
         let count = |n: Option<i32>| u32::try_from(n.unwrap_or(0)).unwrap_or(0);
         Some(RecordedNode {
-            node: find(&n.id)?,
+            node: dag.find(&n.id)?,
             phase: core_node(n.phase),
             attempt: u32::try_from(n.attempt).unwrap_or(0),
             gang: n.gang.map(core_phase),
@@ -237,7 +237,7 @@ pub fn recorded(workflow: &Workflow, find: &dyn Fn(&str) -> Option<NodeIx>) -> R
         started_at_ms: at(&status.started_at),
         finished_at_ms: at(&status.finished_at),
         // Those that say most come first: the restart takes the workflow's own cause from them.
-        nodes: status.nodes.iter().filter_map(node).chain(packed::recorded(workflow, find)).collect(),
+        nodes: status.nodes.iter().filter_map(node).chain(packed::recorded(workflow, dag)).collect(),
     }
 }
 

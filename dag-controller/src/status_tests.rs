@@ -27,6 +27,7 @@ fn ended(succeeded: bool, cause: Cause) -> Event {
         scheduled_at_ms: None,
         started_at_ms: Some(NOW_MS),
         finished_at_ms: NOW_MS,
+        outputs: "".into(),
     };
     let facts = flowforge_dag_controller_core::GangFacts { ended: Some(end), ..Default::default() };
     Event::Gang(flowforge_dag_controller_core::AttemptKey { node: NodeIx(0), attempt: 1 }, facts)
@@ -207,7 +208,7 @@ fn the_status_of_the_largest_workflow_fits_beside_its_spec_however_it_ended() {
         let bytes = json_len(&workflow);
         assert!(bytes < 1536 * 1024, "{name}: {bytes} bytes");
         // Nothing that a restart needs is left out.
-        let back = recorded(&workflow, &|id| dag.find(id));
+        let back = recorded(&workflow, &dag);
         let phases: std::collections::BTreeMap<NodeIx, CoreNode> =
             back.nodes.iter().map(|n| (n.node, n.phase)).collect();
         assert!(dag.ids().all(|at| phases.get(&at) == Some(&phase(at.at()))), "{name}");

@@ -147,6 +147,8 @@ pub struct Terminated {
     pub exit_code: i32,
     /// Reason.
     pub reason: String,
+    /// What the container said, up to 4 KiB.
+    pub message: String,
     /// When.
     pub finished_at: Option<jiff::Timestamp>,
 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use flowforge_testbed::{ProcessSpec, Testbed};
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -154,15 +154,25 @@ async fn apply_manifests(testbed: &Testbed) -> Result<()> {
         webhook.client_config.url = Some(format!("{url}{path}"));
     }
     api.replace(WEBHOOK, &kube::api::PostParams::default(), &configuration).await?;
+    let api: Api<MutatingWebhookConfiguration> = Api::all(testbed.client().clone());
+    let mut configuration = api.get(WEBHOOK).await?;
+    for webhook in configuration.webhooks.iter_mut().flatten() {
+        let path = webhook.client_config.service.take().and_then(|s| s.path).unwrap_or_default();
+        webhook.client_config.url = Some(format!("{url}{path}"));
+    }
+    api.replace(WEBHOOK, &kube::api::PostParams::default(), &configuration).await?;
     Ok(())
 }
 
-/// Waits until the controller has put its CA into the webhook configuration: from then on the API server can call it.
+/// Waits until the controller has put its CA into the webhook configurations: from then on the API server can call it.
 async fn webhook_ready(testbed: &Testbed) -> Result<()> {
     let api: Api<ValidatingWebhookConfiguration> = Api::all(testbed.client().clone());
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(testbed.client().clone());
     eventually("the webhook has its CA", READY_LIMIT, || async {
         let configuration = api.get(WEBHOOK).await.map_err(|e| e.to_string())?;
         let missing = configuration.webhooks.iter().flatten().any(|w| w.client_config.ca_bundle.is_none());
+        let mutating = mutating.get(WEBHOOK).await.map_err(|e| e.to_string())?;
+        let missing = missing || mutating.webhooks.iter().flatten().any(|w| w.client_config.ca_bundle.is_none());
         if missing { Err("a webhook has no caBundle".to_owned()) } else { Ok(()) }
     })
     .await

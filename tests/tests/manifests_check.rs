@@ -7,7 +7,7 @@ use flowforge_api::{Gang, GangSpec, Workflow, WorkflowSpec};
 use flowforge_testbed::Testbed;
 use flowforge_tests::eventually;
 use flowforge_tests::install::{CONTROLLER, NAMESPACE, WEBHOOK, repository};
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -174,11 +174,13 @@ async fn webhook_conditions(testbed: &Testbed) -> Result<()> {
     Ok(())
 }
 
-/// Takes the webhook away, stores a workflow, and puts the webhook back.
+/// Takes the webhooks away, stores a workflow, and puts the validating one back.
 async fn store_without_webhook(testbed: &Testbed, workflows: &Api<Workflow>) -> Result<()> {
     let configurations: Api<ValidatingWebhookConfiguration> = Api::all(testbed.client().clone());
     let configuration = configurations.get(WEBHOOK).await?;
     configurations.delete(WEBHOOK, &DeleteParams::default()).await?;
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(testbed.client().clone());
+    mutating.delete(WEBHOOK, &DeleteParams::default()).await?;
     eventually("a workflow is stored without the webhook", SOON, || async {
         let made = workflows.create(&PostParams::default(), &workflow("stored")).await;
         made.map(drop).map_err(|error| error.to_string())

@@ -1,4 +1,5 @@
-//! `flowforge lint -f FILE`: the admission webhook's checks, offline.
+//! `flowforge lint -f FILE`: the admission webhook's checks, offline. WorkTemplates are checked, and known to the workflows
+//! of the same input; what is made from a template that only the cluster has is checked by the webhook.
 
 use flowforge_dag_controller_core::frontend::Levels;
 use serde::Serialize;
@@ -20,9 +21,10 @@ struct Report {
 pub(crate) fn run(args: &LintArgs, out: &mut Output) -> Result<Exit, Failure> {
     let documents = input::read(&args.input)?;
     let levels: Vec<&str> = args.levels.iter().map(String::as_str).collect();
+    let templates = check::templates_of(&documents);
     let check = |document: &Value| match levels.as_slice() {
-        [] => check::problems_by_default_levels(document),
-        own => check::problems(document, Levels::These(own)),
+        [] => check::problems_by_default_levels(document, &templates),
+        own => check::problems(document, Levels::These(own), &templates),
     };
     let reports: Vec<Report> = documents
         .iter()

@@ -19,6 +19,7 @@ use crate::args::LogsArgs;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::plain::plain;
 
 /// Time between two looks at a member that has not started.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -28,7 +29,7 @@ const FOLLOWED: u32 = 64;
 const WAITING_LINES: usize = 256;
 
 pub(crate) async fn run(args: &LogsArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
-    let workflow = cluster.workflow(&args.workflow).await?;
+    let workflow = plain(cluster.workflow(&args.workflow).await?);
     let node = node_of(args, &workflow)?;
     let replicas = u32::try_from(node.replicas).unwrap_or(0);
     if args.all_ranks {

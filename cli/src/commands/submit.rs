@@ -44,7 +44,7 @@ fn objects(args: &SubmitArgs) -> Result<Vec<Value>, Failure> {
     let mut problems = String::new();
     for document in &documents {
         // The cluster's topology levels are known to its webhook alone.
-        for problem in check::problems(&document.value, Levels::Any) {
+        for problem in check::problems(&document.value, Levels::Any, &Default::default()) {
             problems.push_str(&problem.text(&document.source, Default::default()));
         }
     }

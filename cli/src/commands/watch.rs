@@ -21,6 +21,7 @@ use flowforge_api::{Gang, Workflow};
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::Output;
+use crate::plain::plain;
 use crate::render::picture::Picture;
 use crate::render::style::{Tone, cut, printable};
 use crate::render::transitions;
@@ -37,7 +38,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) async fn view(name: &str, cluster: &Cluster) -> Result<View, Failure> {
     let workflow = cluster.workflow(name).await?;
     let gangs = cluster.gangs_of(name).await?;
-    Ok(View { workflow, gangs: gangs.into_iter().map(|gang| (gang.name_any(), gang)).collect() })
+    Ok(View { workflow: plain(workflow), gangs: gangs.into_iter().map(|gang| (gang.name_any(), gang)).collect() })
 }
 
 /// Follows a workflow until it ends.
@@ -121,7 +122,9 @@ impl Screen {
         }
         match update {
             Update::Tick => {}
-            Update::Workflow(Some(workflow)) if workflow.uid().as_deref() == uid => self.view.workflow = *workflow,
+            Update::Workflow(Some(workflow)) if workflow.uid().as_deref() == uid => {
+                self.view.workflow = plain(*workflow);
+            }
             Update::Workflow(_) => {
                 let name = self.view.workflow.name_any();
                 return Err(Failure::new(format!("workflow {name} was deleted while it was watched")));

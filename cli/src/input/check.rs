@@ -1,11 +1,27 @@
 //! The checks of the admission webhook, offline: both call the same function.
 
-use flowforge_dag_controller_check::check;
-use flowforge_dag_controller_core::frontend::{DEFAULT_LEVELS, Levels, Options};
+use flowforge_dag_controller_check::{check, is_template};
+use flowforge_dag_controller_core::frontend::{DEFAULT_LEVELS, Levels, Options, Templates};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
+use super::documents::Document;
 use crate::render::style::{Style, Tone, printable};
+
+/// Specs of WorkTemplates by name.
+pub(crate) type Known = BTreeMap<String, Value>;
+
+/// The WorkTemplates among the documents.
+pub(crate) fn templates_of(documents: &[Document]) -> Known {
+    let templates = documents.iter().map(|document| &document.value).filter(|value| is_template(value));
+    templates
+        .filter_map(|value| {
+            let name = value.pointer("/metadata/name")?.as_str()?;
+            Some((name.to_owned(), value.get("spec")?.clone()))
+        })
+        .collect()
+}
 
 /// One thing that is wrong with a document.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -33,14 +49,16 @@ impl Problem {
 ///
 /// Unknown fields are wrong here, although the API server would only warn of them: whoever writes `replica: 4` must
 /// not get one pod.
-pub(crate) fn problems(document: &Value, levels: Levels<'_>) -> Vec<Problem> {
-    let errors = check(document, Options { strict: true, levels });
+///
+/// Of templates those in the document and in `templates` are known; what is made from others, the webhook checks.
+pub(crate) fn problems(document: &Value, levels: Levels<'_>, templates: &Known) -> Vec<Problem> {
+    let errors = check(document, Options { strict: true, levels, templates: Templates::These(templates) });
     errors.into_iter().map(|e| Problem { path: e.path, problem: e.problem, fix: e.fix }).collect()
 }
 
 /// The same where nobody said which topology levels the cluster has.
-pub(crate) fn problems_by_default_levels(document: &Value) -> Vec<Problem> {
-    let mut problems = problems(document, Levels::These(DEFAULT_LEVELS));
+pub(crate) fn problems_by_default_levels(document: &Value, templates: &Known) -> Vec<Problem> {
+    let mut problems = problems(document, Levels::These(DEFAULT_LEVELS), templates);
     for problem in problems.iter_mut().filter(|p| p.problem.ends_with("is no topology level")) {
         problem.fix.push_str("; name the cluster's own levels with --levels");
     }
@@ -56,7 +74,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &Expect) {
         let documents = documents::parse("f.yaml", text).expect("yaml");
-        let text: String = problems_by_default_levels(&documents[0].value)
+        let text: String = problems_by_default_levels(&documents[0].value, &templates_of(&documents))
             .iter()
             .map(|p| p.text("f.yaml", Style::default()))
             .collect();
@@ -101,8 +119,9 @@ spec:
         );
         let text = "workflow: {name: d, nodes: [{id: a, image: i, topology: {required: pod}}]}";
         let documents = documents::parse("f.yaml", text).expect("yaml");
-        assert_eq!(problems(&documents[0].value, Levels::These(&["pod"])), []);
-        assert_eq!(problems(&documents[0].value, Levels::Any), []);
+        let none = Known::new();
+        assert_eq!(problems(&documents[0].value, Levels::These(&["pod"]), &none), []);
+        assert_eq!(problems(&documents[0].value, Levels::Any, &none), []);
     }
 
     #[test]
@@ -112,6 +131,26 @@ spec:
             &expect![[r#"
                 f.yaml: workflow.nodes[0].podTemplate.spec.containers[0].imgae: is no field of a pod template
                   fix: check its name and its place; indentation moves fields
+            "#]],
+        );
+    }
+
+    #[test]
+    fn templates_of_the_input_are_known_and_others_are_the_webhooks_to_check() {
+        let template = "kind: WorkTemplate\nmetadata: {name: t}\nspec: {parameters: [{name: size, type: int}], \
+            node: {image: i, replicas: '${{ params.size }}'}}\n";
+        let of = |name: &str, n: &str| {
+            format!(
+                "workflow: {{name: d, nodes: [{{id: a, template: {{name: {name}, parameters: {{size: {n}}}}}}}]}}\n---\n{template}"
+            )
+        };
+        check(&of("t", "2"), &expect![[r#""#]]);
+        check(&of("elsewhere", "2"), &expect![[r#""#]]);
+        check(
+            &of("t", "0"),
+            &expect![[r#"
+                f.yaml: workflow.nodes[0](template t).replicas: must be at least 1, is 0
+                  fix: write a number from 1 to 8192
             "#]],
         );
     }

@@ -1,4 +1,9 @@
-//! Parameters: `{{params.KEY}}` in any string of a document, given by `-p KEY=VALUE` at submit.
+//! Parameters, given by `-p KEY=VALUE` at submit: values of those that a workflow declares (`spec.parameters`), and of
+//! `{{params.KEY}}` in any string of a document.
+//!
+//! - A declared parameter gets the value in its declared type: lists and maps are written as YAML or JSON. It stays in the
+//!   stored object; `${{ params.KEY }}` is filled by the controller.
+//! - Of what is not declared:
 //!
 //! - The document is parsed first and its strings are filled then, so a value can never change the document's shape.
 //!   A placeholder must therefore stand in quotes: `replicas: "{{params.workers}}"`.
@@ -48,6 +53,7 @@ impl Params {
         let mut run = Run { params: &self.0, used: BTreeSet::new(), problems: Vec::new() };
         for document in documents {
             let source = document.source.clone();
+            run.declare(&mut document.value, &source);
             let schema = if document.value.get("workflow").is_some() { bare_schema(&schema) } else { schema.clone() };
             run.fill(&mut document.value, Some(&schema), &format!("{source}: "));
         }
@@ -71,6 +77,26 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Gives a workflow's declared parameters their values.
+    fn declare(&mut self, document: &mut Value, source: &str) {
+        let root = if document.get("workflow").is_some() { "workflow" } else { "spec" };
+        let declared = document.get_mut(root).and_then(|spec| spec.get_mut("parameters")).and_then(Value::as_array_mut);
+        for (at, parameter) in declared.into_iter().flatten().enumerate() {
+            let Some(fields) = parameter.as_object_mut() else { continue };
+            let Some(name) = fields.get("name").and_then(Value::as_str).map(str::to_owned) else { continue };
+            let Some(text) = self.params.get(&name) else { continue };
+            self.used.insert(name);
+            let kind = fields.get("type").and_then(Value::as_str).unwrap_or("string").to_owned();
+            match value_of_type(&kind, text) {
+                Some(value) => drop(fields.insert("value".to_owned(), value)),
+                None => {
+                    let path = format!("{source}: {root}.parameters[{at}]");
+                    self.problems.push(format!("{path}: `{text}` is not of type {kind}"));
+                }
+            }
+        }
+    }
+
     fn fill(&mut self, value: &mut Value, schema: Option<&Value>, path: &str) {
         match value {
             Value::String(text) if text.contains(OPEN) => {
@@ -100,6 +126,12 @@ impl Run<'_> {
         let (mut rest, mut found, mut whole) = (text, 0, false);
         while let Some(start) = rest.find(OPEN) {
             let after = &rest[start + OPEN.len()..];
+            if rest[..start].ends_with('$') {
+                // The controller's to fill.
+                filled.push_str(&rest[..start + OPEN.len()]);
+                rest = after;
+                continue;
+            }
             let end = after.find(CLOSE);
             let name = end.map(|end| after[..end].trim());
             let Some((end, key)) = end.zip(name.and_then(|name| name.strip_prefix(PREFIX))) else {
@@ -147,6 +179,19 @@ impl Run<'_> {
             }
             Value::String(text)
         })
+    }
+}
+
+/// A word of the command line as a value of a declared type.
+fn value_of_type(kind: &str, text: &str) -> Option<Value> {
+    let parsed = || serde_saphyr::from_str::<Value>(text).ok();
+    match kind {
+        "int" => text.parse::<i64>().ok().map(Value::from),
+        "float" => text.parse::<f64>().ok().filter(|n| n.is_finite()).map(Value::from),
+        "bool" => text.parse::<bool>().ok().map(Value::from),
+        "list" => parsed().filter(Value::is_array),
+        "map" => parsed().filter(Value::is_object),
+        _ => Some(Value::from(text)),
     }
 }
 
@@ -271,6 +316,48 @@ spec:
                 b: |-
                   }}
                   - {{params.x}}: [1
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_declared_parameter_gets_its_value_and_is_left_to_the_controller() {
+        check(
+            r#"
+spec:
+  parameters: [{name: lr, type: float}, {name: sizes, type: list}, {name: size, type: int, value: 1}, {name: who}]
+  nodes: [{args: ["${{ params.lr }}", "{{params.x}}"]}]
+"#,
+            &["lr=1", "sizes=[1, a]", "size=3", "who=7", "x=y"],
+            &expect![[r#"
+                spec:
+                  nodes:
+                  - args:
+                    - ${{ params.lr }}
+                    - "y"
+                  parameters:
+                  - name: lr
+                    type: float
+                    value: 1.0
+                  - name: sizes
+                    type: list
+                    value:
+                    - 1
+                    - a
+                  - name: size
+                    type: int
+                    value: 3
+                  - name: who
+                    value: "7"
+            "#]],
+        );
+        check(
+            "workflow: {parameters: [{name: size, type: int}]}",
+            &["size=four"],
+            &expect![[r#"
+                error: parameters:
+                  f.yaml: workflow.parameters[0]: `four` is not of type int
+                  fix: give each placeholder its -p KEY=VALUE
             "#]],
         );
     }

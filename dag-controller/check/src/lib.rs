@@ -8,34 +8,59 @@
 
 mod template;
 
+use flowforge_api::template::WorkTemplateSpec;
 use flowforge_api::workflow::WorkflowSpec;
 use flowforge_dag_controller_core::frontend::{self, FieldError, Options};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Every mistake in a Workflow manifest or its short form, the front end's first. Linear in its size.
+/// Every mistake in a Workflow manifest or its short form, or in a WorkTemplate, the front end's first. Linear in its size.
 #[must_use]
 pub fn check(document: &Value, options: Options<'_>) -> Vec<FieldError> {
-    let mut errors = frontend::compile(document, options).err().unwrap_or_default();
+    if is_template(document) {
+        return check_template(document, options);
+    }
+    let (mut errors, plain) = match frontend::compile(document, options) {
+        Ok(compiled) => (Vec::new(), compiled.spec),
+        Err(errors) => (errors, None),
+    };
     let manifest = frontend::to_manifest(document);
     let (root, spec) = match &manifest {
         Some(manifest) => ("workflow", manifest.get("spec")),
         None => ("spec", document.get("spec")),
     };
     let Some(spec) = spec else { return errors };
-    check_templates(root, spec, &mut errors);
+    check_templates(root, plain.as_ref().unwrap_or(spec), &mut errors);
     // What no rule above names, decoding still finds; its text knows no path.
-    if errors.is_empty()
-        && let Err(error) = WorkflowSpec::deserialize(spec)
-    {
-        let error = FieldError {
-            path: root.to_owned(),
-            problem: error.to_string(),
-            fix: "see `kubectl explain workflow.spec`".to_owned(),
-        };
-        errors.push(error.bounded());
+    for decoded in [Some(spec), plain.as_ref()].into_iter().flatten() {
+        if errors.is_empty()
+            && let Err(error) = WorkflowSpec::deserialize(decoded)
+        {
+            errors.push(undecoded(root, &error, "see `kubectl explain workflow.spec`"));
+        }
     }
     errors
+}
+
+/// Whether a document is a `WorkTemplate`.
+#[must_use]
+pub fn is_template(document: &Value) -> bool {
+    document.get("kind").and_then(Value::as_str) == Some("WorkTemplate")
+}
+
+fn check_template(document: &Value, options: Options<'_>) -> Vec<FieldError> {
+    let mut errors = frontend::check_template(document, options);
+    if errors.is_empty()
+        && let Some(spec) = document.get("spec")
+        && let Err(error) = WorkTemplateSpec::deserialize(spec)
+    {
+        errors.push(undecoded("spec", &error, "see `kubectl explain worktemplate.spec`"));
+    }
+    errors
+}
+
+fn undecoded(path: &str, error: &serde_json::Error, fix: &str) -> FieldError {
+    FieldError { path: path.to_owned(), problem: error.to_string(), fix: fix.to_owned() }.bounded()
 }
 
 fn check_templates(root: &str, spec: &Value, errors: &mut Vec<FieldError>) {
@@ -44,7 +69,9 @@ fn check_templates(root: &str, spec: &Value, errors: &mut Vec<FieldError>) {
         if errors.len() >= frontend::MAX_ERRORS {
             return;
         }
-        let Some(raw) = node.get("podTemplate").filter(|t| !t.is_null()) else { continue };
+        // What could not be filled is told already, and is no pod template yet.
+        let known = |t: &&Value| !t.is_null() && !frontend::has_texts(t);
+        let Some(raw) = node.get("podTemplate").filter(known) else { continue };
         for error in template::check(&format!("{root}.nodes[{at}].podTemplate"), raw) {
             if errors.iter().all(|known| known.path != error.path) {
                 errors.push(error.bounded());

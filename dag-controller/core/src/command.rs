@@ -73,6 +73,8 @@ pub struct MemberEnd {
     pub reason: SmolStr,
     /// Node it ran on; empty when never bound.
     pub node: SmolStr,
+    /// What it said of the node's outputs, as [`crate::outputs::Outputs::pick`] leaves it; empty when nothing.
+    pub said: SmolStr,
 }
 
 /// What a member's end means for its gang.

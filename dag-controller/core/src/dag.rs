@@ -7,6 +7,7 @@
 //! is its [`OnFailure`]. The rules themselves stand in `engine/depends.rs`.
 
 use crate::ids::NodeIx;
+use crate::outputs::Outputs;
 use crate::retry::Retry;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::DiGraph;
@@ -33,6 +34,8 @@ pub struct NodeSpec {
     pub finally: bool,
     /// How it is tried again; never when `None`.
     pub retry: Option<Arc<Retry>>,
+    /// What its members say when they end well.
+    pub outputs: Option<Arc<Outputs>>,
 }
 
 impl NodeSpec {
@@ -48,6 +51,7 @@ impl NodeSpec {
             gated: false,
             finally: false,
             retry: None,
+            outputs: None,
         }
     }
 }

@@ -115,6 +115,8 @@ pub struct GangEnd {
     pub started_at_ms: Option<u64>,
     /// `status.finishedAt`.
     pub finished_at_ms: u64,
+    /// The outputs of the node as a JSON object; empty when it has none, or did not end well.
+    pub outputs: SmolStr,
 }
 
 /// What is known about a member pod. All of it comes from one version of the object (and, for `node_gone`, its Node).
@@ -140,6 +142,8 @@ pub struct PodFacts {
     pub node_gone: bool,
     /// It carries the finalizer `flowforge.dev/result`.
     pub finalizer: bool,
+    /// Termination message of the main container, where the node's outputs ask this member; else empty.
+    pub message: SmolStr,
 }
 
 /// `status.phase` of a pod.

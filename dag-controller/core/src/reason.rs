@@ -76,6 +76,10 @@ reasons! {
     OomKilled = "OOMKilled", User;
     /// An init container of a member failed.
     InitFailed = "InitContainerFailed", User;
+    /// A declared output is not in the termination message; declare it optional, give it a default, or write it.
+    OutputMissing = "OutputMissing", User;
+    /// A declared output is of another type, or the outputs are too large.
+    OutputInvalid = "OutputInvalid", User;
     /// A member was evicted from its node.
     Evicted = "Evicted", Infrastructure;
     /// A member was preempted by pods of a higher priority.
@@ -109,6 +113,8 @@ reasons! {
     UpstreamSkipped = "UpstreamSkipped", Skipped;
     /// Its `when` can not be evaluated.
     WhenInvalid = "WhenInvalid", User;
+    /// A text of the node can not be filled with what upstream nodes left.
+    TextInvalid = "TextInvalid", User;
     /// The workflow was canceled.
     Canceled = "Canceled", Stopped;
     /// The workflow is being deleted.

@@ -1,7 +1,7 @@
 //! The front end: every row of bad input with its place, problem and cure; and no input at all does harm.
 
 use flowforge_dag_controller_core::frontend::{
-    DEFAULT_LEVELS, Levels, MAX_ERRORS, MAX_SPEC_BYTES, Options, compile, is_bare, to_manifest,
+    DEFAULT_LEVELS, Levels, MAX_ERRORS, MAX_SPEC_BYTES, Options, Templates, compile, is_bare, to_manifest,
 };
 use flowforge_dag_controller_core::{MemberLost, Mode, NodeIx, On, OnFailure};
 use proptest::prelude::*;
@@ -43,7 +43,8 @@ fn diamond() -> Value {
     }})
 }
 
-const STRICT: Options<'static> = Options { strict: true, levels: Levels::These(DEFAULT_LEVELS) };
+const STRICT: Options<'static> =
+    Options { strict: true, levels: Levels::These(DEFAULT_LEVELS), templates: Templates::Inline };
 
 /// One mistake, exactly, as `path: problem; fix`.
 fn check(document: &Value, expected: &str) {

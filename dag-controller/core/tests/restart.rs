@@ -40,7 +40,7 @@ fn observed_gang(node: u32, ended: Option<GangEnd>) -> ObservedGang {
 fn a_restart_goes_on_where_it_was() {
     let (scheduled_at_ms, started_at_ms) = (None, None);
     let cause = Cause::of(Reason::Completed);
-    let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms: 5 };
+    let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms: 5, outputs: "".into() };
     let train0 = MemberKey { node: NodeIx(1), attempt: 1, rank: 0, incarnation: 0 };
     let observed = Observed {
         gangs: vec![observed_gang(0, Some(end)), observed_gang(1, None)],
@@ -74,8 +74,13 @@ fn a_restart_that_finds_no_gang_tells_a_claim_from_a_loss() {
 
 #[test]
 fn a_recorded_failure_outlives_a_pod_that_turns_up_later() {
-    let end =
-        MemberEnd { outcome: MemberOutcome::Failed, exit_code: Some(1), reason: "Error".into(), node: "n1".into() };
+    let end = MemberEnd {
+        outcome: MemberOutcome::Failed,
+        exit_code: Some(1),
+        reason: "Error".into(),
+        node: "n1".into(),
+        said: "".into(),
+    };
     let failed = RecordedMember { rank: 0, incarnation: Some(0), end };
     let gang = ObservedGang { results: vec![failed], ..observed_gang(0, None) };
     let late = MemberKey { node: NodeIx(0), attempt: 1, rank: 0, incarnation: 1 };
@@ -96,7 +101,7 @@ fn an_ended_workflow_stays_ended_after_a_restart() {
 #[test]
 fn a_restart_that_waits_for_a_silent_machine_still_names_it() {
     let outcome = MemberOutcome::Failed;
-    let end = MemberEnd { outcome, exit_code: None, reason: "NodeLost".into(), node: "n1".into() };
+    let end = MemberEnd { outcome, exit_code: None, reason: "NodeLost".into(), node: "n1".into(), said: "".into() };
     let lost = RecordedMember { rank: 0, incarnation: Some(0), end };
     let gang = ObservedGang { results: vec![lost], ..observed_gang(0, None) };
     let pods = vec![(MemberKey { node: NodeIx(0), attempt: 1, rank: 0, incarnation: 0 }, deleting(running()))];
@@ -110,7 +115,14 @@ fn a_restart_that_waits_for_a_silent_machine_still_names_it() {
 fn what_a_packed_status_leaves_out_of_a_failure_is_read_from_its_gang() {
     let cause = Cause { rank: Some(1), exit_code: Some(3), ..Cause::of(Reason::MemberFailed) };
     let (scheduled_at_ms, started_at_ms) = (Some(2), Some(3));
-    let end = GangEnd { succeeded: false, cause: cause.clone(), scheduled_at_ms, started_at_ms, finished_at_ms: 5 };
+    let end = GangEnd {
+        succeeded: false,
+        cause: cause.clone(),
+        scheduled_at_ms,
+        started_at_ms,
+        finished_at_ms: 5,
+        outputs: "".into(),
+    };
     let nodes = vec![
         recorded_node(0, NodePhase::Succeeded, Some(GangPhase::Succeeded)),
         recorded_node(1, NodePhase::Failed, Some(GangPhase::Failed)),

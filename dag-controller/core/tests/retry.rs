@@ -57,6 +57,7 @@ fn durable(run: &mut Run, attempt: u32, reason: Reason) -> String {
         scheduled_at_ms: Some(1),
         started_at_ms: Some(2),
         finished_at_ms: run.now_ms,
+        outputs: "".into(),
     };
     let facts = GangFacts { ended: Some(end), ..GangFacts::default() };
     run.tell(Event::Gang(AttemptKey { node: NodeIx(0), attempt }, facts))

@@ -2,7 +2,8 @@
 //!
 //! `NNODES`, `NODE_RANK`, `NPROC_PER_NODE`, `MASTER_ADDR`, `MASTER_PORT` and torchrun's `PET_*` describe a static
 //! rendezvous at rank 0. `RANK` and `WORLD_SIZE` are per process, so they are set only when a pod runs one process: torchrun
-//! sets them itself otherwise. The user's own value wins over all of these, and none over `FLOWFORGE_*`.
+//! sets them itself otherwise. `FLOWFORGE_*_DIR` are folders on the first claim of `spec.storage` that is mounted for writing.
+//! The user's own value wins over all of these, and none over `FLOWFORGE_*`.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
@@ -21,11 +22,13 @@ pub(super) struct MemberEnv<'a> {
     pub(super) nproc: u32,
     /// Name under which every member reaches rank 0.
     pub(super) master: &'a str,
+    /// Where a claim that all nodes share is mounted for writing.
+    pub(super) shared: Option<&'a str>,
 }
 
 impl MemberEnv<'_> {
     fn identity(&self) -> Vec<EnvVar> {
-        vec![
+        let mut env = vec![
             var("FLOWFORGE_WORKFLOW", self.workflow),
             var("FLOWFORGE_NAMESPACE", self.namespace),
             var("FLOWFORGE_NODE", self.node),
@@ -33,7 +36,26 @@ impl MemberEnv<'_> {
             var("FLOWFORGE_ATTEMPT", self.attempt),
             var("FLOWFORGE_RANK", self.rank),
             var("FLOWFORGE_REPLICAS", self.replicas),
-        ]
+        ];
+        env.extend(self.shared.into_iter().flat_map(|shared| self.artifacts(shared)));
+        env
+    }
+
+    /// Folders by convention; whoever writes first makes them. Each attempt has its own for checkpoints, and is told that of
+    /// the one before it: what an attempt left half written is never taken for its successor's.
+    fn artifacts(&self, shared: &str) -> Vec<EnvVar> {
+        let all = format!("{}/{}", shared.trim_end_matches('/'), self.workflow);
+        let own = format!("{all}/{}", self.node);
+        let checkpoints = |attempt: u32| format!("{own}/{attempt}");
+        let mut env = vec![
+            var("FLOWFORGE_ARTIFACTS_DIR", &all),
+            var("FLOWFORGE_NODE_DIR", &own),
+            var("FLOWFORGE_CHECKPOINT_DIR", checkpoints(self.attempt)),
+        ];
+        if self.attempt > 1 {
+            env.push(var("FLOWFORGE_LAST_CHECKPOINT_DIR", checkpoints(self.attempt - 1)));
+        }
+        env
     }
 
     fn rendezvous(&self) -> Vec<EnvVar> {

@@ -32,6 +32,9 @@ pub enum TemplateError {
     /// The main container has no image.
     #[error("no image: set `image`, or an image in the main container of `podTemplate`")]
     NoImage,
+    /// A text cannot be filled.
+    #[error("{0}")]
+    Text(String),
 }
 
 /// The attempt a pod is made for.
@@ -62,6 +65,7 @@ pub struct MemberTemplate {
     node: String,
     replicas: u32,
     nproc: u32,
+    shared: Option<String>,
 }
 
 /// Machines that failed before are taken only where there is no other.
@@ -114,7 +118,8 @@ impl MemberTemplate {
         finish_spec(&mut spec, workflow, node);
         let meta = metadata(template.metadata.unwrap_or_default(), workflow, node, &attempt, &main_name);
         let replicas = u32::try_from(node.replicas).unwrap_or(1);
-        Ok(Self { meta, spec, attempt, node: node.id.clone(), replicas, nproc })
+        let shared = workflow.storage.iter().find(|s| !s.read_only).map(|s| s.mount_path.clone());
+        Ok(Self { meta, spec, attempt, node: node.id.clone(), replicas, nproc, shared })
     }
 
     /// The pod of `rank`. Its host name does not depend on the incarnation: peers keep finding it.
@@ -138,6 +143,7 @@ impl MemberTemplate {
             replicas: self.replicas,
             nproc: self.nproc,
             master: &master,
+            shared: self.shared.as_deref(),
         };
         for container in spec.init_containers.iter_mut().flatten().chain(spec.containers.iter_mut()) {
             env.add_to(container);

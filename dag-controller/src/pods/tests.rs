@@ -420,3 +420,25 @@ fn machines_that_failed_earlier_attempts_are_taken_only_where_there_is_no_other(
         .collect();
     assert_eq!(avoided, [("NotIn", &["n1".to_owned()][..]), ("NotIn", &["n2".to_owned()][..])]);
 }
+
+#[test]
+fn folders_for_artifacts_lie_on_the_first_claim_that_may_be_written() {
+    let claim = |path: &str, read_only| Storage {
+        claim_ref: "nas".into(),
+        mount_path: path.into(),
+        read_only,
+        ..Storage::default()
+    };
+    let spec = WorkflowSpec { storage: vec![claim("/data", true), claim("/mnt/", false)], ..WorkflowSpec::default() };
+    let pod = pod(&spec, &node(1), 0);
+    assert_eq!(env_of(&pod, "FLOWFORGE_ARTIFACTS_DIR"), Some("/mnt/wf"));
+    assert_eq!(env_of(&pod, "FLOWFORGE_NODE_DIR"), Some("/mnt/wf/train"));
+    assert_eq!(env_of(&pod, "FLOWFORGE_CHECKPOINT_DIR"), Some("/mnt/wf/train/2"));
+    assert_eq!(env_of(&pod, "FLOWFORGE_LAST_CHECKPOINT_DIR"), Some("/mnt/wf/train/1"));
+}
+
+#[test]
+fn without_such_a_claim_there_are_no_folders() {
+    let pod = pod(&WorkflowSpec::default(), &node(1), 0);
+    assert_eq!(env_of(&pod, "FLOWFORGE_CHECKPOINT_DIR"), None);
+}

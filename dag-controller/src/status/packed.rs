@@ -10,7 +10,7 @@ use flowforge_api::workflow::{NodeStatus, PackedNodes, Workflow, WorkflowSpec};
 use flowforge_dag_controller_core::engine::{RecordedNode, State};
 use flowforge_dag_controller_core::frontend::json_len;
 use flowforge_dag_controller_core::ranks::{pack, unpack};
-use flowforge_dag_controller_core::{Cause, Class, GangPhase, NodeIx, NodePhase, NodeView, Reason};
+use flowforge_dag_controller_core::{Cause, Class, Dag, GangPhase, NodeIx, NodePhase, NodeView, Reason};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::core_node;
@@ -129,11 +129,10 @@ fn most_telling(state: &State) -> Vec<NodeIx> {
 }
 
 /// What the packed sets say of nodes that are not told in full.
-pub(super) fn recorded(workflow: &Workflow, find: &dyn Fn(&str) -> Option<NodeIx>) -> Vec<RecordedNode> {
+pub(super) fn recorded(workflow: &Workflow, dag: &Dag) -> Vec<RecordedNode> {
     let Some(status) = &workflow.status else { return Vec::new() };
     let Some(packed) = &status.packed else { return Vec::new() };
-    let ids = &workflow.spec.nodes;
-    let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    let count = u32::try_from(dag.len()).unwrap_or(u32::MAX);
     let told: BTreeSet<&str> = status.nodes.iter().map(|n| n.id.as_str()).collect();
     let skips = [(&packed.bypassed, Reason::UpstreamSkipped), (&packed.unsatisfiable, Reason::Unsatisfiable)];
     let by_condition: BTreeMap<u32, Reason> =
@@ -141,9 +140,11 @@ pub(super) fn recorded(workflow: &Workflow, find: &dyn Fn(&str) -> Option<NodeIx
     let mut nodes = Vec::new();
     for (phase, places) in packed.sets() {
         for place in unpack(places, count) {
-            let Some(node) = ids.get(place as usize).filter(|n| !told.contains(n.id.as_str())) else { continue };
+            if told.contains(dag.node(NodeIx(place)).id.as_str()) {
+                continue;
+            }
             let cause = by_condition.get(&place).copied().map(Cause::of);
-            nodes.extend(find(&node.id).map(|at| RecordedNode { cause, ..of_phase(at, core_node(phase)) }));
+            nodes.push(RecordedNode { cause, ..of_phase(NodeIx(place), core_node(phase)) });
         }
     }
     nodes

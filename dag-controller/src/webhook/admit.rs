@@ -4,11 +4,12 @@
 //! |---|---|
 //! | status, finalizers, deletion, an object that is being deleted, our own ServiceAccount | allowed |
 //! | create, or an update that changes nothing but metadata, `cancel` and `ttlSecondsAfterFinished` | checked, allowed |
+//! | create or update of a WorkTemplate | checked |
 //! | update of any other field of `spec` | refused: submit a new Workflow |
 //! | bytes that are no review | 400 |
 
 use flowforge_api::workflow::{FROZEN, MUTABLE};
-use flowforge_dag_controller_check::check;
+use flowforge_dag_controller_check::{check, is_template};
 use flowforge_dag_controller_core::frontend::{FieldError, Levels, Options};
 use serde_json::Value;
 
@@ -35,9 +36,17 @@ impl Admission {
     /// # Errors
     /// A sentence, when the bytes are no review.
     pub fn review(&self, body: &[u8]) -> Result<ReviewOut, String> {
+        self.request(body).map(|request| self.decide(request))
+    }
+
+    /// The request in the bytes of a review.
+    ///
+    /// # Errors
+    /// A sentence, when the bytes are no review.
+    pub fn request(&self, body: &[u8]) -> Result<Request, String> {
         let review: ReviewIn =
             serde_json::from_slice(body).map_err(|e| format!("the body is no AdmissionReview: {e}\n"))?;
-        Ok(self.decide(review.request))
+        Ok(review.request)
     }
 
     fn decide(&self, request: Request) -> ReviewOut {
@@ -47,15 +56,19 @@ impl Admission {
         let errors = match request.operation.as_str() {
             "CREATE" => {
                 let levels: Vec<&str> = self.levels.iter().map(String::as_str).collect();
-                check(&request.object, Options { strict: false, levels: Levels::These(&levels) })
+                check(&request.object, Options { levels: Levels::These(&levels), ..Options::default() })
             }
+            // Nothing that runs depends on a template: it may change like new.
+            "UPDATE" if is_template(&request.object) => check(&request.object, Options::default()),
             "UPDATE" => frozen(&request.old_object, &request.object),
             _ => Vec::new(),
         };
         answer(request.uid, &errors)
     }
 
-    fn is_exempt(&self, request: &Request) -> bool {
+    /// Whether nothing is to be decided.
+    #[must_use]
+    pub fn is_exempt(&self, request: &Request) -> bool {
         request.sub_resource.as_ref().is_some_and(|s| !s.is_empty())
             || request.user_info.username == self.own_user
             || request.object.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
@@ -182,6 +195,19 @@ mod tests {
         let own = Admission::new("flowforge-system", "flowforge-dag-controller", &["pod".to_owned()]);
         assert!(review(own.clone(), "pod").allowed());
         assert!(review(own, "rack").message().contains("write one of pod"));
+    }
+
+    #[test]
+    fn a_template_is_checked_whenever_it_is_written() {
+        let template = |node: Value| {
+            json!({"apiVersion": "flowforge.dev/v1alpha1", "kind": "WorkTemplate",
+            "metadata": {"name": "t", "namespace": "ns"}, "spec": {"node": node}})
+        };
+        let (good, bad) = (template(json!({"image": "x"})), template(json!({"imgae": "x"})));
+        assert!(create(&good).allowed());
+        assert!(create(&bad).message().contains("spec.node.imgae"), "{}", create(&bad).message());
+        assert!(update(&good, &template(json!({"image": "y"}))).allowed());
+        assert!(update(&good, &bad).message().contains("did you mean \"image\""));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Objects stay JSON values: a Workflow that does not fit the types still gets an answer that names its fields.
 
+use k8s_openapi::ByteString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,6 +21,9 @@ pub struct Request {
     pub uid: String,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
     pub operation: String,
+    /// Namespace of the object.
+    #[serde(default)]
+    pub namespace: String,
     /// Subresource, empty for the object itself.
     #[serde(default)]
     pub sub_resource: Option<String>,
@@ -59,6 +63,11 @@ struct Response {
     allowed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    /// A JSON patch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<ByteString>,
 }
 
 /// Why a request is refused, in the form that `kubectl` prints.
@@ -90,14 +99,21 @@ impl ReviewOut {
     /// Lets the request pass.
     #[must_use]
     pub fn allow(uid: String) -> Self {
-        Self::answer(Response { uid, allowed: true, status: None })
+        Self::answer(Response { uid, allowed: true, status: None, patch_type: None, patch: None })
+    }
+
+    /// Lets the request pass with these changes, a list of JSON patch operations.
+    #[must_use]
+    pub fn patched(uid: String, operations: &[Value]) -> Self {
+        let patch = serde_json::to_vec(operations).ok().map(ByteString);
+        Self::answer(Response { uid, allowed: true, status: None, patch_type: Some("JSONPatch"), patch })
     }
 
     /// Refuses the request for these fields.
     #[must_use]
     pub fn deny(uid: String, message: String, causes: Vec<Cause>) -> Self {
         let status = Status { code: 422, reason: "Invalid", message, details: Details { causes } };
-        Self::answer(Response { uid, allowed: false, status: Some(status) })
+        Self::answer(Response { uid, allowed: false, status: Some(status), patch_type: None, patch: None })
     }
 
     fn answer(response: Response) -> Self {
@@ -108,6 +124,12 @@ impl ReviewOut {
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.response.allowed
+    }
+
+    /// The changes, if there are any.
+    #[must_use]
+    pub fn patch(&self) -> Option<Value> {
+        self.response.patch.as_ref().and_then(|patch| serde_json::from_slice(&patch.0).ok())
     }
 
     /// The refusal's text; empty when the request passes.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!   Secret missing, unreadable, for other names or near its end ──> make a pair, create or replace (compare-and-swap)
-//!   Secret readable ──> its CA is put into the ValidatingWebhookConfiguration ──> settle ──> its pair is served
+//!   Secret readable ──> its CA is put into both webhook configurations ──> settle ──> its pair is served
 //! ```
-//! Driven by watches of the two objects and by the rotation time; what fails is tried again after a pause.
+//! Driven by watches of the objects and by the rotation time; what fails is tried again after a pause.
 //!
 //! What must hold: a pair is served only after the API server was told its CA; two replicas that make one at the same
 //! moment end with the same one, because the second write is refused and the Secret is read again.
@@ -12,7 +12,7 @@
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -45,7 +45,7 @@ pub struct Settings {
     pub namespace: String,
     /// Name of the Secret.
     pub secret: String,
-    /// Name of the ValidatingWebhookConfiguration.
+    /// Name of the ValidatingWebhookConfiguration and of the MutatingWebhookConfiguration.
     pub configuration: String,
     /// Names (or addresses) under which the API server reaches the webhook.
     pub dns_names: Vec<String>,
@@ -63,7 +63,8 @@ enum KeepError {
 /// Keeps one certificate.
 pub struct Keeper {
     secrets: Api<Secret>,
-    configurations: Api<ValidatingWebhookConfiguration>,
+    validating: Api<ValidatingWebhookConfiguration>,
+    mutating: Api<MutatingWebhookConfiguration>,
     settings: Settings,
     serving: Arc<ServingCert>,
     served: Option<Pair>,
@@ -74,7 +75,8 @@ impl Keeper {
     #[must_use]
     pub fn new(client: kube::Client, settings: Settings, serving: Arc<ServingCert>) -> Self {
         let secrets = Api::namespaced(client.clone(), &settings.namespace);
-        Self { secrets, configurations: Api::all(client), settings, serving, served: None }
+        let mutating = Api::all(client.clone());
+        Self { secrets, validating: Api::all(client), mutating, settings, serving, served: None }
     }
 
     /// Runs until `stop`.
@@ -99,11 +101,13 @@ impl Keeper {
     fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
         let by_name = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
         let secrets = watcher(self.secrets.clone(), by_name(&self.settings.secret)).default_backoff();
-        let configurations =
-            watcher(self.configurations.clone(), by_name(&self.settings.configuration)).default_backoff();
+        let configuration = by_name(&self.settings.configuration);
+        let validating = watcher(self.validating.clone(), configuration.clone()).default_backoff();
+        let mutating = watcher(self.mutating.clone(), configuration).default_backoff();
         let secrets = secrets.filter_map(|event| std::future::ready(is_change(event.as_ref().ok())));
-        let configurations = configurations.filter_map(|event| std::future::ready(is_change(event.as_ref().ok())));
-        futures::stream::select(secrets.boxed(), configurations.boxed())
+        let validating = validating.filter_map(|event| std::future::ready(is_change(event.as_ref().ok())));
+        let mutating = mutating.filter_map(|event| std::future::ready(is_change(event.as_ref().ok())));
+        futures::stream::select_all([secrets.boxed(), validating.boxed(), mutating.boxed()])
     }
 
     /// One pass; answers when the pair is to be rotated.
@@ -163,29 +167,49 @@ impl Keeper {
         Secret { metadata, data: Some(data), type_: Some("kubernetes.io/tls".to_owned()), ..Secret::default() }
     }
 
-    /// Puts the CA into every webhook of the configuration; whether something was written.
+    /// Puts the CA into every webhook of both configurations; whether something was written.
     async fn publish(&self, bundle: &str) -> Result<bool, KeepError> {
         let name = &self.settings.configuration;
-        let Some(configuration) = self.configurations.get_opt(name).await? else {
-            tracing::info!(configuration = %name, "no webhook configuration yet: its CA is set when it appears");
-            return Ok(false);
-        };
         let wanted = ByteString(bundle.as_bytes().to_vec());
-        let mut patch = Vec::new();
-        for (i, webhook) in configuration.webhooks.iter().flatten().enumerate() {
-            if webhook.client_config.ca_bundle.as_ref() != Some(&wanted) {
-                patch.push(json!({"op": "test", "path": format!("/webhooks/{i}/name"), "value": webhook.name}));
-                let path = format!("/webhooks/{i}/clientConfig/caBundle");
-                patch.push(json!({"op": "add", "path": path, "value": wanted}));
+        let validating = self.validating.get_opt(name).await?.map(|configuration| {
+            let webhooks = configuration.webhooks.unwrap_or_default();
+            webhooks.into_iter().map(|w| (w.name, w.client_config.ca_bundle)).collect::<Vec<_>>()
+        });
+        let mutating = self.mutating.get_opt(name).await?.map(|configuration| {
+            let webhooks = configuration.webhooks.unwrap_or_default();
+            webhooks.into_iter().map(|w| (w.name, w.client_config.ca_bundle)).collect::<Vec<_>>()
+        });
+        for (kind, found) in [("validating", &validating), ("mutating", &mutating)] {
+            if found.is_none() {
+                tracing::info!(configuration = %name, kind, "no webhook configuration yet: its CA is set when it appears");
             }
         }
-        if patch.is_empty() {
-            return Ok(false);
+        let mut written = false;
+        if let Some(patch) = ca_patch(&validating.unwrap_or_default(), &wanted)? {
+            self.validating.patch(name, &PatchParams::default(), &patch).await?;
+            written = true;
         }
-        let patch: json_patch::Patch = serde_json::from_value(json!(patch)).map_err(kube::Error::SerdeError)?;
-        self.configurations.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
-        Ok(true)
+        if let Some(patch) = ca_patch(&mutating.unwrap_or_default(), &wanted)? {
+            self.mutating.patch(name, &PatchParams::default(), &patch).await?;
+            written = true;
+        }
+        Ok(written)
     }
+}
+
+/// What puts the CA into those of the webhooks (name, CA) that do not have it.
+fn ca_patch(webhooks: &[(String, Option<ByteString>)], wanted: &ByteString) -> Result<Option<Patch<()>>, KeepError> {
+    let mut patch = Vec::new();
+    for (i, (name, _)) in webhooks.iter().enumerate().filter(|(_, (_, ca))| ca.as_ref() != Some(wanted)) {
+        patch.push(json!({"op": "test", "path": format!("/webhooks/{i}/name"), "value": name}));
+        let path = format!("/webhooks/{i}/clientConfig/caBundle");
+        patch.push(json!({"op": "add", "path": path, "value": wanted}));
+    }
+    if patch.is_empty() {
+        return Ok(None);
+    }
+    let patch: json_patch::Patch = serde_json::from_value(json!(patch)).map_err(kube::Error::SerdeError)?;
+    Ok(Some(Patch::Json(patch)))
 }
 
 fn is_change<K>(event: Option<&watcher::Event<K>>) -> Option<()> {

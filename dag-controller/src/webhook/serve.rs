@@ -25,10 +25,14 @@ use tower::util::MapResponseLayer;
 
 use super::admit::Admission;
 use super::drain::Drain;
+use super::inline;
+use super::review::ReviewOut;
 use crate::metrics::{AdmissionVerdict, Metrics};
 
-/// Path at which Workflows are validated.
+/// Path at which Workflows and WorkTemplates are validated.
 pub const VALIDATE_PATH: &str = "/validate-workflow";
+/// Path at which Workflows get copies of their templates.
+pub const INLINE_PATH: &str = "/inline-templates";
 
 // An update carries the object twice; the API server itself takes 3 MiB.
 const BODY_LIMIT_BYTES: usize = 8 * 1024 * 1024;
@@ -68,6 +72,7 @@ impl ResolvesServerCert for ServingCert {
 
 struct Shared {
     reviews: Semaphore,
+    client: kube::Client,
     admission: Admission,
     metrics: Arc<Metrics>,
 }
@@ -79,6 +84,7 @@ struct Shared {
 pub async fn serve(
     listener: TcpListener,
     cert: Arc<ServingCert>,
+    client: kube::Client,
     admission: Admission,
     metrics: Arc<Metrics>,
     drain: Drain,
@@ -90,11 +96,8 @@ pub async fn serve(
         .with_cert_resolver(cert);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
-    let app = Router::new().route(VALIDATE_PATH, post(validate)).with_state(Arc::new(Shared {
-        reviews: Semaphore::new(MAX_REVIEWS),
-        admission,
-        metrics,
-    }));
+    let app = Router::new().route(VALIDATE_PATH, post(validate)).route(INLINE_PATH, post(inline_templates));
+    let app = app.with_state(Arc::new(Shared { reviews: Semaphore::new(MAX_REVIEWS), client, admission, metrics }));
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let marking = drain.clone();
     let app = app.layer(MapResponseLayer::new(move |response: Response| marking.mark(response)));
@@ -194,6 +197,46 @@ async fn validate(State(shared): State<Arc<Shared>>, body: Body) -> Response {
     };
     shared.metrics.admissions.with(verdict).inc();
     response
+}
+
+/// Gives a Workflow the templates that it names. Answers 500 where the API server does not: who submits may try again.
+async fn inline_templates(State(shared): State<Arc<Shared>>, body: Body) -> Response {
+    let Ok(_review) = shared.reviews.acquire().await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let body = match read(body, BODY_TIMEOUT).await {
+        Ok(body) => body,
+        Err(status) => return status.into_response(),
+    };
+    let worker = Arc::clone(&shared);
+    let parsed = tokio::task::spawn_blocking(move || {
+        worker.admission.request(&body).map(|request| {
+            let names = inline::to_read(&request);
+            (request, names)
+        })
+    });
+    let (request, names) = match parsed.await {
+        Ok(Ok(parsed)) => parsed,
+        Ok(Err(problem)) => return (StatusCode::BAD_REQUEST, problem).into_response(),
+        Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    };
+    if shared.admission.is_exempt(&request) {
+        return axum::Json(ReviewOut::allow(request.uid)).into_response();
+    }
+    let found = match inline::read(&shared.client, &request.namespace, names).await {
+        Ok(found) => found,
+        Err(error) => {
+            let text = format!("the templates of the workflow cannot be read: {error}\n");
+            return (StatusCode::INTERNAL_SERVER_ERROR, text).into_response();
+        }
+    };
+    let operations = inline::operations(&request, found);
+    let out = if operations.is_empty() {
+        ReviewOut::allow(request.uid)
+    } else {
+        ReviewOut::patched(request.uid, &operations)
+    };
+    axum::Json(out).into_response()
 }
 
 #[cfg(test)]

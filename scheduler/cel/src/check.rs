@@ -14,12 +14,24 @@ use std::collections::BTreeMap;
 /// Checks an expression: it evaluates to a bool, or to what only its evaluation shows. Names with dots become functions, and
 /// patterns that are literals are compiled.
 pub(crate) fn check(expr: &mut Expr) -> Result<BTreeMap<SmolStr, Regex>, CompileError> {
-    let mut checker = Checker::default();
+    let mut checker = Checker { scope: vec![("device".into(), Type::Device)], ..Checker::default() };
     let of = checker.check(expr)?;
     match checker.map.resolve(&of) {
         Type::Bool | Type::Dyn => Ok(checker.regexes),
         other => Err(CompileError::Type(format!("must evaluate to bool or the unknown type, not {other}"))),
     }
+}
+
+/// Checks an expression over variables of which only the evaluation knows the types; whether it may evaluate to a bool.
+pub(crate) fn check_open(
+    expr: &mut Expr,
+    variables: &[&str],
+) -> Result<(BTreeMap<SmolStr, Regex>, bool), CompileError> {
+    let scope = variables.iter().map(|name| (SmolStr::from(*name), Type::Dyn)).collect();
+    let mut checker = Checker { scope, ..Checker::default() };
+    let of = checker.check(expr)?;
+    let is_bool = matches!(checker.map.resolve(&of), Type::Bool | Type::Dyn | Type::Error | Type::Param(_));
+    Ok((checker.regexes, is_bool))
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +100,6 @@ impl Checker {
     fn ident(&mut self, name: &str) -> Checked {
         if let Some((_, of)) = self.scope.iter().rev().find(|(known, _)| known == name) {
             return Ok(of.clone());
-        }
-        if name == "device" {
-            return Ok(Type::Device);
         }
         match Type::named(name) {
             Some((of, _)) => Ok(Type::Kind(Box::new(of))),

@@ -18,7 +18,7 @@ pub(crate) struct Evaluation<'a> {
     limit: u64,
 }
 
-type Evaluated = Result<Value, EvalError>;
+pub(crate) type Evaluated = Result<Value, EvalError>;
 
 pub(crate) fn failed<T>(what: impl Into<String>) -> Result<T, EvalError> {
     Err(EvalError::Failed(what.into()))
@@ -26,7 +26,15 @@ pub(crate) fn failed<T>(what: impl Into<String>) -> Result<T, EvalError> {
 
 impl<'a> Evaluation<'a> {
     pub(crate) fn new(regexes: &'a BTreeMap<SmolStr, Regex>, device: &Value, limit: u64) -> Self {
-        Self { regexes, vars: vec![("device".into(), Ok(device.clone()))], cost: 0, limit }
+        Self::with_variables(regexes, vec![("device".into(), Ok(device.clone()))], limit)
+    }
+
+    pub(crate) fn with_variables(
+        regexes: &'a BTreeMap<SmolStr, Regex>,
+        vars: Vec<(SmolStr, Evaluated)>,
+        limit: u64,
+    ) -> Self {
+        Self { regexes, vars, cost: 0, limit }
     }
 
     /// What it has cost so far.

@@ -8,6 +8,8 @@
 //! Semantics are those of cel-go 0.29 with `k8s.io/apiserver/pkg/cel/environment` for stored expressions. What Kubernetes
 //! knows and this does not (durations, timestamps, URLs, IP addresses, formats) is a [`CompileError::Unsupported`], never a
 //! `false`. Everything is bounded: nesting when parsing, cost when evaluating.
+//!
+//! Workflows decide by the same language over variables of their own ([`Expression`]).
 
 mod ast;
 mod check;
@@ -18,6 +20,7 @@ mod eval;
 mod functions;
 mod lex;
 mod macros;
+mod open;
 mod parse;
 mod quantity;
 mod regexes;
@@ -28,6 +31,7 @@ mod types;
 mod value;
 
 pub use device::{Attribute, Device};
+pub use open::{Expression, Uses};
 pub use quantity::{NotAQuantity, Quantity};
 pub use semver::Semver;
 

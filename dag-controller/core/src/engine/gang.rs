@@ -17,11 +17,13 @@ use crate::command::{Command, MemberEnd, MemberOutcome, Milestone};
 use crate::dag::{MemberLost, NodeSpec};
 use crate::event::{GangEnd, MainContainer, PodFacts};
 use crate::ids::{AttemptKey, MemberKey};
+use crate::outputs::Outputs;
 use crate::reason::{Cause, Class, Reason};
 use crate::retry::{Plan, Retry, Scope};
 use crate::state::{Config, Counts, GangPhase};
 use smol_str::SmolStr;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -133,6 +135,24 @@ pub(crate) struct Gang {
     force_at_ms: Option<u64>,
     /// The machine of the member it began with.
     pub(super) machine: SmolStr,
+    /// What members are to say when they end well; none when nothing is asked.
+    saying: Option<Box<Saying>>,
+}
+
+/// The outputs of a gang as they come in.
+#[derive(Clone, Debug, PartialEq)]
+struct Saying {
+    declared: Arc<Outputs>,
+    /// By rank, as [`Outputs::pick`] leaves it.
+    said: BTreeMap<u32, SmolStr>,
+    /// The outputs of the node, once all have ended well.
+    outputs: SmolStr,
+}
+
+impl Saying {
+    fn new(declared: &Arc<Outputs>) -> Box<Self> {
+        Box::new(Self { declared: Arc::clone(declared), said: BTreeMap::new(), outputs: SmolStr::default() })
+    }
 }
 
 impl Gang {
@@ -156,6 +176,7 @@ impl Gang {
             grace_until_ms: None,
             force_at_ms: None,
             machine: SmolStr::default(),
+            saying: spec.outputs.as_ref().map(Saying::new),
         }
     }
 
@@ -374,11 +395,15 @@ impl Gang {
         cx: &mut Cx<'_>,
     ) {
         self.edit(rank, |m| m.outcome = Some(outcome));
-        let end = member_end(outcome, reason, facts);
+        let mut end = member_end(outcome, reason, facts);
         if outcome == MemberOutcome::Failed
             && self.ending.as_ref().is_none_or(|e| e.cause.reason.class() == Class::Stopped)
         {
             self.machine = end.node.clone();
+        }
+        if let Some(saying) = self.saying.as_deref_mut().filter(|_| outcome == MemberOutcome::Succeeded) {
+            end.said = saying.declared.pick(rank, &facts.message);
+            saying.said.insert(rank, end.said.clone());
         }
         let cause = Cause {
             reason: reason.unwrap_or(Reason::Completed),
@@ -411,10 +436,22 @@ impl Gang {
                     self.ending = None;
                 }
                 self.advance(cx);
-                self.end(true, Cause::of(Reason::Completed), cx);
+                match self.collect() {
+                    Ok(()) => self.end(true, Cause::of(Reason::Completed), cx),
+                    Err(cause) => self.end(false, cause, cx),
+                }
             }
             _ => {}
         }
+    }
+
+    /// All members have ended well: what they said becomes the outputs.
+    fn collect(&mut self) -> Result<(), Cause> {
+        if let Some(saying) = self.saying.as_deref_mut() {
+            let outputs = saying.declared.collect(&saying.said)?;
+            saying.outputs = serde_json::Value::Object(outputs).to_string().into();
+        }
+        Ok(())
     }
 
     /// The pod of a slot does not exist any more.
@@ -468,6 +505,9 @@ impl Gang {
                 self.weigh(end.outcome, cause, cx);
             }
             return;
+        }
+        if let Some(saying) = self.saying.as_deref_mut().filter(|_| end.outcome == MemberOutcome::Succeeded) {
+            saying.said.insert(key.rank, end.said.clone());
         }
         self.edit(key.rank, |m| {
             let flags = flag::RECORDED
@@ -589,9 +629,11 @@ impl Gang {
             Some(ending) => (ending.succeeded, ending.cause.clone()),
             None => (false, Cause::of(Reason::Unrecorded)),
         };
+        let outputs = self.saying.as_deref().filter(|_| succeeded).map(|saying| saying.outputs.clone());
         GangEnd {
             succeeded,
             cause,
+            outputs: outputs.unwrap_or_default(),
             scheduled_at_ms: self.scheduled_at_ms,
             started_at_ms: self.started_at_ms,
             finished_at_ms: now_ms,
@@ -638,5 +680,6 @@ fn member_end(outcome: MemberOutcome, reason: Option<Reason>, facts: &PodFacts) 
         }
         _ => said,
     };
-    MemberEnd { outcome, exit_code, reason: text, node: facts.node.clone().unwrap_or_default() }
+    let node = facts.node.clone().unwrap_or_default();
+    MemberEnd { outcome, exit_code, reason: text, node, said: SmolStr::default() }
 }

@@ -218,7 +218,14 @@ impl State {
     fn late_claim_end(&self, at: NodeIx, now_ms: u64) -> GangEnd {
         let cause = self.nodes[at.at()].cause.as_deref().or(self.stop.as_deref()).cloned();
         let cause = cause.unwrap_or_else(|| Cause::of(Reason::Unsatisfiable));
-        GangEnd { succeeded: false, cause, scheduled_at_ms: None, started_at_ms: None, finished_at_ms: now_ms }
+        GangEnd {
+            succeeded: false,
+            cause,
+            scheduled_at_ms: None,
+            started_at_ms: None,
+            finished_at_ms: now_ms,
+            outputs: "".into(),
+        }
     }
 
     fn on_gang_gone(&mut self, key: AttemptKey, now_ms: u64, out: &mut Vec<Command>) {

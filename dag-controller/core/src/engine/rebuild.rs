@@ -310,7 +310,14 @@ impl State {
                 let finished_at_ms = self.nodes[at.at()].finished_at_ms.unwrap_or(now_ms);
                 let (scheduled_at_ms, started_at_ms) = (None, None);
                 self.nodes[at.at()].attempt = self.nodes[at.at()].attempt.max(1);
-                let end = GangEnd { succeeded: true, cause, scheduled_at_ms, started_at_ms, finished_at_ms };
+                let end = GangEnd {
+                    succeeded: true,
+                    cause,
+                    scheduled_at_ms,
+                    started_at_ms,
+                    finished_at_ms,
+                    outputs: "".into(),
+                };
                 self.end_node(at, &end, now_ms, out);
             } else if waited.iter().any(|on| *on != On::Skipped) && node.phase == NodePhase::Pending {
                 // Its Gang is not there any more; the next step says so.

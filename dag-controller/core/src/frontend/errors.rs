@@ -71,6 +71,11 @@ impl Errors {
         self.list.is_empty()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.list.len() + self.left_out
+    }
+
     /// The list; a last entry counts what is left out.
     pub(super) fn into_list(mut self) -> Vec<FieldError> {
         if self.left_out > 0 {
@@ -153,6 +158,11 @@ impl Path {
             (false, true) => smol_str::format_smolstr!("{}.{key}", self.0),
             (_, false) => smol_str::format_smolstr!("{}[{}]", self.0, echo(key)),
         })
+    }
+
+    /// The same place, with what explains how it came to be.
+    pub(super) fn with_note(&self, note: &str) -> Self {
+        Self(smol_str::format_smolstr!("{}({note})", self.0))
     }
 
     /// An entry of this list.

@@ -34,7 +34,7 @@ pub(super) struct Dependency<'a> {
     /// Its place in the list.
     place: usize,
     /// The id of the upstream node.
-    node: &'a str,
+    pub(super) node: &'a str,
     /// What is waited for.
     on: On,
 }

@@ -51,6 +51,8 @@ pub(super) const SPEC: &[Field] = &[
     ("storage", Kind::Special),
     ("defaults", Kind::Special),
     ("nodes", Kind::Special),
+    ("parameters", Kind::Special),
+    ("templates", Kind::Special),
     ("cancel", Kind::Flag),
     ("schedulerName", Kind::Name),
     ("ttlSecondsAfterFinished", Kind::Whole(0, i32::MAX as i64)),
@@ -99,6 +101,10 @@ pub(super) const NODE: &[Field] = &[
     ("podTemplate", Kind::Special),
     ("topology", Kind::Special),
     ("memberLostPolicy", Kind::Word(&["Fail", "ReplaceMember"])),
+    ("template", Kind::Special),
+    ("when", Kind::Special),
+    ("for", Kind::Special),
+    ("outputs", Kind::Special),
 ];
 
 /// Fields of `spec.storage[]`.

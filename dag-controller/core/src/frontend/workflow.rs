@@ -7,15 +7,22 @@
 //!   spec: {storage: [...], nodes: [...]}        nodes: [...]
 //! ```
 
+use super::data;
 use super::errors::{Errors, FieldError, Path, echo};
+use super::expand::{self, Plain, Plains};
 use super::graph::{self, Draft};
 use super::schema::{self, get};
 use super::storage::{self, Taken};
-use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, pod_template, retry, syntax};
+use super::template::Catalog;
+use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, params, pod_template, retry, syntax};
 use crate::dag::{Dag, MemberLost, Mode, NodeSpec, OnFailure};
-use crate::names;
+use crate::ids::NodeIx;
+use crate::{expr, names};
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 const API_VERSION: &str = "flowforge.dev/v1alpha1";
 const KIND: &str = "Workflow";
@@ -33,6 +40,14 @@ pub struct Compiled {
     pub name: Option<SmolStr>,
     /// The graph.
     pub dag: Dag,
+    /// The spec with plain nodes, where templates or parameters made them; else the nodes are those of the document.
+    pub spec: Option<Value>,
+    /// The values of the workflow's parameters, an object.
+    pub params: Value,
+    /// Where the instances of each `for` stand among the nodes, by the id of its node.
+    pub groups: BTreeMap<String, Range<u32>>,
+    /// Nodes with texts that [`super::finish`] fills when they are released.
+    pub unfinished: BTreeSet<NodeIx>,
 }
 
 /// Whether a document is the short form.
@@ -189,7 +204,18 @@ fn check_spec(
         errors.push(&path, problem, fix);
         return None;
     }
-    let compiled = check_nodes(&path, nodes, name, &taken, options, errors);
+    let params = get(spec, "parameters")
+        .map(|list| params::declarations(&of_spec.field("parameters"), list, true, options, errors))
+        .unwrap_or_default();
+    let params = Value::Object(params::own_values(&params, errors));
+    let catalog = Catalog::new(&of_spec.field("templates"), get(spec, "templates"), options, errors);
+    let Plains { nodes: plain, groups } = expand::nodes(&path, nodes, &params, &catalog, options, errors);
+    let compiled = check_nodes(&plain, &groups, name, &taken, &params, options, errors).map(|compiled| Compiled {
+        spec: plain_spec(spec, plain),
+        params,
+        groups,
+        ..compiled
+    });
     let bytes = json_len(spec);
     if errors.is_empty() && bytes > MAX_SPEC_BYTES {
         let problem = format!("has {bytes} bytes as JSON, at most {MAX_SPEC_BYTES} are possible");
@@ -198,40 +224,57 @@ fn check_spec(
     compiled
 }
 
+/// The spec with the nodes that it stands for; `None` when they are its own.
+fn plain_spec(spec: &Map<String, Value>, plain: Vec<Plain<'_>>) -> Option<Value> {
+    if plain.iter().all(|plain| matches!(plain.node, Cow::Borrowed(_))) {
+        return None;
+    }
+    let rest = spec.iter().filter(|(key, _)| !matches!(key.as_str(), "nodes" | "templates"));
+    let mut made: Map<String, Value> = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
+    made.insert("nodes".to_owned(), plain.into_iter().map(|plain| plain.node.into_owned()).collect());
+    Some(Value::Object(made))
+}
+
 fn check_nodes(
-    path: &Path,
-    nodes: &[Value],
+    nodes: &[Plain<'_>],
+    groups: &BTreeMap<String, Range<u32>>,
     name: Option<Name<'_>>,
     taken: &Taken,
+    params: &Value,
     options: Options<'_>,
     errors: &mut Errors,
 ) -> Option<Compiled> {
-    let mut ids = std::collections::BTreeSet::new();
+    let mut readers = Vec::with_capacity(nodes.len());
+    let mut ids = BTreeSet::new();
     let mut drafts = Vec::with_capacity(nodes.len());
     let mut specs = Vec::with_capacity(nodes.len());
-    for (at, node) in nodes.iter().enumerate() {
-        let path = path.at(at);
+    for plain in nodes {
+        let Plain { path, node, .. } = plain;
         let mut draft =
             Draft { id: None, path: path.clone(), depends_on: Vec::new(), on_failure: None, finally: false };
-        if let Some(node) = schema::object(&path, node, errors) {
-            schema::check(node, &path, &[schema::NODE, schema::DEFAULTS], options, errors);
-            let replicas = check_replicas(&path, node, errors);
-            draft.id = check_id(&path, node, name.as_ref(), replicas, errors);
-            draft.depends_on = graph::depends_on(&path, node, options.strict, errors);
+        if let Some(node) = schema::object(path, node, errors) {
+            schema::check(node, path, &[schema::NODE, schema::DEFAULTS], options, errors);
+            let replicas = check_replicas(path, node, errors);
+            draft.id = check_id(path, node, name.as_ref(), replicas, errors);
+            draft.depends_on = graph::depends_on(path, node, options.strict, errors);
             draft.finally = get(node, "finally") == Some(&Value::Bool(true));
-            draft.on_failure = word_in(&path, node, "onFailure", ON_FAILURE, errors);
-            check_work(&path, node, &mut taken.clone(), options, errors);
-            check_topology(&path, node, options, errors);
+            draft.on_failure = word_in(path, node, "onFailure", ON_FAILURE, errors);
+            check_work(path, node, &mut taken.clone(), options, errors);
+            check_topology(path, node, options, errors);
             if let Some(id) = draft.id
                 && !ids.insert(id)
             {
                 errors.push(path.field("id"), format!("{} is there twice", echo(id)), "rename one of the two");
             }
+            let data = data::check(plain, node, &draft, replicas.unwrap_or(1), params, options, errors);
+            readers.push(data.reader);
             specs.push(NodeSpec {
+                gated: data.gated,
+                outputs: data.outputs,
                 member_lost: member_lost(node),
                 finally: draft.finally,
-                retry: retry::check(&path, node, options, errors),
-                mode: word_in(&path, node, "dependsMode", MODES, errors).unwrap_or_default(),
+                retry: retry::check(path, node, options, errors),
+                mode: word_in(path, node, "dependsMode", MODES, errors).unwrap_or_default(),
                 ..NodeSpec::of(draft.id.unwrap_or_default(), replicas.unwrap_or(1))
             });
         }
@@ -244,6 +287,7 @@ fn check_nodes(
         let problem = "must start with a letter, because a gang of two or more gets a Service named after it";
         errors.push(&name.path, problem, "put a letter in front");
     }
+    data::check_reads(&readers, groups, errors);
     let edges = graph::edges(&drafts, errors);
     if specs.len() == drafts.len() {
         graph::failures(&drafts, &edges, &mut specs, errors);
@@ -252,7 +296,17 @@ fn check_nodes(
     if !errors.is_empty() {
         return None;
     }
-    Dag::new(specs, edges).ok().map(|dag| Compiled { name, dag })
+    Dag::new(specs, edges).ok().map(|dag| {
+        let unfinished = (0..).map(NodeIx).zip(nodes).filter(|(_, plain)| plain.is_unfinished()).map(|(at, _)| at);
+        Compiled {
+            name,
+            dag,
+            spec: None,
+            params: Value::Null,
+            groups: BTreeMap::new(),
+            unfinished: unfinished.collect(),
+        }
+    })
 }
 
 fn check_id<'a>(
@@ -307,7 +361,7 @@ fn check_work(path: &Path, node: &Map<String, Value>, taken: &mut Taken, options
         Some(image) => {
             let path = path.field("image");
             if let Some(image) = schema::text(&path, image, errors)
-                && (image.is_empty() || image.contains(char::is_whitespace))
+                && (image.is_empty() || image.contains(char::is_whitespace) && !expr::is_filled(image))
             {
                 errors.push(
                     path,

@@ -119,6 +119,7 @@ impl Run {
             scheduled_at_ms: Some(1),
             started_at_ms: self.state.node(key.node).started_at_ms,
             finished_at_ms: self.now_ms,
+            outputs: "".into(),
         };
         self.tell(Event::Gang(key, GangFacts { ended: Some(end), ..GangFacts::default() }))
     }

@@ -17,7 +17,10 @@ impl World {
             let phase = self.state.node(node).phase;
             let end = self.gang_of(node).and_then(|g| g.ended.as_ref());
             match phase {
-                NodePhase::Succeeded => assert!(self.has_succeeded(node), "{node} succeeded without a record"),
+                NodePhase::Succeeded => {
+                    assert!(self.has_succeeded(node), "{node} succeeded without a record");
+                    self.check_outputs(node);
+                }
                 NodePhase::Failed => {
                     all_well &= fates[node.at()] == Fate::Tolerated;
                     assert!(end.is_none_or(|e| !e.succeeded), "{node} failed, its Gang did not");
@@ -46,6 +49,22 @@ impl World {
         assert!(self.state.phase() != WorkflowPhase::Canceled || self.cancel || self.delete);
         let left: Vec<_> = self.pods.iter().filter(|(_, f)| runs(f) || f.finalizer).collect();
         assert!(left.is_empty(), "pods are left: {left:#?}");
+    }
+
+    /// The outputs of a node are what its members said, each rank once, whatever crashed in between.
+    fn check_outputs(&self, node: NodeIx) {
+        let spec = self.dag.node(node);
+        let Some(end) = self.gang_of(node).and_then(|g| g.ended.as_ref()) else { return };
+        if spec.outputs.is_none() {
+            assert_eq!(end.outputs, "", "{node} declares none");
+            return;
+        }
+        let outputs: serde_json::Value = serde_json::from_str(&end.outputs).unwrap_or_default();
+        let ranks: Vec<u32> = (0..spec.replicas).collect();
+        assert_eq!(outputs["rank"], serde_json::json!(ranks), "{node}");
+        let again = outputs["incarnation"].as_u64().unwrap_or(u64::MAX);
+        assert!(again < 1_000, "{node}: rank 0 said nothing");
+        assert_eq!(outputs["silent"], serde_json::Value::Null, "{node}");
     }
 
     /// A skipped node was stopped, or is one that the reference skips for the same reason; whether the latter.

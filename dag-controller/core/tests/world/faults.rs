@@ -10,6 +10,11 @@ use flowforge_dag_controller_core::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// What a member says when it ends by itself: another incarnation says something else.
+pub(super) fn said(key: MemberKey) -> String {
+    format!(r#"{{"rank": {}, "incarnation": {}, "noise": "x"}}"#, key.rank, key.incarnation)
+}
+
 impl World {
     /// One step of some pod's life.
     fn live_one(&mut self) -> bool {
@@ -25,6 +30,7 @@ impl World {
         let fails = stubborn && (key.rank == 0 || self.rng.chance(20));
         let sidecar = self.rng.chance(20);
         let clean_exit = self.rng.chance(30);
+        let asked = self.dag.node(key.node).outputs.as_ref().is_some_and(|outputs| outputs.asks(key.rank));
         let Some(pod) = self.pods.get_mut(&key) else { return false };
         let ended = |exit_code: i32| MainContainer::Ended { exit_code, reason: "".into(), finished_at_ms: now_ms };
         match (pod.deletion_requested_at_ms.is_some(), pod.node.is_some(), &pod.main) {
@@ -49,6 +55,9 @@ impl World {
             }
             (false, true, MainContainer::Running) => {
                 pod.main = ended(if fails { 1 } else { 0 });
+                if asked {
+                    pod.message = said(key).into();
+                }
                 pod.others_running = sidecar;
                 if !sidecar {
                     pod.phase = if fails { PodPhase::Failed } else { PodPhase::Succeeded };

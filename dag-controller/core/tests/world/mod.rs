@@ -14,6 +14,7 @@ mod faults;
 pub(crate) mod reference;
 
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
+use flowforge_dag_controller_core::outputs::{Kind, Output, Outputs};
 use flowforge_dag_controller_core::retry::{Plan, Retry, Scope};
 use flowforge_dag_controller_core::{
     AttemptKey, Cause, Class, Command, Config, Dag, Edge, Event, GangEnd, GangFacts, GangPhase, Judgement, MemberEnd,
@@ -47,6 +48,17 @@ impl Rng {
     }
 }
 
+/// Something that each member says, something that rank 0 says, and something that nobody does.
+fn outputs(replicas: u32) -> Outputs {
+    let output =
+        |name: &str, optional, collect| Output { name: name.into(), kind: Kind::Int, default: None, optional, collect };
+    Outputs(vec![
+        output("rank", false, Some(0..replicas)),
+        output("incarnation", false, None),
+        output("silent", true, None),
+    ])
+}
+
 /// A random graph: edges go from lower to higher places, about `degree` into each node.
 pub(crate) fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
     let mut specs = Vec::new();
@@ -54,7 +66,8 @@ pub(crate) fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replica
     for at in 0..nodes {
         let member_lost = if rng.chance(50) { MemberLost::Replace } else { MemberLost::Fail };
         let replicas = 1 + rng.below(max_replicas) as u32;
-        specs.push(NodeSpec { member_lost, ..NodeSpec::of(format!("n{at}"), replicas) });
+        let outputs = rng.chance(30).then(|| Arc::new(outputs(replicas)));
+        specs.push(NodeSpec { member_lost, outputs, ..NodeSpec::of(format!("n{at}"), replicas) });
         for _ in 0..rng.below(degree + 1) {
             if at > 0 {
                 edges.push((NodeIx(rng.below(at) as u32), NodeIx(at as u32)));
