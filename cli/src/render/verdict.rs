@@ -142,6 +142,12 @@ const CONDITION_CURES: &[(&str, &str)] = &[
     ("ClaimNotShared", "use a ReadWriteMany claim, or one replica"),
     ("NameTaken", "delete the object that holds the name, or submit under another name"),
     ("MembersVanish", "nothing: the next one is made after a pause; look for who deletes the pods"),
+    ("BackOff", "nothing: the next attempt starts when its pause is over"),
+    (
+        "PredecessorUnreachable",
+        "wait until the old attempt's machine answers, delete its Node object or taint it out-of-service, \
+         or set retry.forceAfterSeconds in the next workflow",
+    ),
     ("CreateForbidden", "change what the message names; the cluster's policy refuses the pods as they are"),
     ("CreateInvalid", "correct the node's pod fields as the message says"),
     ("InvalidSpec", "correct the fields as the message says and submit a new workflow"),
