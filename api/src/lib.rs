@@ -10,6 +10,7 @@
 //!   ClusterTopology: the levels of the cluster, read by the scheduler, which writes what the nodes make of them
 //! ```
 
+mod control;
 pub mod gang;
 pub mod journal;
 pub mod names;

@@ -18,6 +18,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+pub use crate::control::{
+    Approval, Backoff, Dependency, DependencyOn, DependsMode, DependsOn, NodeTimeouts, OnFailure, RerunOf, RetryOn,
+    RetryPolicy, RetryScope, Suspend,
+};
 use crate::gang::{GangPhase, MemberCounts, MemberLostPolicy, TopologyRequest};
 use crate::template::{ForEach, InlineTemplate, NodeOutput, TemplateReference, WorkflowParameter};
 
@@ -38,6 +42,7 @@ use crate::template::{ForEach, InlineTemplate, NodeOutput, TemplateReference, Wo
     printcolumn = r#"{"name":"Started","type":"date","priority":1,"jsonPath":".status.startedAt"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     validation = Rule::new("!has(oldSelf.spec) || !has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || (has(self.spec.cancel) && self.spec.cancel)").message("spec.cancel cannot be taken back: submit a new Workflow"),
+    validation = Rule::new("!has(oldSelf.spec) || !has(oldSelf.spec.terminate) || !oldSelf.spec.terminate || (has(self.spec.terminate) && self.spec.terminate)").message("spec.terminate cannot be taken back: submit a new Workflow"),
     derive = "PartialEq",
     derive = "Default"
 )]
@@ -64,6 +69,27 @@ pub struct WorkflowSpec {
     /// Stops everything with grace; what never ran is Skipped and the workflow ends Canceled.
     #[serde(default, skip_serializing_if = "is_false")]
     pub cancel: bool,
+    /// Stops everything at once, with a grace of a second, and `finally` nodes too; the workflow ends Canceled.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub terminate: bool,
+    /// The workflow that this one runs again: what had succeeded in it is taken over and does not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun_of: Option<RerunOf>,
+    /// What persons have said about approval nodes; entries are only added, each in the name of who adds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub approvals: Vec<Approval>,
+    /// Holds the workflow: nothing more is released until this is removed; what runs goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<Suspend>,
+    /// Most nodes that are released and have not ended at a time; without bound when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 20000))]
+    pub parallelism: Option<i32>,
+    /// Seconds from the first release after which the workflow is stopped and fails; `finally` nodes still run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub timeout_seconds: Option<i64>,
     /// Scheduler the pods ask for; defaults to `flowforge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
@@ -76,9 +102,10 @@ pub struct WorkflowSpec {
 
 /// Fields of `spec` that may change. The others are frozen by `manifests/base/frozen.yaml` inside the API server, so that a
 /// running workflow and its spec never disagree, whether or not the webhook was there.
-pub const MUTABLE: [&str; 2] = ["cancel", "ttlSecondsAfterFinished"];
+pub const MUTABLE: [&str; 6] =
+    ["approvals", "cancel", "parallelism", "suspend", "terminate", "ttlSecondsAfterFinished"];
 /// What is said to whoever changes another one.
-pub const FROZEN: &str = "cannot change once the Workflow exists; submit a new Workflow: only spec.cancel and spec.ttlSecondsAfterFinished may change";
+pub const FROZEN: &str = "cannot change once the Workflow exists; submit a new Workflow: only spec.approvals, cancel, parallelism, suspend, terminate and ttlSecondsAfterFinished may change";
 
 /// The CRD of [`Workflow`].
 #[must_use]
@@ -214,6 +241,12 @@ pub struct WorkflowNode {
     /// time limit stops it. Only `finally` nodes may wait for it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub finally: bool,
+    /// It makes no pods: it waits until a person approves it (`flowforge approve`), and fails when that person denies it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub approval: bool,
+    /// How long its attempts may last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeouts: Option<NodeTimeouts>,
     /// How it is tried again when it fails; never when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryPolicy>,
@@ -263,205 +296,6 @@ pub struct WorkflowNode {
 
 fn one() -> i32 {
     1
-}
-
-/// How a node is tried again. Each attempt is a Gang of its own; it starts when nothing of the one before runs.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RetryPolicy {
-    /// Attempts after a failure of the program; 0 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub limit: Option<i32>,
-    /// Attempts after a failure of the infrastructure (a lost machine, an eviction, a preemption, …); 3 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub infrastructure_limit: Option<i32>,
-    /// Pauses between attempts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backoff: Option<Backoff>,
-    /// What is made again; `Gang` when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scope: Option<RetryScope>,
-    /// Which failures of the program are tried again; all when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on: Option<RetryOn>,
-    /// Seconds after which an attempt whose pods do not stop, because their machine does not answer, is given up: the next one
-    /// starts although the old one may still run. Never when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 86400))]
-    pub force_after_seconds: Option<i32>,
-}
-
-/// Pauses between attempts: `initialSeconds`, then `factor` times as long each time, up to `capSeconds`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Backoff {
-    /// The first pause; 10 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 86400))]
-    pub initial_seconds: Option<i32>,
-    /// By what each further pause is longer; 2 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10))]
-    pub factor: Option<i32>,
-    /// The longest pause; 300 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 86400))]
-    pub cap_seconds: Option<i32>,
-    /// How much of a pause is random, in per cent; 10 when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 100))]
-    pub jitter_percent: Option<i32>,
-}
-
-/// What is made again.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum RetryScope {
-    /// The whole gang, as a new attempt.
-    #[default]
-    Gang,
-    /// The member that failed, in the same attempt, up to `limit` times each; then the gang fails for good.
-    Member,
-}
-
-/// Failures of the program that are tried again.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RetryOn {
-    /// Exit codes of the member that failed first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 255))]
-    pub exit_codes: Vec<i32>,
-    /// Reasons (`MemberFailed`, `OOMKilled`, `InitContainerFailed`).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub reasons: Vec<String>,
-}
-
-/// One entry of `dependsOn`.
-///
-/// What is none of the two forms is kept as it is: the front end says what is wrong with it, and no watch breaks.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Dependency {
-    /// The id of a node that must have succeeded.
-    Node(String),
-    /// A node and what of it is waited for.
-    On(DependencyOn),
-    /// Anything else.
-    Other(serde_json::Value),
-}
-
-/// The long form of a [`Dependency`].
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct DependencyOn {
-    /// Id of the node.
-    pub node: String,
-    /// What is waited for.
-    #[serde(default)]
-    pub on: DependsOn,
-}
-
-/// What a dependency waits for.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub enum DependsOn {
-    /// The node ended well.
-    #[default]
-    Succeeded,
-    /// The node ended badly.
-    Failed,
-    /// The node ran and ended, either way.
-    Completed,
-    /// All members of the node run, or did once.
-    Running,
-    /// The node never ran and never will.
-    Skipped,
-}
-
-impl Dependency {
-    /// The node that is waited for; empty where none is named.
-    #[must_use]
-    pub fn node(&self) -> &str {
-        match self {
-            Self::Node(node) => node,
-            Self::On(on) => &on.node,
-            Self::Other(_) => "",
-        }
-    }
-
-    /// What is waited for.
-    #[must_use]
-    pub fn on(&self) -> DependsOn {
-        match self {
-            Self::On(on) => on.on,
-            Self::Node(_) | Self::Other(_) => DependsOn::Succeeded,
-        }
-    }
-}
-
-impl Dependency {
-    /// Whether a node of this phase may still do what is waited for, and has not yet.
-    #[must_use]
-    pub fn is_open(&self, phase: NodePhase) -> bool {
-        match phase {
-            NodePhase::Pending | NodePhase::Scheduling => true,
-            NodePhase::Running => self.on() != DependsOn::Running,
-            NodePhase::Succeeded | NodePhase::Failed | NodePhase::Skipped => false,
-        }
-    }
-}
-
-impl std::fmt::Display for Dependency {
-    /// `train`, or `train (on Failed)`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.on() {
-            DependsOn::Succeeded => f.write_str(self.node()),
-            on => write!(f, "{} (on {on:?})", self.node()),
-        }
-    }
-}
-
-impl From<&str> for Dependency {
-    fn from(node: &str) -> Self {
-        Self::Node(node.to_owned())
-    }
-}
-
-impl JsonSchema for Dependency {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Dependency".into()
-    }
-
-    /// A structural schema has no "text or object": the front end checks it.
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({
-            "description": "Id of a node that must have succeeded, or {node, on: Succeeded | Failed | Completed | Running | Skipped}.",
-            "x-kubernetes-preserve-unknown-fields": true,
-        })
-    }
-}
-
-/// How the entries of `dependsOn` combine.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum DependsMode {
-    /// The node waits for all of them.
-    #[default]
-    All,
-    /// The node waits for the first.
-    Any,
-}
-
-/// What a node's failure means to the others.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
-pub enum OnFailure {
-    /// The workflow is stopped and fails.
-    #[default]
-    Fail,
-    /// The others go on as if it had succeeded; the workflow may succeed, with condition Degraded.
-    Continue,
-    /// What waits for its success is skipped, the others go on; the workflow fails in the end.
-    SkipDownstream,
 }
 
 fn pod_template_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -637,23 +471,8 @@ pub enum NodePhase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::Value;
     use std::collections::BTreeSet;
-
-    #[test]
-    fn a_dependency_survives_being_read_and_written_whatever_it_is() {
-        let long = json!({"node": "train", "on": "Failed"});
-        for (value, node, on) in [
-            (json!("train"), "train", DependsOn::Succeeded),
-            (long, "train", DependsOn::Failed),
-            (json!({"node": "train", "on": "Someday"}), "", DependsOn::Succeeded),
-            (json!(7), "", DependsOn::Succeeded),
-        ] {
-            let read: Dependency = serde_json::from_value(value.clone()).unwrap();
-            assert_eq!((read.node(), read.on()), (node, on), "{value}");
-            assert_eq!(serde_json::to_value(&read).unwrap(), value);
-        }
-    }
 
     #[test]
     fn every_field_of_the_spec_is_frozen_or_declared_mutable() {

@@ -71,6 +71,10 @@ pub(crate) enum Command {
     Topology(TopologyArgs),
     /// Stop workflows with grace.
     Cancel(CancelArgs),
+    /// Run an ended workflow again, as a new one that takes over what had succeeded.
+    Rerun(RerunArgs),
+    /// Let a node that waits for a person go on, or deny it.
+    Approve(ApproveArgs),
     /// Print the logs of one member of a node.
     Logs(LogsArgs),
     /// Check documents without a cluster; the checks are those of the admission webhook.
@@ -183,10 +187,36 @@ pub(crate) struct TopologyArgs {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct RerunArgs {
+    /// Name of the workflow that has ended.
+    pub(crate) workflow: String,
+    /// Run this node, and all that wait for it, again although it had succeeded. May be repeated.
+    #[arg(long, value_name = "NODE")]
+    pub(crate) from: Vec<String>,
+    /// Name of the new workflow; NAME-r1, NAME-r2, … when absent.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ApproveArgs {
+    /// Name of the workflow.
+    pub(crate) workflow: String,
+    /// Id of the node.
+    pub(crate) node: String,
+    /// The node fails.
+    #[arg(long)]
+    pub(crate) deny: bool,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CancelArgs {
     /// Names of the workflows.
     #[arg(required = true)]
     pub(crate) names: Vec<String>,
+    /// At once: with a grace of a second, and without `finally` nodes.
+    #[arg(long)]
+    pub(crate) now: bool,
     /// Return only when they have ended.
     #[arg(long)]
     pub(crate) wait: bool,

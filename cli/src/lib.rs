@@ -85,6 +85,8 @@ async fn online(command: Command, target: &Target, out: &mut Output) -> Result<E
         Command::Get(args) => commands::get::run(&args, &cluster, out).await,
         Command::Watch(args) => commands::watch::run(&args.name, &cluster, out).await,
         Command::Explain(args) => commands::explain::run(&args, &cluster, out).await,
+        Command::Approve(args) => commands::approve::run(&args, &cluster, out).await,
+        Command::Rerun(args) => commands::rerun::run(&args, &cluster, out).await,
         Command::Cancel(args) => commands::cancel::run(&args, &cluster, out).await,
         Command::Logs(args) => commands::logs::run(&args, &cluster, out).await,
         Command::Version(args) => commands::version::server(args.output, &cluster, out).await,

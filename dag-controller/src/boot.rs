@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::convert::{has_finalizer, ms, place};
 use crate::data::Data;
 use crate::exec::PodRef;
-use crate::flow::{Body, Flow, Refused, Sight, ttl_ms};
+use crate::flow::{Body, Flow, Refused, Sight};
 use crate::inputs::{FlowKey, Input, Kind, seed_of};
 use crate::ledger::core_phase;
 use crate::shard::{Shared, judge};
@@ -148,7 +148,7 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
     };
     let dag = Arc::new(compiled.dag);
     let seed = seed_of(&workflow.uid().unwrap_or_default());
-    let config = shared.config.core(seed, ttl_ms(&spec));
+    let config = shared.config.core(seed, &spec);
     // A state without facts gives the flow its names; the real one follows from what it recognises.
     let blank = rebuild(
         Arc::clone(&dag),
@@ -171,6 +171,10 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
     }
     observed.hold = hold.map(Box::new);
     observed.cancel = workflow.spec.cancel;
+    observed.decisions = flow.decisions(&workflow.spec);
+    flow.decided.extend(observed.decisions.iter().map(|(node, _)| *node));
+    observed.terminate = workflow.spec.terminate;
+    observed.suspend = workflow.spec.suspend.is_some();
     observed.delete = workflow.metadata.deletion_timestamp.is_some();
     let recorded = status::recorded(&workflow, &dag);
     let mut commands = Vec::new();

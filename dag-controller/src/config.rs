@@ -1,5 +1,7 @@
 //! The configuration file: one YAML document, every field with a default, unknown fields are errors.
 
+use crate::flow::{parallelism, timeout_ms, ttl_ms};
+use flowforge_api::workflow::WorkflowSpec;
 use flowforge_dag_controller_core::frontend::DEFAULT_LEVELS;
 use serde::Deserialize;
 use std::path::Path;
@@ -93,10 +95,12 @@ impl Config {
 
     /// What the core takes of it, for one workflow.
     #[must_use]
-    pub fn core(&self, seed: u64, ttl_ms: Option<u64>) -> flowforge_dag_controller_core::Config {
+    pub fn core(&self, seed: u64, spec: &WorkflowSpec) -> flowforge_dag_controller_core::Config {
         flowforge_dag_controller_core::Config {
             seed,
-            ttl_ms,
+            ttl_ms: ttl_ms(spec),
+            timeout_ms: timeout_ms(spec),
+            parallelism: parallelism(spec),
             quota_hold_ms: self.quota_hold_ms,
             forbidden_hold_ms: self.forbidden_hold_ms,
             retry_base_ms: self.retry_base_ms,

@@ -2,7 +2,7 @@
 
 use flowforge_api::gang::{Gang, GangPhase, MemberOutcome};
 use flowforge_api::names::{annotation, finalizer, label};
-use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
+use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase, Starting};
 use flowforge_dag_controller_core::retry::Plan;
 use flowforge_dag_controller_core::{Cause, GangEnd, GangFacts, PodFacts, Reason};
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
-use crate::watched::{ContainerStatus, WatchedPod};
+use crate::watched::{ContainerStatus, PodCondition, WatchedPod};
 
 const DISRUPTION_TARGET: &str = "DisruptionTarget";
 const SIDECAR: &str = "Always";
@@ -79,6 +79,7 @@ pub fn pod_facts(pod: &WatchedPod, main: &str, node_gone: bool) -> PodFacts {
         },
         reason: SmolStr::from(status.reason.as_str()),
         main: status.container_statuses.iter().find(|c| c.name == main).map_or(MainContainer::Waiting, main_container),
+        starting: starting(pod),
         init_exit_code: status.init_container_statuses.iter().find_map(failed_init),
         others_running: status.container_statuses.iter().any(|c| c.name != main && c.state.running.is_some()),
         disruption: disruption.map(|c| Disruption::from_reason(&c.reason)),
@@ -94,6 +95,38 @@ pub fn pod_facts(pod: &WatchedPod, main: &str, node_gone: bool) -> PodFacts {
 pub fn termination_message<'a>(pod: &'a WatchedPod, main: &str) -> &'a str {
     let status = pod.status.container_statuses.iter().find(|c| c.name == main);
     status.and_then(|status| status.state.terminated.as_ref()).map_or("", |ended| ended.message.as_str())
+}
+
+/// What the start of a bound pod waits for, by what the kubelet says of its containers.
+fn starting(pod: &WatchedPod) -> Starting {
+    const LONGEST: usize = 300;
+    let status = &pod.status;
+    if pod.spec.node_name.as_deref().unwrap_or_default().is_empty() || status.phase != "Pending" {
+        return Starting::Unknown;
+    }
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses);
+    for waiting in containers.filter_map(|c| c.state.waiting.as_ref()) {
+        let text: String = format!("{}: {}", waiting.reason, waiting.message).chars().take(LONGEST).collect();
+        match waiting.reason.as_str() {
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "ImageInspectError"
+            | "RegistryUnavailable"
+            | "SignatureValidationFailed" => return Starting::Image(text.into()),
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+                return Starting::Config(text.into());
+            }
+            _ => {}
+        }
+    }
+    let unready = |c: &PodCondition| c.kind == "PodReadyToStartContainers" && c.status == "False";
+    match status.conditions.iter().any(unready) {
+        true if pod.spec.volumes.iter().any(|v| v.persistent_volume_claim.is_some()) => Starting::Volumes,
+        true => Starting::Sandbox,
+        false => Starting::Unknown,
+    }
 }
 
 fn main_container(status: &ContainerStatus) -> MainContainer {

@@ -195,11 +195,12 @@ impl PodRef {
     }
 }
 
-/// Deletes a pod with its own grace period.
-pub async fn delete_pod(writer: &Writer, key: MemberKey, pod: PodRef) -> Outcome {
+/// Deletes a pod with this grace period, or its own.
+pub async fn delete_pod(writer: &Writer, key: MemberKey, pod: PodRef, grace_s: Option<u32>) -> Outcome {
     let url = Pod::url_path(&(), Some(&pod.namespace));
     let preconditions = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let params =
+        DeleteParams { preconditions: Some(preconditions), grace_period_seconds: grace_s, ..DeleteParams::default() };
     let request = || Request::new(url.as_str()).delete(&pod.name, &params);
     let mut pause = FIRST_REFUSED_PAUSE;
     loop {

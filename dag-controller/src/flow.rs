@@ -9,13 +9,14 @@
 //! the first sight, and a policy in the API server keeps it so; only `cancel` and `ttlSecondsAfterFinished` are read again.
 
 use flowforge_api::gang::Gang;
-use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
+use flowforge_api::workflow::{Approval, Workflow, WorkflowNode, WorkflowSpec};
 use flowforge_dag_controller_core::engine::State;
 use flowforge_dag_controller_core::frontend::json_len;
-use flowforge_dag_controller_core::{AttemptKey, Cause, Event, GangEnd, MemberKey, NodeIx, PodFacts, names};
+use flowforge_dag_controller_core::{AttemptKey, Cause, Decision, Event, GangEnd, MemberKey, NodeIx, PodFacts, names};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::ResourceExt;
 use serde_json::Value;
+use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -45,6 +46,12 @@ pub struct Flow {
     pub metadata_bytes: usize,
     /// `spec.ttlSecondsAfterFinished` as it is now, in milliseconds.
     pub ttl_ms: Option<u64>,
+    /// Approval nodes of which the core knows the decision.
+    pub decided: BTreeSet<NodeIx>,
+    /// `spec.terminate`: pods are deleted with the least grace.
+    pub terminate: bool,
+    /// `spec.parallelism` and whether `spec.suspend` is there, as they are now.
+    pub wishes: (Option<u32>, bool),
     /// What it is.
     pub body: Body,
     /// Attempts whose Gang was asked for or seen.
@@ -186,6 +193,9 @@ impl Flow {
             metadata_bytes: 0,
             spec,
             ttl_ms: ttl_ms(&workflow.spec),
+            decided: BTreeSet::new(),
+            terminate: workflow.spec.terminate,
+            wishes: (parallelism(&workflow.spec), workflow.spec.suspend.is_some()),
             body,
             attempts: BTreeMap::new(),
             lane: StatusLane::default(),
@@ -229,6 +239,20 @@ impl Flow {
             self.ttl_ms = ttl_ms;
             events.push(Event::Ttl(ttl_ms));
         }
+        let wishes = (parallelism(&workflow.spec), workflow.spec.suspend.is_some());
+        if self.wishes != wishes {
+            self.wishes = wishes;
+            events.extend([Event::Parallelism(wishes.0), Event::Suspend(wishes.1)]);
+        }
+        for (node, decision) in self.decisions(&workflow.spec) {
+            if self.decided.insert(node) {
+                events.push(Event::Decided(node, decision));
+            }
+        }
+        self.terminate |= workflow.spec.terminate;
+        if workflow.spec.terminate {
+            events.push(Event::Terminate);
+        }
         if workflow.spec.cancel {
             events.push(Event::Cancel);
         }
@@ -236,6 +260,18 @@ impl Flow {
             events.push(Event::Delete);
         }
         events
+    }
+
+    /// What persons have said about approval nodes.
+    #[must_use]
+    pub fn decisions(&self, spec: &WorkflowSpec) -> Vec<(NodeIx, Decision)> {
+        let Some(dag) = self.state().map(State::dag) else { return Vec::new() };
+        let decision = |approval: &Approval| {
+            let at = approval.at.as_ref().map(|at| format!(" at {}", at.0)).unwrap_or_default();
+            let by = SmolStr::from(format!("by {}{at}", approval.by));
+            Some((dag.find(&approval.node)?, Decision { approved: approval.approved, by }))
+        };
+        spec.approvals.iter().filter_map(decision).collect()
     }
 
     /// When a workflow that can not run shall be deleted.
@@ -467,6 +503,18 @@ impl Flow {
 pub fn ttl_ms(spec: &WorkflowSpec) -> Option<u64> {
     let seconds = u64::try_from(spec.ttl_seconds_after_finished?).ok()?;
     Some(seconds.saturating_mul(1000))
+}
+
+/// `spec.timeoutSeconds` in milliseconds.
+#[must_use]
+pub fn timeout_ms(spec: &WorkflowSpec) -> Option<u64> {
+    u64::try_from(spec.timeout_seconds?).ok().map(|seconds| seconds.saturating_mul(1000))
+}
+
+/// `spec.parallelism`.
+#[must_use]
+pub fn parallelism(spec: &WorkflowSpec) -> Option<u32> {
+    spec.parallelism.and_then(|most| u32::try_from(most).ok())
 }
 
 /// The resourceVersion as a number; 0 where it is none.

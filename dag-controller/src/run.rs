@@ -35,6 +35,9 @@ pub const GANG_DELAY_MS: u64 = 500;
 /// How long a refused status write waits.
 pub const REFUSED_DELAY_MS: u64 = 5000;
 
+/// Grace of a pod whose workflow is terminated. None at all would take the object away while the containers may still run.
+const LEAST_GRACE_S: u32 = 1;
+
 /// A job's end.
 #[derive(Debug)]
 pub struct Ended {
@@ -203,7 +206,10 @@ impl Runner<'_> {
 
     fn delete_pod(&mut self, flow: &mut Flow, key: MemberKey) {
         match Self::pod_ref(flow, key) {
-            Some(pod) => self.spawn(flow, |writer| async move { exec::delete_pod(&writer, key, pod).await }),
+            Some(pod) => {
+                let grace_s = flow.terminate.then_some(LEAST_GRACE_S);
+                self.spawn(flow, |writer| async move { exec::delete_pod(&writer, key, pod, grace_s).await });
+            }
             None => {
                 let attempt = flow.attempts.entry(key.attempt_key()).or_default();
                 attempt.delete_when_seen.insert((key.rank, key.incarnation));

@@ -78,6 +78,16 @@ pub struct PodSpec {
     pub node_name: Option<String>,
     /// Init containers.
     pub init_containers: Vec<InitContainer>,
+    /// Volumes.
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Volume {
+    /// It is a claim's.
+    pub persistent_volume_claim: Option<Empty>,
 }
 
 /// An init container.
@@ -133,10 +143,22 @@ pub struct ContainerStatus {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct ContainerState {
+    /// It waits.
+    pub waiting: Option<Waiting>,
     /// It runs.
     pub running: Option<Empty>,
     /// It ended.
     pub terminated: Option<Terminated>,
+}
+
+/// A container that waits.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// Reason.
+    pub reason: String,
+    /// Message.
+    pub message: String,
 }
 
 /// An ended container.

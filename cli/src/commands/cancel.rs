@@ -26,7 +26,7 @@ pub(crate) async fn run(args: &CancelArgs, cluster: &Cluster, out: &mut Output) 
         Ok::<(), Failure>(())
     };
     for name in &args.names {
-        tell(name, cancel(name, cluster).await?)?;
+        tell(name, cancel(name, args.now, cluster).await?)?;
     }
     if args.wait {
         for name in &args.names {
@@ -53,13 +53,14 @@ async fn read(names: &[String], cluster: &Cluster) -> Result<Vec<DynamicObject>,
     Ok(objects)
 }
 
-async fn cancel(name: &str, cluster: &Cluster) -> Result<&'static str, Failure> {
+async fn cancel(name: &str, now: bool, cluster: &Cluster) -> Result<&'static str, Failure> {
     let workflow = cluster.workflow(name).await?;
     if phase(&workflow).is_some() {
         return Ok("has already ended");
     }
+    let spec = if now { json!({ "cancel": true, "terminate": true }) } else { json!({ "cancel": true }) };
     // The UID makes sure that a namesake submitted in between is left alone.
-    let patch = json!({ "metadata": { "uid": workflow.metadata.uid }, "spec": { "cancel": true } });
+    let patch = json!({ "metadata": { "uid": workflow.metadata.uid }, "spec": spec });
     let params = PatchParams { field_manager: Some(field_manager::CLI.into()), ..PatchParams::default() };
     let done = cluster.workflows().patch(name, &params, &Patch::Merge(patch)).await;
     done.map_err(|error| Failure::of_request(&format!("cancel workflow {}", cluster.path(name)), &error))?;

@@ -148,6 +148,9 @@ const CONDITION_CURES: &[(&str, &str)] = &[
         "wait until the old attempt's machine answers, delete its Node object or taint it out-of-service, \
          or set retry.forceAfterSeconds in the next workflow",
     ),
+    ("Suspended", "remove spec.suspend from the workflow"),
+    ("WaitingForApproval", "flowforge approve WORKFLOW NODE, or the same with --deny"),
+    ("QueueTimeout", "ask for less, free room, or give timeouts.queueSeconds more time in a new workflow"),
     ("CreateForbidden", "change what the message names; the cluster's policy refuses the pods as they are"),
     ("CreateInvalid", "correct the node's pod fields as the message says"),
     ("InvalidSpec", "correct the fields as the message says and submit a new workflow"),
@@ -394,7 +397,8 @@ mod tests {
     #[test]
     fn every_reason_to_wait_of_the_controller_has_a_cure() {
         use flowforge_dag_controller_core::reason::{Class, Reason};
-        let waits = |r: &&Reason| matches!(r.class(), Class::None | Class::Policy) && **r != Reason::Completed;
+        let ended = |r: &Reason| matches!(r, Reason::Completed | Reason::Approved | Reason::TakenOver);
+        let waits = |r: &&Reason| matches!(r.class(), Class::None | Class::Policy) && !ended(r);
         let mut count = 0;
         for reason in Reason::ALL.iter().filter(waits) {
             assert!(cure_of(reason.as_str(), "").is_some(), "{reason}");

@@ -28,7 +28,7 @@ pub enum Command {
     CreateService(AttemptKey),
     /// Create a pod, with the result finalizer. Only under the UID of the claimed Gang.
     CreatePod(MemberKey),
-    /// Delete a pod with its own grace period; precondition: the UID last seen under this key.
+    /// Delete a pod with its own grace period, or the least one after [`crate::Event::Terminate`]; precondition: the UID last seen under this key.
     DeletePod(MemberKey),
     /// Write a member's result into its Gang's status; any number may share one write.
     RecordResult(MemberKey, Box<MemberEnd>),

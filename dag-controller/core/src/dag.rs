@@ -36,6 +36,24 @@ pub struct NodeSpec {
     pub retry: Option<Arc<Retry>>,
     /// What its members say when they end well.
     pub outputs: Option<Arc<Outputs>>,
+    /// How long its attempts may last.
+    pub limits: Limits,
+    /// It makes no pods: it waits for a person, and ends as that person says.
+    pub approval: bool,
+    /// It had succeeded in the workflow that this one runs again: it does not run, its result is taken over.
+    /// Never with `finally`.
+    pub taken_over: bool,
+}
+
+/// How long an attempt may last; without bound where `None`. All milliseconds.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// Until all members are bound.
+    pub queue_ms: Option<u64>,
+    /// From then until all members run.
+    pub start_ms: Option<u64>,
+    /// From then to the end.
+    pub run_ms: Option<u64>,
 }
 
 impl NodeSpec {
@@ -52,6 +70,9 @@ impl NodeSpec {
             finally: false,
             retry: None,
             outputs: None,
+            limits: Limits::default(),
+            approval: false,
+            taken_over: false,
         }
     }
 }

@@ -35,12 +35,29 @@ pub enum Event {
     Hold(Option<Box<Cause>>),
     /// `spec.ttlSecondsAfterFinished`, in milliseconds; `None` keeps the ended workflow.
     Ttl(Option<u64>),
+    /// A person has decided about a node that waits for that. Any but the first decision is ignored.
+    Decided(NodeIx, Decision),
+    /// `spec.parallelism`: most nodes whose gangs are open at once.
+    Parallelism(Option<u32>),
+    /// `spec.suspend`: nothing is released while it is true.
+    Suspend(bool),
     /// `spec.cancel` is true.
     Cancel,
+    /// `spec.terminate` is true: canceled, with the least grace, and without `finally` nodes.
+    Terminate,
     /// The workflow has a deletionTimestamp.
     Delete,
     /// The time of the last [`crate::Command::WakeAt`] has come. Harmless at any other time.
     Timer,
+}
+
+/// What a person says about a node that waits for that.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Decision {
+    /// It may go on.
+    pub approved: bool,
+    /// Who says so, and when: shown.
+    pub by: SmolStr,
 }
 
 /// What a node's `when` says.
@@ -130,6 +147,8 @@ pub struct PodFacts {
     pub reason: SmolStr,
     /// The main container.
     pub main: MainContainer,
+    /// What its start waits for, once it is bound.
+    pub starting: Starting,
     /// Exit code of an init container (not a sidecar) that ended non-zero.
     pub init_exit_code: Option<i32>,
     /// Another container than the main one still runs (native sidecars, which the kubelet stops itself, not counted).
@@ -158,6 +177,22 @@ pub enum PodPhase {
     Succeeded,
     /// All containers ended, or never will start.
     Failed,
+}
+
+/// What the start of a bound pod waits for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Starting {
+    /// Nothing that is known.
+    #[default]
+    Unknown,
+    /// An image: the kubelet's reason and message.
+    Image(SmolStr),
+    /// A container's configuration (a ConfigMap, a Secret, a command): the kubelet's reason and message.
+    Config(SmolStr),
+    /// It has no sandbox, and mounts claims.
+    Volumes,
+    /// It has no sandbox.
+    Sandbox,
 }
 
 /// State of a pod's main container.

@@ -28,9 +28,9 @@ pub mod retry;
 pub mod state;
 
 pub use command::{Command, MemberEnd, MemberOutcome, Milestone};
-pub use dag::{Dag, DagError, Edge, MemberLost, Mode, NodeSpec, On, OnFailure};
+pub use dag::{Dag, DagError, Edge, Limits, MemberLost, Mode, NodeSpec, On, OnFailure};
 pub use engine::{Observed, ObservedGang, Recorded, RecordedMember, RecordedNode, State, apply, rebuild};
-pub use event::{Event, GangEnd, GangFacts, Judgement, PodFacts};
+pub use event::{Decision, Event, GangEnd, GangFacts, Judgement, PodFacts};
 pub use ids::{AttemptKey, MemberKey, NodeIx};
 pub use reason::{Cause, Class, Reason};
 pub use state::{Config, Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};

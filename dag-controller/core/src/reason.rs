@@ -63,6 +63,14 @@ reasons! {
     QuotaExceeded = "QuotaExceeded", None;
     /// An object that is not ours has the name we need; deleting it lets the gang go on.
     NameTaken = "NameTaken", None;
+    /// It had succeeded in the workflow that this one runs again.
+    TakenOver = "TakenOver", None;
+    /// A person approved it.
+    Approved = "Approved", None;
+    /// It waits for a person to approve it: `flowforge approve`.
+    WaitingForApproval = "WaitingForApproval", None;
+    /// The workflow is suspended: nothing is released.
+    Suspended = "Suspended", None;
     /// An attempt failed; the next one starts when its pause is over.
     BackOff = "BackOff", None;
     /// A pod of the attempt before may still run on a machine that does not answer.
@@ -70,6 +78,8 @@ reasons! {
     /// Members vanished before they ran, again and again; the next one is made after a pause.
     MembersVanish = "MembersVanish", None;
 
+    /// A person refused it.
+    Denied = "Denied", User;
     /// A member's main container exited non-zero.
     MemberFailed = "MemberFailed", User;
     /// A member's main container used more memory than its limit.
@@ -80,6 +90,20 @@ reasons! {
     OutputMissing = "OutputMissing", User;
     /// A declared output is of another type, or the outputs are too large.
     OutputInvalid = "OutputInvalid", User;
+    /// An image of a member was not there in time.
+    ImagePull = "ImagePull", User;
+    /// What a container of a member is configured with was not there in time.
+    ConfigError = "ConfigError", User;
+    /// It ran for longer than it may.
+    RunTimeout = "RunTimeout", User;
+    /// A volume of a member was not mounted in time.
+    VolumeMount = "VolumeMount", Infrastructure;
+    /// A member got no sandbox in time.
+    SandboxNotReady = "SandboxNotReady", Infrastructure;
+    /// Bound members did not all start in time.
+    StartTimeout = "StartTimeout", Infrastructure;
+    /// Its members did not all find a place in time.
+    QueueTimeout = "QueueTimeout", Policy;
     /// A member was evicted from its node.
     Evicted = "Evicted", Infrastructure;
     /// A member was preempted by pods of a higher priority.
@@ -115,8 +139,12 @@ reasons! {
     WhenInvalid = "WhenInvalid", User;
     /// A text of the node can not be filled with what upstream nodes left.
     TextInvalid = "TextInvalid", User;
+    /// The workflow's own time is over.
+    WorkflowTimeout = "WorkflowTimeout", Stopped;
     /// The workflow was canceled.
     Canceled = "Canceled", Stopped;
+    /// The workflow was terminated.
+    Terminated = "Terminated", Stopped;
     /// The workflow is being deleted.
     Deleted = "Deleted", Stopped;
     /// An earlier end whose reason this version does not know.

@@ -103,6 +103,10 @@ pub struct Config {
     pub seed: u64,
     /// `ttlSecondsAfterFinished`; never deleted when `None`.
     pub ttl_ms: Option<u64>,
+    /// `timeoutSeconds` of the whole workflow; without bound when `None`.
+    pub timeout_ms: Option<u64>,
+    /// Most nodes whose gangs are open at once; without bound when `None`.
+    pub parallelism: Option<u32>,
     /// How long a gang that quota refuses may hold its other half: up to twice this.
     pub quota_hold_ms: u64,
     /// How long a create that is forbidden is tried again.
@@ -120,6 +124,8 @@ impl Default for Config {
         Self {
             seed: 0,
             ttl_ms: None,
+            timeout_ms: None,
+            parallelism: None,
             quota_hold_ms: 10_000,
             forbidden_hold_ms: 60_000,
             retry_base_ms: 1_000,

@@ -97,6 +97,11 @@ proptest! {
     }
 
     #[test]
+    fn also_with_few_at_a_time(seed in any::<u64>(), nodes in 1usize..20, most in 1u32..4) {
+        run_conditional(seed, nodes, 300, Faults { failing_nodes: 25, parallelism: Some(most), crashes: 1, ..Faults::default() });
+    }
+
+    #[test]
     fn also_when_it_is_canceled(seed in any::<u64>(), nodes in 1usize..20) {
         run_conditional(seed, nodes, 300, Faults { failing_nodes: 25, cancel: 1, ..rough() });
     }

@@ -3,7 +3,7 @@
 use flowforge_dag_controller_core::frontend::{
     DEFAULT_LEVELS, Levels, MAX_ERRORS, MAX_SPEC_BYTES, Options, Templates, compile, is_bare, to_manifest,
 };
-use flowforge_dag_controller_core::{MemberLost, Mode, NodeIx, On, OnFailure};
+use flowforge_dag_controller_core::{Limits, MemberLost, Mode, NodeIx, On, OnFailure};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -510,6 +510,65 @@ fn a_retry_is_compiled_and_its_mistakes_are_named() {
         json!({"on": {"reasons": ["NodeLost"]}}),
         ".on.reasons[0]: \"NodeLost\" is no failure of the user's; remove it: failures of the infrastructure have infrastructureLimit",
     );
+}
+
+#[test]
+fn limits_are_compiled_and_their_mistakes_are_named() {
+    let limits = |node: Value| compile(&with_node(node), STRICT).map(|c| c.dag.node(NodeIx(0)).limits);
+    let own = json!({"timeouts": {"queueSeconds": 60, "startSeconds": 5, "runSeconds": 7}});
+    assert_eq!(limits(own), Ok(Limits { queue_ms: Some(60_000), start_ms: Some(5_000), run_ms: Some(7_000) }));
+    let default = Limits { start_ms: Some(600_000), ..Limits::default() };
+    assert_eq!(limits(json!({})), Ok(default), "ten minutes to start");
+    let largest = "write a number from 1 to 316224000";
+    check(
+        &with_node(json!({"timeouts": {"runSeconds": 0}})),
+        &format!("spec.nodes[0].timeouts.runSeconds: must be at least 1, is 0; {largest}"),
+    );
+    check_places(&with_node(json!({"timeouts": 5})), &["spec.nodes[0].timeouts"]);
+    check(
+        &with_spec(json!({"timeoutSeconds": 0})),
+        &format!("spec.timeoutSeconds: must be at least 1, is 0; {largest}"),
+    );
+    check(
+        &with_spec(json!({"parallelism": 0})),
+        "spec.parallelism: must be at least 1, is 0; write a number from 1 to 20000",
+    );
+    check(&with_spec(json!({"suspend": "Evict"})), "spec.suspend: \"Evict\" is none of Hold; write one of Hold");
+}
+
+#[test]
+fn an_approval_node_runs_nothing() {
+    let good = workflow(
+        json!([{"id": "ask", "approval": true, "replicas": 1}, {"id": "a", "image": "i", "dependsOn": ["ask"]}]),
+    );
+    let dag = compile(&good, STRICT).expect("it is good").dag;
+    assert!(dag.node(NodeIx(0)).approval && !dag.node(NodeIx(1)).approval);
+    check(
+        &with_node(json!({"approval": true})),
+        "spec.nodes[0].image: has no meaning, because an approval node makes no pods; remove it",
+    );
+    check_places(
+        &workflow(json!([{"id": "a", "approval": true, "replicas": 2, "retry": {}}])),
+        &["spec.nodes[0].replicas", "spec.nodes[0].retry"],
+    );
+}
+
+#[test]
+fn a_rerun_takes_over_the_nodes_that_it_names() {
+    let nodes = json!([{"id": "a", "image": "i"}, {"id": "b", "image": "i", "dependsOn": ["a"]}]);
+    let rerun = |of: Value| {
+        let mut document = workflow(nodes.clone());
+        document["spec"]["rerunOf"] = of;
+        document
+    };
+    let dag = compile(&rerun(json!({"name": "wf", "uid": "u", "succeeded": "0"})), STRICT).expect("it is good").dag;
+    assert_eq!([0, 1].map(|n| dag.node(NodeIx(n)).taken_over), [true, false]);
+    assert_eq!(dag.downstream(NodeIx(0)), [NodeIx(1)]);
+    check(
+        &rerun(json!({"name": "wf", "succeeded": "0-7"})),
+        "spec.rerunOf.succeeded: \"0-7\" is no set of nodes; write places in spec.nodes, ascending, below 2, like 0-3,5; flowforge rerun does",
+    );
+    check(&rerun(json!({"succeeded": "0"})), "spec.rerunOf: has no name; add name: the workflow that is run again");
 }
 
 #[test]

@@ -60,7 +60,11 @@ impl Admission {
             }
             // Nothing that runs depends on a template: it may change like new.
             "UPDATE" if is_template(&request.object) => check(&request.object, Options::default()),
-            "UPDATE" => frozen(&request.old_object, &request.object),
+            "UPDATE" => {
+                let mut errors = frozen(&request.old_object, &request.object);
+                errors.extend(forged(&request.old_object, &request.object, &request.user_info.username));
+                errors
+            }
             _ => Vec::new(),
         };
         answer(request.uid, &errors)
@@ -89,13 +93,37 @@ fn frozen(old: &Value, new: &Value) -> Vec<FieldError> {
     let mut errors: Vec<FieldError> = changed
         .map(|name| FieldError { path: format!("spec.{name}"), problem: problem.to_owned(), fix: fix.to_owned() })
         .collect();
-    let canceled = |spec: &serde_json::Map<String, Value>| spec.get("cancel") == Some(&Value::Bool(true));
-    if canceled(&old) && !canceled(&new) {
-        errors.push(FieldError {
-            path: "spec.cancel".to_owned(),
-            problem: "cannot be taken back".to_owned(),
-            fix: "submit a new Workflow".to_owned(),
-        });
+    for wish in ["cancel", "terminate"] {
+        let wished = |spec: &serde_json::Map<String, Value>| spec.get(wish) == Some(&Value::Bool(true));
+        if wished(&old) && !wished(&new) {
+            errors.push(FieldError {
+                path: format!("spec.{wish}"),
+                problem: "cannot be taken back".to_owned(),
+                fix: "submit a new Workflow".to_owned(),
+            });
+        }
+    }
+    errors
+}
+
+/// Approvals are only added, and each in one's own name.
+fn forged(old: &Value, new: &Value, user: &str) -> Vec<FieldError> {
+    let approvals = |v: &Value| v.pointer("/spec/approvals").and_then(Value::as_array).cloned().unwrap_or_default();
+    let (old, new) = (approvals(old), approvals(new));
+    let mut errors = Vec::new();
+    let mut refuse = |path: String, problem: String, fix: &str| {
+        errors.push(FieldError { path, problem, fix: fix.to_owned() });
+    };
+    if !old.iter().all(|known| new.contains(known)) {
+        let problem = "what was decided cannot be changed or taken back".to_owned();
+        refuse("spec.approvals".to_owned(), problem, "leave the entries that are there, and add others");
+    }
+    for (at, approval) in new.iter().enumerate().filter(|(_, approval)| !old.contains(approval)) {
+        let by = approval.get("by").and_then(Value::as_str).unwrap_or_default();
+        if by != user {
+            let problem = format!("is {by:?}, and you are {user:?}");
+            refuse(format!("spec.approvals[{at}].by"), problem, "decide in your own name: flowforge approve does");
+        }
     }
     errors
 }
@@ -149,6 +177,27 @@ mod tests {
 
     fn update(old: &Value, new: &Value) -> ReviewOut {
         ask(&json!({"uid": "u", "operation": "UPDATE", "oldObject": old, "object": new}))
+    }
+
+    #[test]
+    fn a_decision_is_made_in_ones_own_name_and_stays() {
+        let with = |approvals: Value| {
+            let mut object = good();
+            object["spec"]["approvals"] = approvals;
+            object
+        };
+        let ask = |old: &Value, new: &Value| {
+            ask(
+                &json!({"uid": "u", "operation": "UPDATE", "oldObject": old, "object": new, "userInfo": {"username": "alice"}}),
+            )
+        };
+        let alice = json!([{"node": "a", "approved": true, "by": "alice"}]);
+        assert!(ask(&good(), &with(alice.clone())).allowed());
+        let bob = json!([{"node": "a", "approved": true, "by": "bob"}]);
+        let refused = ask(&good(), &with(bob.clone()));
+        assert!(refused.message().contains("spec.approvals[0].by"), "{}", refused.message());
+        assert!(ask(&with(bob.clone()), &with(bob)).allowed(), "what was there is not asked about");
+        assert!(ask(&with(alice), &good()).message().contains("cannot be changed or taken back"));
     }
 
     #[test]

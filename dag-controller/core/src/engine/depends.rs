@@ -21,7 +21,7 @@
 
 use crate::command::{Command, Milestone};
 use crate::dag::{Mode, On, OnFailure};
-use crate::event::Judgement;
+use crate::event::{Decision, Judgement};
 use crate::ids::NodeIx;
 use crate::reason::{Cause, Class, Reason};
 use crate::state::NodePhase;
@@ -76,6 +76,8 @@ pub(super) enum Gate {
     Closed,
     /// The answer is to come.
     Asked,
+    /// It waits for a person.
+    Person,
 }
 
 /// The first table of the module; `reached`: all members ran once.
@@ -122,7 +124,8 @@ impl Waits {
 impl State {
     /// All members of a node ran: what waits for that learns of it. O(out-degree), once a node.
     pub(super) fn reach(&mut self, at: NodeIx) {
-        if !std::mem::replace(&mut self.nodes[at.at()].reached, true) {
+        let node = &mut self.nodes[at.at()];
+        if !node.told_end && !std::mem::replace(&mut node.reached, true) {
             self.close_edges(at, |on| (on == On::Running).then_some(Answer::Yes));
         }
     }
@@ -130,6 +133,7 @@ impl State {
     /// A node has ended: what waits for it learns of it. O(out-degree), once a node.
     pub(super) fn tell_end(&mut self, at: NodeIx, end: End) {
         let told = self.nodes[at.at()].reached;
+        self.nodes[at.at()].told_end = true;
         let reached = told || self.nodes[at.at()].started_at_ms.is_some();
         self.close_edges(at, |on| (on != On::Running || !told).then(|| answer(on, end, reached)));
     }
@@ -139,7 +143,7 @@ impl State {
             let Some(answer) = say(edge.on) else { continue };
             let node = &mut self.nodes[edge.down.at()];
             let verdict = node.waits.close(answer, self.dag.node(edge.down).mode);
-            if node.phase != NodePhase::Pending || node.gate == Gate::Asked {
+            if node.phase != NodePhase::Pending || matches!(node.gate, Gate::Asked | Gate::Person) {
                 continue;
             }
             match verdict {
@@ -188,6 +192,46 @@ impl State {
             out.push(Command::Judge(at));
         }
         *gate == Gate::Open
+    }
+
+    /// A node that makes no pods: it ends by what a person has said, or waits for that.
+    pub(super) fn ask_person(&mut self, at: NodeIx, now_ms: u64, out: &mut Vec<Command>) {
+        let node = &mut self.nodes[at.at()];
+        node.gate = Gate::Person;
+        node.released_at_ms.get_or_insert(now_ms);
+        if self.decisions.contains_key(&at) {
+            return self.carry_out_decision(at, now_ms, out);
+        }
+        node.cause = Some(Box::new(Cause::of(Reason::WaitingForApproval)));
+        self.dirty = true;
+        out.push(Command::Announce(Milestone::Waiting(at)));
+    }
+
+    pub(super) fn on_decided(&mut self, at: NodeIx, decision: Decision, now_ms: u64, out: &mut Vec<Command>) {
+        if self.nodes.get(at.at()).is_some() && self.dag.node(at).approval {
+            self.decisions.entry(at).or_insert(decision);
+            self.carry_out_decision(at, now_ms, out);
+        }
+    }
+
+    fn carry_out_decision(&mut self, at: NodeIx, now_ms: u64, out: &mut Vec<Command>) {
+        let node = &mut self.nodes[at.at()];
+        let Some(Decision { approved, by }) = self.decisions.get(&at) else { return };
+        if node.phase != NodePhase::Pending || node.gate != Gate::Person {
+            return;
+        }
+        let (phase, reason) = match approved {
+            true => (NodePhase::Succeeded, Reason::Approved),
+            false => (NodePhase::Failed, Reason::Denied),
+        };
+        let cause = Cause::of(reason).with_detail(by.clone());
+        node.cause = Some(Box::new(cause.clone()));
+        node.finished_at_ms = Some(now_ms);
+        self.settle(at, phase);
+        out.push(Command::Announce(Milestone::NodeEnded(at)));
+        if phase == NodePhase::Failed {
+            self.blame(at, &cause, now_ms, out);
+        }
     }
 
     pub(super) fn on_judged(&mut self, at: NodeIx, judgement: Judgement, now_ms: u64, out: &mut Vec<Command>) {

@@ -14,12 +14,12 @@
 //! every pod that may still run is a live slot, an unanswered create, or in [`Trailing`].
 
 use crate::command::{Command, MemberEnd, MemberOutcome, Milestone};
-use crate::dag::{MemberLost, NodeSpec};
+use crate::dag::{Limits, MemberLost, NodeSpec};
 use crate::event::{GangEnd, MainContainer, PodFacts};
 use crate::ids::{AttemptKey, MemberKey};
 use crate::outputs::Outputs;
 use crate::reason::{Cause, Class, Reason};
-use crate::retry::{Plan, Retry, Scope};
+use crate::retry::{Plan, Retry};
 use crate::state::{Config, Counts, GangPhase};
 use smol_str::SmolStr;
 use std::cmp::Ordering;
@@ -27,9 +27,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::member::{Fate, Member, Stage, fate, flag, infrastructure_sign};
+use super::member::{Fate, Member, Stage, fate, flag};
 use super::supply::Supply;
-use super::timers::{Timers, Wake, spread};
+use super::timers::{Timers, Wake};
 use super::trailing::Trailing;
 
 /// What the parts of the engine share during one event.
@@ -125,14 +125,19 @@ pub(crate) struct Gang {
     /// Its status is worth a write.
     pub(crate) dirty: bool,
     policy: MemberLost,
-    finishing: bool,
-    retry: Option<Arc<Retry>>,
+    pub(super) finishing: bool,
+    pub(super) retry: Option<Arc<Retry>>,
     /// What it was made with.
     pub(super) plan: Plan,
     /// Until when a sign of the infrastructure changes who is to blame.
-    grace_until_ms: Option<u64>,
+    pub(super) grace_until_ms: Option<u64>,
     /// When pods that do not stop are given up.
-    force_at_ms: Option<u64>,
+    pub(super) force_at_ms: Option<u64>,
+    pub(super) limits: Limits,
+    /// Since when it may wait for its place.
+    pub(super) queued_at_ms: u64,
+    /// A bound member that does not start, and what for.
+    pub(super) slow: Option<(u32, Reason, SmolStr)>,
     /// The machine of the member it began with.
     pub(super) machine: SmolStr,
     /// What members are to say when they end well; none when nothing is asked.
@@ -156,7 +161,7 @@ impl Saying {
 }
 
 impl Gang {
-    pub(crate) fn new(key: AttemptKey, spec: &NodeSpec, plan: Plan) -> Self {
+    pub(crate) fn new(key: AttemptKey, spec: &NodeSpec, plan: Plan, queued_at_ms: u64) -> Self {
         let replicas = spec.replicas;
         Self {
             key,
@@ -175,6 +180,9 @@ impl Gang {
             plan,
             grace_until_ms: None,
             force_at_ms: None,
+            limits: spec.limits,
+            queued_at_ms,
+            slow: None,
             machine: SmolStr::default(),
             saying: spec.outputs.as_ref().map(Saying::new),
         }
@@ -265,6 +273,7 @@ impl Gang {
         if !facts.finalizer {
             cx.trailing.forget(key);
         }
+        self.note_start(key.rank, facts);
         self.advance(cx);
         self.judge(key.rank, facts, known, cx);
         self.progress(key.rank, cx);
@@ -311,67 +320,6 @@ impl Gang {
         }
     }
 
-    /// `scope: Member`: a member that failed is made again in the same attempt, up to the limit.
-    fn makes_again(&self, rank: u32, reason: Reason, facts: &PodFacts) -> bool {
-        let Some(retry) = self.retry.as_deref().filter(|r| r.scope == Scope::Member && self.ending.is_none()) else {
-            return false;
-        };
-        let exit_code = member_end(MemberOutcome::Failed, Some(reason), facts).exit_code;
-        let made = self.member(rank).map_or(0, |m| m.incarnation);
-        made < retry.limit && retry.covers(&Cause { exit_code, ..Cause::of(reason) })
-    }
-
-    /// A sign that the infrastructure was to blame for what looked like the user's failure, while it is not recorded yet.
-    fn reclassify(&mut self, rank: u32, facts: &PodFacts) {
-        let (Some(_), false, Some(reason)) = (self.grace_until_ms, self.finishing, infrastructure_sign(facts)) else {
-            return;
-        };
-        let Some(ending) = self.ending.as_deref_mut() else { return };
-        let first = ending.cause.message();
-        let machine = facts.node.clone().unwrap_or_default();
-        let detail = SmolStr::from(format!("{reason} on {machine}, after {first}"));
-        ending.cause = Cause { reason, rank: Some(rank), exit_code: None, detail };
-        (self.machine, self.grace_until_ms, self.dirty) = (machine, None, true);
-    }
-
-    /// Whether another attempt may follow an end for this cause.
-    pub(super) fn may_follow(&self, cause: &Cause) -> bool {
-        let forgiven = |r: &Retry| cause.reason.class() == Class::User && r.forgives_infrastructure(&self.plan);
-        self.retry.as_deref().is_some_and(|r| forgiven(r) || r.next(&self.plan, cause, 0, 0, 0).is_some())
-    }
-
-    /// The plan of the attempt that follows this one, where one does.
-    pub(super) fn next_plan(&self, end: &GangEnd, config: &Config) -> Option<Plan> {
-        let retry = self.retry.as_deref()?;
-        let graced = end.cause.reason.class() == Class::User && retry.forgives_infrastructure(&self.plan);
-        let waited_ms = if graced { config.infra_grace_ms } else { 0 };
-        let random = spread(config.seed ^ 0xA77E, self.key.node, self.key.attempt);
-        let plan = retry.next(&self.plan, &end.cause, end.finished_at_ms, waited_ms, random)?;
-        Some(plan.avoiding(self.machine.clone()))
-    }
-
-    /// Nothing will follow: its end waits for no sign any more.
-    pub(super) const fn hurry(&mut self) {
-        self.grace_until_ms = None;
-    }
-
-    /// The pods that do not stop are given up: their machine does not answer, and the user wants to go on without them.
-    pub(super) fn give_up(&mut self, cx: &mut Cx<'_>) {
-        if self.ending.is_none() || self.force_at_ms.is_none_or(|at_ms| at_ms > cx.now_ms) {
-            return;
-        }
-        for rank in 0..self.replicas() {
-            let Some(m) = self.member(rank).filter(|m| m.stage == Stage::Live && !m.has(flag::STOPPED)) else {
-                continue;
-            };
-            self.edit(rank, |m| m.set(flag::STOPPED | flag::RELEASED, true));
-            cx.trailing.abandon(self.key_of(rank));
-            if m.outcome.is_none() {
-                self.conclude(rank, MemberOutcome::Stopped, Some(Reason::NodeLost), &PodFacts::default(), cx);
-            }
-        }
-    }
-
     /// A member was taken by the infrastructure: the policy decides what that means.
     fn lose(&mut self, rank: u32, reason: Reason, facts: &PodFacts, cx: &mut Cx<'_>) {
         let outcome = match (self.ending.is_some(), self.policy) {
@@ -386,7 +334,7 @@ impl Gang {
     }
 
     /// A member ended: its result is to be recorded, and the gang may end by it.
-    fn conclude(
+    pub(super) fn conclude(
         &mut self,
         rank: u32,
         outcome: MemberOutcome,
@@ -598,12 +546,14 @@ impl Gang {
             self.supply.on_whole();
             self.dirty = true;
             cx.out.push(Command::Announce(Milestone::Scheduled(self.key.node)));
+            self.set_deadline(cx);
         }
         if self.phase == GangPhase::Scheduled && self.tally.ran == all {
             self.phase = GangPhase::Running;
             self.started_at_ms.get_or_insert(cx.now_ms);
             self.dirty = true;
             cx.out.push(Command::Announce(Milestone::Running(self.key.node)));
+            self.set_deadline(cx);
         }
     }
 
@@ -667,7 +617,7 @@ fn detail(end: &MemberEnd, kubelet: &str) -> SmolStr {
     SmolStr::from(text)
 }
 
-fn member_end(outcome: MemberOutcome, reason: Option<Reason>, facts: &PodFacts) -> MemberEnd {
+pub(super) fn member_end(outcome: MemberOutcome, reason: Option<Reason>, facts: &PodFacts) -> MemberEnd {
     let (exit_code, said) = match &facts.main {
         MainContainer::Ended { exit_code, reason, .. } => (Some(*exit_code), reason.clone()),
         _ => (facts.init_exit_code, SmolStr::default()),

@@ -3,9 +3,12 @@
 //! ```text
 //!   Event ─> State (workflow.rs: release, stop, end)  ─> gang.rs: one open attempt ─> member.rs: one pod's fate
 //!                          └ depends.rs: edges, `when`        └ supply.rs: creating, quota   trailing.rs, timers.rs
+//!                                                               └ attempt.rs, deadlines.rs: who is to blame, how long
 //!   rebuild.rs: the same state from what a list finds       view.rs: what the statuses show
 //! ```
 
+mod attempt;
+mod deadlines;
 mod depends;
 mod gang;
 mod member;
@@ -20,7 +23,7 @@ pub use rebuild::{Observed, ObservedGang, Recorded, RecordedMember, RecordedNode
 
 use crate::command::Command;
 use crate::dag::Dag;
-use crate::event::{Event, GangEnd, GangFacts, Object, PodFacts, Refusal};
+use crate::event::{Decision, Event, GangEnd, GangFacts, Object, PodFacts, Refusal};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Reason};
 use crate::retry::Plan;
@@ -44,6 +47,8 @@ pub struct State {
     open: BTreeSet<NodeIx>,
     /// Nodes whose edges let them run, not yet released.
     ready: BTreeSet<NodeIx>,
+    /// Those of them that a former leader has released: they come first, and are within the limit that it kept.
+    resumed: BTreeSet<NodeIx>,
     /// Nodes that can not run any more and are not skipped yet: the node that says so, and what it means.
     doomed: BTreeMap<NodeIx, (NodeIx, Reason)>,
     over: u32,
@@ -57,6 +62,10 @@ pub struct State {
     tolerated: Option<NodeIx>,
     /// Why nothing is released for now.
     hold: Option<Box<Cause>>,
+    /// What persons have said about nodes that wait for that.
+    decisions: BTreeMap<NodeIx, Decision>,
+    /// Nothing is released before somebody lets it go on.
+    suspended: bool,
     /// Why nothing is released ever again.
     stop: Option<Box<Cause>>,
     /// The first node whose failure fails the workflow, if not at once.
@@ -66,6 +75,7 @@ pub struct State {
     /// What never ran was skipped for the stop: of the ordinary nodes, of all.
     swept: (bool, bool),
     cancel: bool,
+    terminate: bool,
     delete: bool,
     trailing: Trailing,
     timers: Timers,
@@ -87,6 +97,8 @@ struct Node {
     gate: Gate,
     /// What waits for it to run was told that it does.
     reached: bool,
+    /// What waits for it was told how it ended.
+    told_end: bool,
     /// Members by outcome, kept after the gang is closed.
     tally: (u32, u32),
     gang: Option<Box<Gang>>,
@@ -117,7 +129,11 @@ pub fn apply(state: &mut State, event: Event, now_ms: u64, out: &mut Vec<Command
         Event::Judged(node, judgement) => state.on_judged(node, judgement, now_ms, out),
         Event::Hold(cause) => state.on_hold(cause),
         Event::Ttl(ttl_ms) => state.on_ttl(ttl_ms),
+        Event::Decided(node, decision) => state.on_decided(node, decision, now_ms, out),
+        Event::Parallelism(most) => state.on_parallelism(most),
+        Event::Suspend(suspended) => state.on_suspend(suspended),
         Event::Cancel => state.on_cancel(now_ms, out),
+        Event::Terminate => state.on_terminate(now_ms, out),
         Event::Delete => state.on_delete(now_ms, out),
         Event::Timer => state.on_timer(now_ms, out),
     }
@@ -138,6 +154,7 @@ impl State {
             nodes,
             open: BTreeSet::new(),
             ready,
+            resumed: BTreeSet::new(),
             doomed: BTreeMap::new(),
             over: 0,
             ordinary_left: u32::try_from(ordinary).unwrap_or(u32::MAX),
@@ -145,11 +162,14 @@ impl State {
             well: 0,
             tolerated: None,
             hold: None,
+            decisions: BTreeMap::new(),
+            suspended: false,
             stop: None,
             culprit: None,
             stopper: None,
             swept: (false, false),
             cancel: false,
+            terminate: false,
             delete: false,
             trailing: Trailing::default(),
             timers: Timers::default(),
@@ -286,6 +306,7 @@ impl State {
                     let attempt = self.nodes.get(node.at()).map_or(0, |n| n.attempt);
                     self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::on_timer);
                 }
+                Wake::Workflow => self.check_timeout(now_ms, out),
                 // A deadline from before a longer time to live was wished for is not ours any more.
                 Wake::Ttl if !self.delete && self.ttl_at_ms().is_some_and(|at_ms| at_ms <= now_ms) => {
                     out.push(Command::DeleteWorkflow);

@@ -11,7 +11,7 @@
 
 use crate::command::{Command, MemberEnd, MemberOutcome};
 use crate::dag::{Dag, Mode, On};
-use crate::event::{GangEnd, GangFacts, PodFacts};
+use crate::event::{Decision, GangEnd, GangFacts, PodFacts};
 use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Class, Reason};
 use crate::retry::Plan;
@@ -35,6 +35,12 @@ pub struct Observed {
     pub hold: Option<Box<Cause>>,
     /// `spec.cancel`.
     pub cancel: bool,
+    /// What persons have said about nodes that wait for that.
+    pub decisions: Vec<(NodeIx, Decision)>,
+    /// `spec.terminate`.
+    pub terminate: bool,
+    /// `spec.suspend`.
+    pub suspend: bool,
     /// The workflow has a deletionTimestamp.
     pub delete: bool,
 }
@@ -121,7 +127,12 @@ pub fn rebuild(
 ) -> State {
     let mut state = State::new(dag, config);
     state.hold = observed.hold.take();
-    state.restore_workflow(recorded, observed.cancel, observed.delete);
+    state.suspended = observed.suspend;
+    for (node, decision) in std::mem::take(&mut observed.decisions) {
+        state.decisions.entry(node).or_insert(decision);
+    }
+    state.terminate = observed.terminate;
+    state.restore_workflow(recorded, observed.cancel || observed.terminate, observed.delete);
     observed.gangs.sort_by_key(|g| (g.facts.ended.is_none(), g.key.node, u32::MAX - g.key.attempt));
     let newest = newest_attempts(&observed.gangs);
     let ends: BTreeMap<NodeIx, (u32, &GangEnd)> = observed
@@ -132,6 +143,14 @@ pub fn rebuild(
         .collect();
     for node in &recorded.nodes {
         state.restore_node(node, ends.get(&node.node).copied(), now_ms, out);
+    }
+    state.take_over(now_ms);
+    // What waits for a node to run is content with an earlier attempt.
+    for gang in &observed.gangs {
+        let ended = gang.facts.ended.as_ref().and_then(|end| end.started_at_ms);
+        if gang.started_at_ms.or(ended).is_some() && gang.key.node.at() < state.nodes.len() {
+            state.reach(gang.key.node);
+        }
     }
     // The newest attempt of a node speaks for it, also where only the status knows of it.
     let lost = lost_attempts(&recorded.nodes, &newest);
@@ -154,6 +173,7 @@ impl State {
         self.cancel = cancel && !recorded.phase.is_over() || recorded.phase == WorkflowPhase::Canceled;
         self.delete = delete;
         let stop = match (delete, self.cancel, recorded.phase.is_over()) {
+            (_, true, _) if self.terminate => Some(Reason::Terminated),
             (_, true, _) => Some(Reason::Canceled),
             (true, false, _) => Some(Reason::Deleted),
             (false, false, true) => Some(Reason::NodeFailed),
@@ -181,7 +201,7 @@ impl State {
         if matches!(recorded.phase, NodePhase::Scheduling | NodePhase::Running) {
             node.gate = Gate::Open;
             node.waits.set_released();
-            self.ready.insert(recorded.node);
+            self.resumed.insert(recorded.node);
         }
         if recorded.phase == NodePhase::Running {
             self.reach(recorded.node);
@@ -190,8 +210,10 @@ impl State {
         if !recorded.phase.is_over() || node.phase.is_over() {
             return;
         }
-        node.attempt = recorded.attempt;
+        let runs = !self.dag.node(recorded.node).approval && !self.dag.node(recorded.node).taken_over;
+        node.attempt = if runs { recorded.attempt } else { 0 };
         node.tally = match recorded.phase {
+            _ if !runs => (0, 0),
             NodePhase::Succeeded => (self.dag.node(recorded.node).replicas, 0),
             _ => recorded.tally,
         };
@@ -211,6 +233,18 @@ impl State {
             (NodePhase::Skipped, cause) => self.infer_stop(cause),
             (NodePhase::Failed, Some(cause)) => self.blame(recorded.node, &cause, now_ms, out),
             _ => {}
+        }
+    }
+
+    /// What had succeeded in the workflow that this one runs again has succeeded in it from the start. O(nodes).
+    fn take_over(&mut self, now_ms: u64) {
+        for at in self.dag.ids() {
+            let node = &mut self.nodes[at.at()];
+            if self.dag.node(at).taken_over && node.phase == NodePhase::Pending {
+                node.cause = Some(Box::new(Cause::of(Reason::TakenOver)));
+                node.finished_at_ms = Some(now_ms);
+                self.settle(at, NodePhase::Succeeded);
+            }
         }
     }
 
@@ -238,6 +272,8 @@ impl State {
             self.with_gang(gang.key, now_ms, out, |open, cx| {
                 open.restore_phase(gang.phase, gang.scheduled_at_ms, gang.started_at_ms);
                 open.on_service(gang.service, cx);
+                // Its members are being stopped because its time is over: nobody else deletes them.
+                open.check_deadline(cx);
             });
         }
         self.carry_out_stop(now_ms, out);
@@ -300,7 +336,7 @@ impl State {
         for &at in dag.order().iter().rev() {
             let node = &self.nodes[at.at()];
             let held = node.gang.as_ref().is_some_and(|g| g.claim == Claim::Held);
-            if node.phase.is_over() || held || dag.is_passable(at) {
+            if node.phase.is_over() || held || dag.is_passable(at) || dag.node(at).approval {
                 continue;
             }
             let claimed = |down: NodeIx| self.nodes[down.at()].attempt > 0 && dag.node(down).mode == Mode::All;
@@ -354,6 +390,7 @@ impl State {
             self.with_gang(AttemptKey { node, attempt }, now_ms, out, Gang::go_on);
         }
         self.set_ttl_if_over();
+        self.set_timeout();
         self.dirty = true;
         self.conclude(now_ms, out);
     }
@@ -435,6 +472,7 @@ impl Gang {
         if self.members.iter().any(|m| m.outcome == Some(MemberOutcome::Stopped)) {
             self.end(false, Cause::of(Reason::Unrecorded), cx);
         }
+        self.set_deadline(cx);
         self.ask_claim(cx);
         self.supply_all(cx);
     }

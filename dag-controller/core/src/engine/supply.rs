@@ -91,6 +91,7 @@ impl Gang {
             return;
         }
         self.claim = Claim::Asked;
+        self.set_deadline(cx);
         let plan = (self.key.attempt > 1).then(|| Box::new(self.plan.clone()));
         cx.out.push(Command::CreateGang(self.key, plan));
     }
@@ -325,6 +326,7 @@ impl Gang {
     /// A deadline of this gang may have come.
     pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>) {
         self.give_up(cx);
+        self.check_deadline(cx);
         if self.ending.is_some() {
             return;
         }

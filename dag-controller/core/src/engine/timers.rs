@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 pub(crate) enum Wake {
     /// An open gang.
     Gang(NodeIx),
+    /// The workflow's own time.
+    Workflow,
     /// The workflow's time to live.
     Ttl,
 }

@@ -38,6 +38,12 @@ impl Trailing {
         self.stopping > 0 && of_node.into_iter().any(|(_, trail)| *trail == Trail::Stopping)
     }
 
+    /// Asks again for the deletion of all that may still run.
+    pub(crate) fn hasten(&self, out: &mut Vec<Command>) {
+        let stopping = self.pods.iter().filter(|(_, trail)| **trail == Trail::Stopping);
+        out.extend(stopping.map(|(key, _)| Command::DeletePod(*key)));
+    }
+
     /// A pod that may run on where nobody can stop it: nothing waits for it any more.
     pub(crate) fn abandon(&mut self, key: MemberKey) {
         self.put(key, Some(Trail::Abandoned));

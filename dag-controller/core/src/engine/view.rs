@@ -2,7 +2,7 @@
 
 use crate::dag::Dag;
 use crate::ids::NodeIx;
-use crate::reason::Cause;
+use crate::reason::{Cause, Reason};
 use crate::state::{Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};
 
 use std::collections::BTreeSet;
@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 use super::State;
 use super::gang::Claim;
 use super::member::{Member, Stage, flag};
+
+static SUSPENDED: Cause = Cause::of(Reason::Suspended);
 
 impl State {
     /// The graph.
@@ -33,7 +35,8 @@ impl State {
         // A cancel wins over a failure in the workflow's phase, so it does here.
         let canceled = self.cancel || self.delete;
         let culprit = self.culprit.filter(|_| !canceled).and_then(|n| self.nodes[n.at()].cause.as_deref());
-        culprit.or(self.stop.as_deref()).or(self.hold.as_deref())
+        let suspended = (self.suspended && !self.phase.is_over()).then_some(&SUSPENDED);
+        culprit.or(self.stop.as_deref()).or(self.hold.as_deref()).or(suspended)
     }
 
     /// Why nothing is released ever again, where that is so.
@@ -52,6 +55,12 @@ impl State {
     #[must_use]
     pub const fn tolerated(&self) -> Option<NodeIx> {
         self.tolerated
+    }
+
+    /// Whether all members of a node run, or did once, in whichever attempt.
+    #[must_use]
+    pub fn has_run(&self, at: NodeIx) -> bool {
+        self.nodes[at.at()].reached || self.nodes[at.at()].started_at_ms.is_some()
     }
 
     /// Ended nodes and all nodes.
@@ -126,7 +135,7 @@ impl State {
 
 fn ended_gang(phase: NodePhase, attempt: u32) -> Option<GangPhase> {
     match phase {
-        NodePhase::Succeeded => Some(GangPhase::Succeeded),
+        NodePhase::Succeeded if attempt > 0 => Some(GangPhase::Succeeded),
         NodePhase::Failed | NodePhase::Skipped if attempt > 0 => Some(GangPhase::Failed),
         _ => None,
     }

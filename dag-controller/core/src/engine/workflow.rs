@@ -61,7 +61,7 @@ impl State {
 
     /// Whether a stop reaches `finally` nodes too.
     fn stops_all(&self) -> bool {
-        self.delete || self.phase.is_over()
+        self.delete || self.terminate || self.phase.is_over()
     }
 
     /// Whether a stop reaches this node.
@@ -71,11 +71,19 @@ impl State {
 
     /// Claims the next attempt of every ready node.
     fn release(&mut self, now_ms: u64, out: &mut Vec<Command>) {
-        if self.hold.is_some() || self.stop.is_some() && (!self.closing || self.stops_all()) {
+        if self.suspended && self.stop.is_none()
+            || self.hold.is_some()
+            || self.stop.is_some() && (!self.closing || self.stops_all())
+        {
             return;
         }
-        while let Some(node) = self.ready.pop_first() {
+        let most = self.config.parallelism.map_or(usize::MAX, |most| most as usize);
+        while let Some(node) = self.next_ready(most) {
             if !self.pass_gate(node, out) {
+                continue;
+            }
+            if self.dag.node(node).approval {
+                self.ask_person(node, now_ms, out);
                 continue;
             }
             let key = AttemptKey { node, attempt: 1 };
@@ -86,15 +94,24 @@ impl State {
         if self.phase == WorkflowPhase::Pending && !self.open.is_empty() {
             self.phase = WorkflowPhase::Running;
             self.started_at_ms.get_or_insert(now_ms);
+            self.set_timeout();
             self.dirty = true;
             out.push(Command::Announce(Milestone::WorkflowStarted));
         }
     }
 
+    /// The next node to be released, as far as the limit allows.
+    fn next_ready(&mut self, most: usize) -> Option<NodeIx> {
+        let resumed = self.resumed.pop_first();
+        resumed.or_else(|| if self.open.len() < most { self.ready.pop_first() } else { None })
+    }
+
     /// Opens the gang of an attempt; its node leaves Pending.
     pub(super) fn open(&mut self, key: AttemptKey, plan: Plan, now_ms: u64) {
-        let mut gang = Gang::new(key, self.dag.node(key.node), plan);
         let node = &mut self.nodes[key.node.at()];
+        let released_at_ms = *node.released_at_ms.get_or_insert(now_ms);
+        let queued_at_ms = if key.attempt > 1 { plan.not_before_ms } else { released_at_ms };
+        let mut gang = Gang::new(key, self.dag.node(key.node), plan, queued_at_ms);
         // Set only by a status that was read back; the phase that it showed is not taken back.
         let phase = match (node.scheduled_at_ms, node.started_at_ms) {
             (_, Some(_)) => GangPhase::Running,
@@ -104,10 +121,10 @@ impl State {
         gang.restore_phase(phase, node.scheduled_at_ms, node.started_at_ms);
         node.phase = if phase == GangPhase::Running { NodePhase::Running } else { NodePhase::Scheduling };
         node.attempt = key.attempt;
-        node.released_at_ms.get_or_insert(now_ms);
         node.gang = Some(Box::new(gang));
         self.open.insert(key.node);
         self.ready.remove(&key.node);
+        self.resumed.remove(&key.node);
         self.doomed.remove(&key.node);
         self.dirty = true;
         if phase == GangPhase::Running {
@@ -221,6 +238,7 @@ impl State {
         self.nodes[at.at()].phase = phase;
         self.open.remove(&at);
         self.ready.remove(&at);
+        self.resumed.remove(&at);
         self.doomed.remove(&at);
         self.over += 1;
         self.ordinary_left -= u32::from(!self.dag.node(at).finally);
@@ -258,11 +276,35 @@ impl State {
         self.hold = cause;
     }
 
+    pub(super) fn on_suspend(&mut self, suspended: bool) {
+        self.dirty |= self.suspended != suspended;
+        self.suspended = suspended;
+    }
+
+    pub(super) const fn on_parallelism(&mut self, most: Option<u32>) {
+        self.config.parallelism = most;
+    }
+
     pub(super) fn on_cancel(&mut self, now_ms: u64, out: &mut Vec<Command>) {
         if !self.cancel && !self.phase.is_over() {
             self.cancel = true;
             self.stop(Cause::of(Reason::Canceled), now_ms, out);
         }
+    }
+
+    /// Canceled, also what runs last; what was asked to stop with its own grace is asked again with the least.
+    pub(super) fn on_terminate(&mut self, now_ms: u64, out: &mut Vec<Command>) {
+        if self.terminate || self.phase.is_over() {
+            return;
+        }
+        (self.cancel, self.terminate) = (true, true);
+        let open: Vec<NodeIx> = self.open.iter().copied().collect();
+        for node in open {
+            let attempt = self.nodes[node.at()].attempt;
+            self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| gang.hasten(cx));
+        }
+        self.trailing.hasten(out);
+        self.stop(Cause::of(Reason::Terminated), now_ms, out);
     }
 
     pub(super) fn on_delete(&mut self, now_ms: u64, out: &mut Vec<Command>) {
@@ -273,7 +315,7 @@ impl State {
     }
 
     /// Stops everything that runs and skips what never ran; the first reason stays.
-    fn stop(&mut self, cause: Cause, now_ms: u64, out: &mut Vec<Command>) {
+    pub(super) fn stop(&mut self, cause: Cause, now_ms: u64, out: &mut Vec<Command>) {
         self.dirty = true;
         if self.stop.is_none() {
             self.stop = Some(Box::new(cause));

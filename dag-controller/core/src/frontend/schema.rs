@@ -53,7 +53,13 @@ pub(super) const SPEC: &[Field] = &[
     ("nodes", Kind::Special),
     ("parameters", Kind::Special),
     ("templates", Kind::Special),
+    ("approvals", Kind::Named("node", true)),
+    ("rerunOf", Kind::Special),
     ("cancel", Kind::Flag),
+    ("terminate", Kind::Flag),
+    ("suspend", Kind::Word(&["Hold"])),
+    ("parallelism", Kind::Whole(1, 20_000)),
+    ("timeoutSeconds", Kind::Whole(1, LONGEST_SECONDS)),
     ("schedulerName", Kind::Name),
     ("ttlSecondsAfterFinished", Kind::Whole(0, i32::MAX as i64)),
 ];
@@ -94,6 +100,8 @@ pub(super) const NODE: &[Field] = &[
     ("onFailure", Kind::Special),
     ("finally", Kind::Flag),
     ("retry", Kind::Special),
+    ("timeouts", Kind::Special),
+    ("approval", Kind::Flag),
     ("image", Kind::Special),
     ("command", Kind::Texts),
     ("args", Kind::Texts),
@@ -110,6 +118,19 @@ pub(super) const NODE: &[Field] = &[
 /// Fields of `spec.storage[]`.
 pub(super) const STORAGE: &[Field] =
     &[("claimRef", Kind::Special), ("mountPath", Kind::Special), ("subPath", Kind::Special), ("readOnly", Kind::Flag)];
+
+/// Longest time that may be written: ten years.
+pub(super) const LONGEST_SECONDS: i64 = 10 * 366 * 24 * 60 * 60;
+
+/// Fields of `timeouts`.
+pub(super) const TIMEOUTS: &[Field] = &[
+    ("queueSeconds", Kind::Whole(1, LONGEST_SECONDS)),
+    ("startSeconds", Kind::Whole(1, LONGEST_SECONDS)),
+    ("runSeconds", Kind::Whole(1, LONGEST_SECONDS)),
+];
+
+/// Fields of `rerunOf`.
+pub(super) const RERUN: &[Field] = &[("name", Kind::Name), ("uid", Kind::Text), ("succeeded", Kind::Special)];
 
 /// Fields of `topology`.
 pub(super) const TOPOLOGY: &[Field] = &[("required", Kind::Special), ("preferred", Kind::Special)];

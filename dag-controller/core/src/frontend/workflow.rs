@@ -15,8 +15,9 @@ use super::schema::{self, get};
 use super::storage::{self, Taken};
 use super::template::Catalog;
 use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, params, pod_template, retry, syntax};
-use crate::dag::{Dag, MemberLost, Mode, NodeSpec, OnFailure};
+use crate::dag::{Dag, Edge, Limits, MemberLost, Mode, NodeSpec, OnFailure};
 use crate::ids::NodeIx;
+use crate::ranks::{pack, unpack};
 use crate::{expr, names};
 use serde_json::{Map, Value, json};
 use smol_str::SmolStr;
@@ -30,6 +31,8 @@ const KIND: &str = "Workflow";
 const ON_FAILURE: &[(&str, OnFailure)] =
     &[("Fail", OnFailure::Fail), ("Continue", OnFailure::Continue), ("SkipDownstream", OnFailure::SkipDownstream)];
 const MODES: &[(&str, Mode)] = &[("All", Mode::All), ("Any", Mode::Any)];
+/// How long a bound gang may take to start where its node does not say.
+const START_MS: u64 = 10 * 60 * 1_000;
 /// Letters that the API server adds to `generateName`.
 const GENERATED_LEN: usize = 5;
 
@@ -48,6 +51,18 @@ pub struct Compiled {
     pub groups: BTreeMap<String, Range<u32>>,
     /// Nodes with texts that [`super::finish`] fills when they are released.
     pub unfinished: BTreeSet<NodeIx>,
+}
+
+impl Compiled {
+    /// The same, with what had succeeded before.
+    fn taking_over(self, places: &BTreeSet<u32>) -> Option<Self> {
+        let edges: Vec<Edge> = self.dag.ids().flat_map(|at| self.dag.edges_from(at)).collect();
+        // What runs last runs again.
+        let taken_over = |at: NodeIx| places.contains(&at.0) && !self.dag.node(at).finally;
+        let node = |at: NodeIx| NodeSpec { taken_over: taken_over(at), ..self.dag.node(at).clone() };
+        let dag = Dag::new(self.dag.ids().map(node).collect(), edges).ok()?;
+        Some(Self { dag, ..self })
+    }
 }
 
 /// Whether a document is the short form.
@@ -210,12 +225,17 @@ fn check_spec(
     let params = Value::Object(params::own_values(&params, errors));
     let catalog = Catalog::new(&of_spec.field("templates"), get(spec, "templates"), options, errors);
     let Plains { nodes: plain, groups } = expand::nodes(&path, nodes, &params, &catalog, options, errors);
+    let taken_over = get(spec, "rerunOf").map(|value| check_rerun(of_spec, value, plain.len(), options, errors));
     let compiled = check_nodes(&plain, &groups, name, &taken, &params, options, errors).map(|compiled| Compiled {
         spec: plain_spec(spec, plain),
         params,
         groups,
         ..compiled
     });
+    let compiled = match (compiled, taken_over) {
+        (Some(compiled), Some(places)) => compiled.taking_over(&places),
+        (compiled, _) => compiled,
+    };
     let bytes = json_len(spec);
     if errors.is_empty() && bytes > MAX_SPEC_BYTES {
         let problem = format!("has {bytes} bytes as JSON, at most {MAX_SPEC_BYTES} are possible");
@@ -233,6 +253,32 @@ fn plain_spec(spec: &Map<String, Value>, plain: Vec<Plain<'_>>) -> Option<Value>
     let mut made: Map<String, Value> = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
     made.insert("nodes".to_owned(), plain.into_iter().map(|plain| plain.node.into_owned()).collect());
     Some(Value::Object(made))
+}
+
+/// The places of nodes whose success is taken over from another workflow.
+fn check_rerun(
+    of_spec: &Path,
+    value: &Value,
+    count: usize,
+    options: Options<'_>,
+    errors: &mut Errors,
+) -> BTreeSet<u32> {
+    let path = of_spec.field("rerunOf");
+    let Some(rerun) = schema::object(&path, value, errors) else { return BTreeSet::new() };
+    schema::check(rerun, &path, &[schema::RERUN], options, errors);
+    if get(rerun, "name").is_none() {
+        errors.push(&path, "has no name", "add name: the workflow that is run again");
+    }
+    let path = path.field("succeeded");
+    let Some(text) = get(rerun, "succeeded").and_then(|value| schema::text(&path, value, errors)) else {
+        return BTreeSet::new();
+    };
+    let places = unpack(text, u32::try_from(count).unwrap_or(u32::MAX));
+    if pack(&places) != text {
+        let fix = format!("write places in spec.nodes, ascending, below {count}, like 0-3,5; flowforge rerun does");
+        errors.push(path, format!("{} is no set of nodes", echo(text)), fix);
+    }
+    places
 }
 
 fn check_nodes(
@@ -259,7 +305,11 @@ fn check_nodes(
             draft.depends_on = graph::depends_on(path, node, options.strict, errors);
             draft.finally = get(node, "finally") == Some(&Value::Bool(true));
             draft.on_failure = word_in(path, node, "onFailure", ON_FAILURE, errors);
-            check_work(path, node, &mut taken.clone(), options, errors);
+            let approval = get(node, "approval") == Some(&Value::Bool(true));
+            match approval {
+                true => check_runs_nothing(path, node, errors),
+                false => check_work(path, node, &mut taken.clone(), options, errors),
+            }
             check_topology(path, node, options, errors);
             if let Some(id) = draft.id
                 && !ids.insert(id)
@@ -273,6 +323,8 @@ fn check_nodes(
                 outputs: data.outputs,
                 member_lost: member_lost(node),
                 finally: draft.finally,
+                approval,
+                limits: check_timeouts(path, node, options, errors),
                 retry: retry::check(path, node, options, errors),
                 mode: word_in(path, node, "dependsMode", MODES, errors).unwrap_or_default(),
                 ..NodeSpec::of(draft.id.unwrap_or_default(), replicas.unwrap_or(1))
@@ -350,6 +402,17 @@ fn check_replicas(path: &Path, node: &Map<String, Value>, errors: &mut Errors) -
     }
 }
 
+/// A node that waits for a person makes no pods.
+fn check_runs_nothing(path: &Path, node: &Map<String, Value>, errors: &mut Errors) {
+    for field in ["image", "command", "args", "podTemplate", "replicas", "retry", "timeouts"] {
+        // The API server writes the default where nothing is written.
+        let default = field == "replicas" && get(node, field) == Some(&Value::from(1));
+        if get(node, field).is_some() && !default {
+            errors.push(path.field(field), "has no meaning, because an approval node makes no pods", "remove it");
+        }
+    }
+}
+
 /// Image, template and mounts.
 fn check_work(path: &Path, node: &Map<String, Value>, taken: &mut Taken, options: Options<'_>, errors: &mut Errors) {
     taken.take_shm(path, node, errors);
@@ -373,6 +436,21 @@ fn check_work(path: &Path, node: &Map<String, Value>, taken: &mut Taken, options
         None if template.has_image => {}
         None => errors.push(path, "has no image", "add image, or a podTemplate whose main container has one"),
     }
+}
+
+/// How long the attempts of a node may last.
+fn check_timeouts(path: &Path, node: &Map<String, Value>, options: Options<'_>, errors: &mut Errors) -> Limits {
+    let mut limits = Limits { start_ms: Some(START_MS), ..Limits::default() };
+    let path = path.field("timeouts");
+    let Some(timeouts) = get(node, "timeouts").and_then(|value| schema::object(&path, value, errors)) else {
+        return limits;
+    };
+    schema::check(timeouts, &path, &[schema::TIMEOUTS], options, errors);
+    let ms = |key| get(timeouts, key).and_then(Value::as_u64).map(|seconds| seconds.saturating_mul(1_000));
+    limits.queue_ms = ms("queueSeconds");
+    limits.start_ms = ms("startSeconds").or(limits.start_ms);
+    limits.run_ms = ms("runSeconds");
+    limits
 }
 
 fn check_topology(path: &Path, node: &Map<String, Value>, options: Options<'_>, errors: &mut Errors) {

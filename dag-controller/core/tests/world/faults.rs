@@ -248,6 +248,9 @@ impl World {
             gangs: gangs.collect(),
             pods: self.pods.iter().map(|(k, f)| (*k, f.clone())).collect(),
             hold: None,
+            decisions: self.decisions.clone().into_iter().collect(),
+            terminate: false,
+            suspend: false,
             cancel: self.cancel,
             delete: self.delete,
         };
@@ -268,6 +271,7 @@ impl World {
             match self.rng.below(10) {
                 0..=3 => _ = self.deliver_one(),
                 4..=6 => _ = self.execute_one(),
+                7 if self.rng.chance(20) => _ = self.decide_one(),
                 7..=8 => _ = self.live_one(),
                 _ if self.rng.chance(30) => self.now_ms += self.rng.next() % 20_000,
                 _ => {
@@ -294,7 +298,7 @@ impl World {
 
     /// The faults stop: all must end. Counts the steps.
     pub(crate) fn heal(&mut self) -> usize {
-        self.faults = Faults { quota: self.faults.quota, ..Faults::default() };
+        self.faults = Faults { quota: self.faults.quota, parallelism: self.faults.parallelism, ..Faults::default() };
         for late in std::mem::take(&mut self.late) {
             self.execute(late);
         }
@@ -305,7 +309,7 @@ impl World {
                 1 => self.execute_one() || self.live_one() || self.deliver_one(),
                 _ => self.live_one() || self.deliver_one() || self.execute_one(),
             };
-            if !moved {
+            if !moved && !self.decide_one() {
                 match self.wake_at_ms {
                     Some(at_ms) => self.now_ms = self.now_ms.max(at_ms),
                     None => return step,

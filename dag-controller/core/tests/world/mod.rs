@@ -17,9 +17,9 @@ use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, Po
 use flowforge_dag_controller_core::outputs::{Kind, Output, Outputs};
 use flowforge_dag_controller_core::retry::{Plan, Retry, Scope};
 use flowforge_dag_controller_core::{
-    AttemptKey, Cause, Class, Command, Config, Dag, Edge, Event, GangEnd, GangFacts, GangPhase, Judgement, MemberEnd,
-    MemberKey, MemberLost, MemberOutcome, Mode, NodeIx, NodePhase, NodeSpec, Observed, On, OnFailure, PodFacts, Reason,
-    Recorded, RecordedMember, RecordedNode, State, apply, rebuild,
+    AttemptKey, Cause, Class, Command, Config, Dag, Decision, Edge, Event, GangEnd, GangFacts, GangPhase, Judgement,
+    Limits, MemberEnd, MemberKey, MemberLost, MemberOutcome, Mode, NodeIx, NodePhase, NodeSpec, NodeView, Observed, On,
+    OnFailure, PodFacts, Reason, Recorded, RecordedMember, RecordedNode, State, apply, rebuild,
 };
 use reference::{Fact, Fate, Outcome, fates};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -92,6 +92,12 @@ pub(crate) fn conditional_dag(rng: &mut Rng, nodes: usize, degree: usize, max_re
         on_failure: if rng.chance(4) { OnFailure::Fail } else { policies[rng.below(policies.len())] },
         gated: rng.chance(25),
         finally: finally(n),
+        approval: rng.chance(6),
+        taken_over: !finally(n) && rng.chance(6),
+        limits: match rng.chance(10) {
+            true => Limits { queue_ms: Some(40_000), start_ms: Some(30_000), run_ms: Some(60_000) },
+            false => Limits::default(),
+        },
         retry: rng.chance(50).then(|| {
             let scope = if rng.chance(20) { Scope::Member } else { Scope::Gang };
             let (limit, infrastructure_limit) = (rng.below(3) as u32, rng.below(4) as u32);
@@ -128,6 +134,8 @@ pub(crate) struct Faults {
     pub(crate) gang_deletions: u64,
     /// A name is taken for a while.
     pub(crate) taken_names: u64,
+    /// Most nodes that are open at a time.
+    pub(crate) parallelism: Option<u32>,
     /// Most pods that exist at a time.
     pub(crate) quota: Option<usize>,
 }
@@ -170,6 +178,7 @@ pub(crate) struct World {
     /// Nodes whose `when` is false, and those whose `when` is broken.
     shut: BTreeSet<NodeIx>,
     broken: BTreeSet<NodeIx>,
+    decisions: BTreeMap<NodeIx, Decision>,
     written: Recorded,
     cancel: bool,
     delete: bool,
@@ -191,7 +200,7 @@ impl World {
         let failing = dag.ids().filter(|_| rng.chance(faults.failing_nodes)).collect();
         let mut some = |percent| dag.ids().filter(|n| dag.node(*n).gated && rng.chance(percent)).collect();
         let (shut, broken): (BTreeSet<NodeIx>, BTreeSet<NodeIx>) = (some(40), some(5));
-        let config = Config { seed, ..Config::default() };
+        let config = Config { seed, parallelism: faults.parallelism, ..Config::default() };
         let (now_ms, mut todo) = (1_000_000, Vec::new());
         let state =
             rebuild(Arc::clone(&dag), config.clone(), Observed::default(), &Recorded::default(), now_ms, &mut todo);
@@ -212,6 +221,7 @@ impl World {
             failing,
             shut,
             broken,
+            decisions: BTreeMap::new(),
             written: Recorded::default(),
             cancel: false,
             delete: false,
@@ -248,12 +258,17 @@ impl World {
         for command in &commands {
             match command {
                 Command::CreateGang(key, plan) => {
+                    let spec = self.dag.node(key.node);
+                    assert!(!spec.approval && !spec.taken_over, "{key:?} makes no pods");
                     let fate = self.fates_as_seen()[key.node.at()];
                     if fate != Fate::Runs {
                         let fate = self.fates()[key.node.at()];
                         assert_eq!(fate, Fate::Runs, "no_node_before_its_upstream: {key:?}");
                     }
                     self.check_claim(*key, plan.as_deref());
+                    let is_open = |phase| matches!(phase, NodePhase::Scheduling | NodePhase::Running);
+                    let open = self.state.nodes().filter(|n| is_open(n.phase)).count();
+                    assert!(self.config.parallelism.is_none_or(|most| open <= most as usize), "{open} are open");
                     assert!(!self.lost_gangs.contains(key), "finished_never_reruns: {key:?} was deleted, not undone");
                 }
                 Command::CreatePod(key) => {
@@ -288,10 +303,12 @@ impl World {
 
     fn fact(&self, node: NodeIx) -> Fact {
         let view = self.state.node(node);
-        let succeeded = self.has_succeeded(node).then_some((true, None));
+        let spec = self.dag.node(node);
+        let approved = (spec.approval || spec.taken_over) && view.phase == NodePhase::Succeeded;
+        let succeeded = (approved || self.has_succeeded(node)).then_some((true, None));
         // Whether a failed attempt is the last one, the engine says.
         let failed = (view.phase == NodePhase::Failed).then_some((false, view.cause));
-        let (end, started) = (succeeded.or(failed), view.started_at_ms.is_some());
+        let (end, started) = (succeeded.or(failed), self.state.has_run(node));
         let skipped = view.phase == NodePhase::Skipped;
         Fact {
             end: end.filter(|_| !skipped).map(|(succeeded, cause)| {
@@ -566,6 +583,18 @@ impl World {
         if gone {
             self.pods.remove(&key);
         }
+    }
+
+    /// A person decides about a node that waits for that.
+    fn decide_one(&mut self) -> bool {
+        let waits = |n: &NodeView<'_>| n.cause.is_some_and(|c| c.reason == Reason::WaitingForApproval);
+        let waiting: Vec<NodeIx> =
+            self.state.nodes().filter(waits).map(|n| n.node).filter(|n| !self.decisions.contains_key(n)).collect();
+        let Some(&node) = waiting.get(self.rng.below(waiting.len())) else { return false };
+        let decision = Decision { approved: self.rng.chance(70), by: "somebody".into() };
+        self.decisions.insert(node, decision.clone());
+        self.tell(Thing::When(node), Event::Decided(node, decision));
+        true
     }
 
     /// Delivers the next event about some object.
