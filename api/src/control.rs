@@ -16,7 +16,8 @@ pub struct RerunOf {
     /// Its UID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// The nodes that are taken over: their places in `spec.nodes`, from 0, packed as `0-6,8`.
+    /// The nodes that are taken over: their places in `spec.nodes` with every `for` unrolled, from 0, packed as `0-6,8`.
+    /// What they put out is not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub succeeded: String,
 }

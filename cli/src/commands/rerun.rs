@@ -12,6 +12,7 @@ use crate::args::RerunArgs;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::plain::plain;
 use crate::render::tree::View;
 
 pub(crate) async fn run(args: &RerunArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
@@ -35,19 +36,28 @@ fn again(old: &Workflow, from: &[String], name: Option<&str>) -> Result<Workflow
             Failure::new(format!("workflow {} has not ended", old.name_any())).fix("cancel it, or wait for its end")
         );
     }
-    let view = View { workflow: old.clone(), gangs: BTreeMap::new() };
+    // Places are those of the nodes that run, of which a template or a `for` stands for several.
+    let view = View { workflow: plain(old.clone()), gangs: BTreeMap::new() };
     let succeeded: BTreeSet<&str> = view
         .nodes()
         .into_iter()
         .filter(|(node, status)| status.phase == NodePhase::Succeeded && !node.finally)
         .map(|(node, _)| node.id.as_str())
         .collect();
-    let nodes = &old.spec.nodes;
+    let nodes = &view.workflow.spec.nodes;
     if let Some(unknown) = from.iter().find(|id| nodes.iter().all(|n| n.id != **id)) {
         return Err(Failure::new(format!("workflow {} has no node {unknown:?}", old.name_any())));
     }
     let again = below(nodes, from);
-    let kept = (0u32..).zip(nodes).filter(|(_, n)| succeeded.contains(n.id.as_str()) && !again.contains(n.id.as_str()));
+    let is_kept = |id: &str| succeeded.contains(id) && !again.contains(id);
+    if let Some(source) = nodes.iter().find(|n| !n.outputs.is_empty() && is_kept(&n.id))
+        && below(nodes, std::slice::from_ref(&source.id)).into_iter().any(|id| !is_kept(id))
+    {
+        let problem =
+            format!("the outputs of node {} are not taken over, and what runs again may read them", source.id);
+        return Err(Failure::new(problem).fix(format!("run it again too: --from {}", source.id)));
+    }
+    let kept = (0u32..).zip(nodes).filter(|(_, n)| is_kept(&n.id));
     let mut spec = old.spec.clone();
     spec.rerun_of = Some(RerunOf {
         name: old.name_any(),
@@ -96,6 +106,7 @@ fn next_name(name: &str) -> String {
 mod tests {
     use super::*;
     use crate::testing::workflow;
+    use flowforge_api::workflow::NodeStatus;
 
     fn night() -> Workflow {
         workflow("night")
@@ -125,6 +136,27 @@ mod tests {
         assert_eq!(from("check").unwrap(), "0");
         assert_eq!(from("prepare").unwrap(), "", "everything waits for it");
         assert!(from("nobody").is_err());
+    }
+
+    #[test]
+    fn places_are_those_of_the_instances_of_a_for() {
+        let mut old = night();
+        old.spec.nodes[0].items = Some(serde_json::from_value(serde_json::json!({"count": 2})).unwrap());
+        let nodes = &mut old.status.as_mut().unwrap().nodes;
+        nodes[0].id = "prepare-0".to_owned();
+        nodes.push(NodeStatus { id: "prepare-1".to_owned(), ..nodes[0].clone() });
+        let new = again(&old, &[], None).unwrap();
+        assert_eq!(new.spec.rerun_of.unwrap().succeeded, "0-1,3", "prepare-0, prepare-1, train, check, eval");
+        assert_eq!(new.spec.nodes, old.spec.nodes, "what is submitted is what was written");
+    }
+
+    #[test]
+    fn outputs_that_may_be_read_again_are_made_again() {
+        let mut old = night();
+        old.spec.nodes[0].outputs = serde_json::from_value(serde_json::json!([{"name": "shards"}])).unwrap();
+        let refused = again(&old, &[], None).unwrap_err().text();
+        assert!(refused.contains("the outputs of node prepare are not taken over"), "{refused}");
+        assert_eq!(again(&old, &["prepare".to_owned()], None).unwrap().spec.rerun_of.unwrap().succeeded, "");
     }
 
     #[test]
