@@ -141,6 +141,7 @@ mod tests {
     #[test]
     fn places_are_those_of_the_instances_of_a_for() {
         let mut old = night();
+        old.spec.nodes.iter_mut().for_each(|node| node.image = Some("i".to_owned()));
         old.spec.nodes[0].items = Some(serde_json::from_value(serde_json::json!({"count": 2})).unwrap());
         let nodes = &mut old.status.as_mut().unwrap().nodes;
         nodes[0].id = "prepare-0".to_owned();

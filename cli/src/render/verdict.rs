@@ -79,7 +79,6 @@ const NODE_CURES: &[(&str, &str)] = &[
         "the claim is allocated for other nodes: end the pods that use it, or use another claim",
     ),
     ("invalid resource pools", "the driver's ResourceSlices contradict themselves: see its logs"),
-    ("CEL ", "correct the selector of the claim or of its DeviceClass"),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
@@ -160,6 +159,10 @@ const CONDITION_CURES: &[(&str, &str)] = &[
 pub(crate) fn cure_of_node(reason: &str) -> String {
     if let Some(resource) = reason.strip_prefix("Insufficient ") {
         return format!("free {resource} there, add nodes that have it, or ask for less");
+    }
+    // Names of requests and classes come first.
+    if reason.contains("CEL ") {
+        return "correct the selector of the claim or of its DeviceClass".into();
     }
     lookup(NODE_CURES, reason).unwrap_or("see the message; the scheduler tries again when the cluster changes").into()
 }
