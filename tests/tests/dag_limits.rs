@@ -1,11 +1,12 @@
-//! Time limits, parallelism, suspension, termination and reruns on a real control plane.
+//! Time limits, parallelism, suspension, termination, approvals and reruns on a real control plane.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod dag;
 
 use dag::{Setup, World, node, on_testbed, phase_of};
 use flowforge_api::workflow::{NodePhase, WorkflowPhase};
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -110,6 +111,42 @@ fn a_termination_does_not_wait_for_grace_and_runs_nothing_more() {
         assert_eq!(done.status.as_ref().unwrap().reason.as_deref(), Some("Terminated"));
         let back = Patch::Merge(json!({"spec": {"terminate": false}}));
         assert!(world.workflows("terminate").patch("wf", &PatchParams::default(), &back).await.is_err());
+    });
+}
+
+/// The name under which the API server knows the tests.
+async fn me(world: &World) -> String {
+    let reviews: Api<SelfSubjectReview> = Api::all(world.testbed.client().clone());
+    let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await.unwrap();
+    review.status.unwrap().user_info.unwrap().username.unwrap()
+}
+
+#[test]
+fn an_approval_node_waits_for_a_person_who_decides_in_his_own_name() {
+    cases(|world| async move {
+        world.namespace("approval").await;
+        let nodes = json!([{"id": "ask", "approval": true}, node("go", 1, 200, &["ask"])]);
+        world.submit("approval", "wf", nodes.clone(), json!({})).await;
+        world.shows("approval", "wf", "WaitingForApproval").await;
+        let decide = |approved: bool, by: &str| json!({"approvals": [{"node": "ask", "approved": approved, "by": by}]});
+        let forged = Patch::Merge(json!({"spec": decide(true, "somebody-else")}));
+        let refused = world.workflows("approval").patch("wf", &PatchParams::default(), &forged).await.unwrap_err();
+        assert!(refused.to_string().contains("spec.approvals[0].by"), "{refused}");
+        let me = me(world).await;
+        patch(world, "approval", decide(true, &me)).await;
+        let done = world.reaches("approval", "wf", WorkflowPhase::Succeeded).await;
+        let status = done.status.unwrap();
+        assert_eq!(status.nodes[0].reason.as_deref(), Some("Approved"));
+        assert!(status.nodes[0].message.as_deref().unwrap_or_default().contains(&me));
+        assert_eq!(world.members("approval", "wf", "ask").await.len(), 0);
+        // Denied, it fails.
+        world.namespace("denied").await;
+        world.submit("denied", "wf", nodes, json!({})).await;
+        world.shows("denied", "wf", "WaitingForApproval").await;
+        patch(world, "denied", decide(false, &me)).await;
+        let done = world.reaches("denied", "wf", WorkflowPhase::Failed).await;
+        assert_eq!(phase_of(&done, "go"), NodePhase::Skipped);
+        assert_eq!(done.status.unwrap().reason.as_deref(), Some("Denied"));
     });
 }
 
