@@ -8,11 +8,12 @@ use flowforge_api::gang::{Gang, GangPhase};
 use flowforge_api::workflow::{WorkflowPhase, WorkflowSpec};
 use flowforge_dag_controller_core::engine::{Observed, ObservedGang, Recorded, rebuild};
 use flowforge_dag_controller_core::frontend::{self, FieldError};
-use flowforge_dag_controller_core::{Cause, Command, Event, Reason};
+use flowforge_dag_controller_core::{Cause, Command, Event, NodeIx, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::convert::{has_finalizer, ms, place};
@@ -137,7 +138,9 @@ pub fn build(key: &FlowKey, mut found: Found, shared: &Shared, now_ms: u64) -> O
         Err(errors) => return Some(unfit(key, &workflow, spec, invalid(&errors), &found, now_ms)),
     };
     // Templates and parameters are put in once more at every start: all of it stands in the spec, which is frozen.
-    let (params, unfinished, groups) = (Arc::new(compiled.params), compiled.unfinished, compiled.groups);
+    let (params, unfinished) = (Arc::new(compiled.params), compiled.unfinished);
+    let by_first = |(id, at): (String, Range<u32>)| (!at.is_empty()).then_some((NodeIx(at.start), (id, at)));
+    let groups = compiled.groups.into_iter().filter_map(by_first).collect();
     let plain = compiled.spec.map(serde_json::from_value).transpose();
     let spec = match plain {
         Ok(plain) => plain.map_or(spec, Arc::new),

@@ -27,8 +27,8 @@ pub struct Data {
     pub params: Arc<Value>,
     /// Nodes with texts that are filled when they are released.
     pub unfinished: BTreeSet<NodeIx>,
-    /// Where the instances of each `for` stand among the nodes.
-    pub groups: BTreeMap<String, Range<u32>>,
+    /// Each `for` by its first instance: the id of its node, and where its instances stand among the nodes.
+    pub groups: BTreeMap<NodeIx, (String, Range<u32>)>,
     /// Those that were filled.
     pub made: BTreeMap<NodeIx, Arc<WorkflowNode>>,
 }
@@ -66,10 +66,7 @@ impl Question {
                 flow.outputs_of(upstream).map_or_else(|| Value::Object(Map::new()), Value::Object),
             );
             phases.insert(id.to_owned(), Value::from(format!("{:?}", state.node(upstream).phase)));
-        }
-        for (id, instances) in &flow.data.groups {
-            let first = NodeIx(instances.start);
-            if !instances.is_empty() && outputs.contains_key(state.dag().node(first).id.as_str()) {
+            if let Some((id, instances)) = flow.data.groups.get(&upstream) {
                 outputs.insert(id.clone(), collected(flow, instances.clone()));
                 phases.insert(id.clone(), Value::from(phase_of(state, instances.clone())));
             }

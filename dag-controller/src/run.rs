@@ -106,7 +106,6 @@ impl Runner<'_> {
                 Command::DropCreates(key) => Self::drop_creates(flow, key),
                 Command::UpdateGang(key) => left.alarms.extend(self.update(flow, key)),
                 Command::WriteStatus { urgent } => left.alarms.extend(self.status(flow, urgent)),
-                // The front end makes no node with a `when` yet: what has none runs.
                 Command::Judge(node) => self.judge(flow, node),
                 Command::Announce(milestone) => left.milestones.push(milestone),
                 Command::WakeAt { at_ms } => {
