@@ -3,22 +3,11 @@
 
 mod dag;
 
-use dag::{Setup, condition, node, on_testbed, phase_of};
+use dag::{cases, condition, node, phase_of};
 use flowforge_api::Workflow;
 use flowforge_api::workflow::{NodePhase, WorkflowPhase};
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
-
-fn cases<F, Fut>(test: F)
-where
-    F: FnOnce(&'static dag::World) -> Fut,
-    Fut: Future<Output = ()>,
-{
-    on_testbed(Setup::default(), |world| async move {
-        test(world).await;
-        world.assert_nothing_was_forbidden();
-    });
-}
 
 /// A node with further fields.
 fn with(mut node: Value, fields: Value) -> Value {

@@ -3,23 +3,12 @@
 
 mod dag;
 
-use dag::{Setup, World, node, on_testbed, phase_of};
+use dag::{World, cases, node, phase_of};
 use flowforge_api::workflow::{NodePhase, WorkflowPhase};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use std::time::Duration;
-
-fn cases<F, Fut>(test: F)
-where
-    F: FnOnce(&'static World) -> Fut,
-    Fut: Future<Output = ()>,
-{
-    on_testbed(Setup::default(), |world| async move {
-        test(world).await;
-        world.assert_nothing_was_forbidden();
-    });
-}
 
 fn limited(id: &str, timeouts: Value) -> Value {
     let mut node = node(id, 1, 600_000, &[]);

@@ -3,7 +3,7 @@
 
 mod dag;
 
-use dag::{Setup, condition, node, on_testbed, phase_of, pod_phase, until, workflow};
+use dag::{cases, condition, node, phase_of, pod_phase, until, workflow};
 use flowforge_api::Gang;
 use flowforge_api::gang::GangPhase;
 use flowforge_api::workflow::{NodePhase, WorkflowPhase};
@@ -11,17 +11,6 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod, S
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-
-fn cases<F, Fut>(test: F)
-where
-    F: FnOnce(&'static dag::World) -> Fut,
-    Fut: Future<Output = ()>,
-{
-    on_testbed(Setup::default(), |world| async move {
-        test(world).await;
-        world.assert_nothing_was_forbidden();
-    });
-}
 
 #[test]
 fn a_diamond_of_gangs_succeeds_in_order() {

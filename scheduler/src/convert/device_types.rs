@@ -1,6 +1,6 @@
 //! Objects of `resource.k8s.io/v1` as the API server sends them, trimmed to what allocation looks at.
 
-use super::types::{Meta, SelectorTerm};
+use super::types::{Meta, NodeSelector};
 use flowforge_scheduler_core::devices::Quantity;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
@@ -37,14 +37,6 @@ impl<'de> Deserialize<'de> for Amount {
         };
         Quantity::parse(&text).map(Self).map_err(D::Error::custom)
     }
-}
-
-/// Node selector.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct NodeSelector {
-    /// Terms.
-    pub node_selector_terms: Vec<SelectorTerm>,
 }
 
 /// Spec of a slice.

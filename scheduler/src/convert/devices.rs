@@ -1,7 +1,7 @@
 //! Objects of `resource.k8s.io/v1` into facts about devices.
 
 use super::device_types as api;
-use super::types::PodSpec;
+use super::types::{NodeSelector, PodSpec};
 use super::{term, types};
 use flowforge_scheduler_core::devices::{
     AllocatedDevice, Allocation, Amounts, Ask, Attribute, Capacity, CapacityPolicy, CapacityRange, ClaimInfo,
@@ -35,7 +35,7 @@ pub fn slice(of: &api::ResourceSlice) -> SliceInfo {
     }
 }
 
-fn reach(node: Option<&SmolStr>, all: Option<bool>, selector: Option<&api::NodeSelector>) -> Reach {
+fn reach(node: Option<&SmolStr>, all: Option<bool>, selector: Option<&NodeSelector>) -> Reach {
     match (node.filter(|name| !name.is_empty()), all, selector) {
         (Some(name), ..) => Reach::Node(name.clone()),
         (None, Some(true), _) => Reach::All,
@@ -44,7 +44,7 @@ fn reach(node: Option<&SmolStr>, all: Option<bool>, selector: Option<&api::NodeS
     }
 }
 
-fn terms(selector: &api::NodeSelector) -> Vec<flowforge_scheduler_core::model::NodeSelectorTerm> {
+fn terms(selector: &NodeSelector) -> Vec<flowforge_scheduler_core::model::NodeSelectorTerm> {
     selector.node_selector_terms.iter().map(term).collect()
 }
 

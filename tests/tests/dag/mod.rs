@@ -63,6 +63,18 @@ where
     });
 }
 
+/// The same with the common setup, where the API server may forbid the controller nothing.
+pub(crate) fn cases<F, Fut>(test: F)
+where
+    F: FnOnce(&'static World) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    on_testbed(Setup::default(), |world| async move {
+        test(world).await;
+        world.assert_nothing_was_forbidden();
+    });
+}
+
 /// The same for tests that kill what others need. They take turns, and every turn begins with a controller that answers.
 pub(crate) fn in_turn<F, Fut>(setup: Setup, test: F)
 where

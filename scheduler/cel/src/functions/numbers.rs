@@ -25,33 +25,27 @@ pub(super) fn arithmetic(name: &str, a: &Value, b: &Value) -> Called {
     }
 }
 
-fn integers(name: &str, a: i64, b: i64) -> Called {
-    if b == 0 && matches!(name, "_/_" | "_%_") {
-        return failed(if name == "_/_" { "division by zero" } else { "modulus by zero" });
-    }
-    let result = match name {
-        "_+_" => a.checked_add(b),
-        "_-_" => a.checked_sub(b),
-        "_*_" => a.checked_mul(b),
-        "_/_" => a.checked_div(b),
-        _ => a.checked_rem(b),
+/// Arithmetic on whole numbers of a type, which ends where that type does.
+macro_rules! whole {
+    ($name:ident, $of:ty, $value:path, $overflow:literal) => {
+        fn $name(name: &str, a: $of, b: $of) -> Called {
+            if b == 0 && matches!(name, "_/_" | "_%_") {
+                return failed(if name == "_/_" { "division by zero" } else { "modulus by zero" });
+            }
+            let result = match name {
+                "_+_" => a.checked_add(b),
+                "_-_" => a.checked_sub(b),
+                "_*_" => a.checked_mul(b),
+                "_/_" => a.checked_div(b),
+                _ => a.checked_rem(b),
+            };
+            result.map($value).map_or_else(|| failed($overflow), Ok)
+        }
     };
-    result.map(Value::Int).map_or_else(|| failed("integer overflow"), Ok)
 }
 
-fn unsigned(name: &str, a: u64, b: u64) -> Called {
-    if b == 0 && matches!(name, "_/_" | "_%_") {
-        return failed(if name == "_/_" { "division by zero" } else { "modulus by zero" });
-    }
-    let result = match name {
-        "_+_" => a.checked_add(b),
-        "_-_" => a.checked_sub(b),
-        "_*_" => a.checked_mul(b),
-        "_/_" => a.checked_div(b),
-        _ => a.checked_rem(b),
-    };
-    result.map(Value::Uint).map_or_else(|| failed("unsigned integer overflow"), Ok)
-}
+whole!(integers, i64, Value::Int, "integer overflow");
+whole!(unsigned, u64, Value::Uint, "unsigned integer overflow");
 
 pub(super) fn negate(of: &Value) -> Called {
     match of {

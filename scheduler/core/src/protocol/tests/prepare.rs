@@ -86,6 +86,16 @@ pub(super) fn sharing() -> Scene {
     scene
 }
 
+/// The same, with the claim allocated and reserved for both, at version 7.
+pub(super) fn shared() -> Scene {
+    let mut scene = sharing();
+    scene.wrote("allocate and reserve claim gpus @5 for g-0", "6");
+    scene.prepare("allocate and reserve claim gpus @5 for g-1", "conflict", WriteResult::Conflict);
+    scene.claim_read("gpus", "allocated", devices_of("gpus", "6", &["g-0"]));
+    scene.wrote("reserve claim gpus @6 for g-1", "7");
+    scene
+}
+
 impl Scene {
     pub(super) fn prepare(&mut self, words: &str, title: &str, result: WriteResult) {
         let op = self.take(words);
@@ -282,11 +292,7 @@ fn a_volume_that_only_changed_is_given_under_its_new_version() {
 
 #[test]
 fn a_shared_claim_is_allocated_once_and_reserved_for_each() {
-    let mut scene = sharing();
-    scene.wrote("allocate and reserve claim gpus @5 for g-0", "6");
-    scene.prepare("allocate and reserve claim gpus @5 for g-1", "conflict", WriteResult::Conflict);
-    scene.claim_read("gpus", "allocated", devices_of("gpus", "6", &["g-0"]));
-    scene.wrote("reserve claim gpus @6 for g-1", "7");
+    let mut scene = shared();
     scene.checked("g-0", Check::Sound);
     scene.checked("g-1", Check::Sound);
     scene.check(&expect![[r#"

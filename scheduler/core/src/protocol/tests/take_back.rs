@@ -64,11 +64,7 @@ fn a_volume_that_was_provisioned_stays_when_its_gang_is_undone() {
 
 #[test]
 fn the_last_to_give_a_shared_claim_up_deallocates_it() {
-    let mut scene = sharing();
-    scene.wrote("allocate and reserve claim gpus @5 for g-0", "6");
-    scene.prepare("allocate and reserve claim gpus @5 for g-1", "conflict", WriteResult::Conflict);
-    scene.claim_read("gpus", "allocated", devices_of("gpus", "6", &["g-0"]));
-    scene.wrote("reserve claim gpus @6 for g-1", "7");
+    let mut scene = shared();
     scene.transcript.clear();
     scene.call("abort", |protocol, now, fx| protocol.abort(&gang(), "canceled", now, fx));
     scene.claim_read("gpus", "both", devices_of("gpus", "7", &["g-0", "g-1"]));
@@ -280,11 +276,7 @@ fn the_next_leader_undoes_an_allocation_that_was_not_written() {
 
 #[test]
 fn a_member_that_is_replanned_gives_back_before_it_gets_another_place() {
-    let mut scene = sharing();
-    scene.wrote("allocate and reserve claim gpus @5 for g-0", "6");
-    scene.prepare("allocate and reserve claim gpus @5 for g-1", "conflict", WriteResult::Conflict);
-    scene.claim_read("gpus", "allocated", devices_of("gpus", "6", &["g-0"]));
-    scene.wrote("reserve claim gpus @6 for g-1", "7");
+    let mut scene = shared();
     scene.checked("g-0", Check::Sound);
     scene.checked("g-1", Check::Sound);
     scene.bind_ok("g-0");
