@@ -40,6 +40,9 @@ pub mod annotation {
     pub const AVOIDS: &str = "flowforge.dev/avoids";
     /// Topology level that all members of a plain gang must share (`rack`, `block`, …).
     pub const TOPOLOGY_REQUIRED: &str = "flowforge.dev/topology-required";
+    /// On an object of others that declares a gang: `true` takes it up before it has pods of ours. On a pod: `false` leaves the
+    /// gang out of account that somebody else's label or annotation puts it in.
+    pub const ADOPT: &str = "flowforge.dev/adopt";
     /// Topology levels that members of a plain gang prefer to share, comma separated, best first.
     pub const TOPOLOGY_PREFERRED: &str = "flowforge.dev/topology-preferred";
 }

@@ -1,6 +1,7 @@
 //! What reaches the engine's thread: one bounded channel for watches, outcomes and questions, in order of arrival.
 
 use crate::dispatch::{PodFacts, Report};
+use crate::gangs::GroupFact;
 use crate::topology::TopologyFact;
 use flowforge_scheduler_core::event::{Event, JournalSlotRead};
 use flowforge_scheduler_core::model::{GangInfo, NodeInfo, PodInfo, PodKey};
@@ -40,6 +41,8 @@ pub(crate) enum Fact {
     GangsListed(Vec<SmolStr>),
     /// News of a ClusterTopology.
     Topology(TopologyFact),
+    /// News of an object by which somebody else declares a gang.
+    Group(GroupFact),
     /// Anything that the engine takes as it is.
     Plain(Box<Event>),
 }

@@ -6,7 +6,7 @@
 //!                                          └──────────── outcome of every command ────────┘
 //! ```
 //! Invariants: only [`dispatch`] writes to the API server, and only under the lease; only [`convert`] knows Kubernetes
-//! types; everything between two terms of leadership is thrown away.
+//! types, and only [`gangs`] those of others; everything between two terms of leadership is thrown away.
 
 mod budgets;
 mod clock;
@@ -14,6 +14,7 @@ pub mod config;
 pub mod convert;
 mod devices;
 mod dispatch;
+mod gangs;
 mod input;
 pub mod metrics;
 mod plain;

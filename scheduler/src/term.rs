@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::devices;
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
+use crate::gangs::{self, Beside, Objects};
 use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
 use crate::selecting;
@@ -222,6 +223,14 @@ impl Scheduler {
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),
             self.start_watch(tasks, ClusterTopologies, input),
+            self.start_watch(tasks, Objects::<gangs::NativePodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<gangs::CoschedulingPodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<gangs::VolcanoPodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<gangs::KaiPodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<gangs::JobSet>::default(), input),
+            self.start_watch(tasks, Beside::<gangs::VolcanoQueue>::default(), input),
+            self.start_watch(tasks, Beside::<gangs::VolcanoJob>::default(), input),
+            self.start_watch(tasks, Beside::<gangs::HyperNode>::default(), input),
             self.start_watch(tasks, Pods(ours), input),
         ]
     }

@@ -50,6 +50,8 @@ pub(crate) trait Watched: Send + Sync + 'static {
     const PATH: &'static str;
     /// Whether the API may be absent, which counts as an empty list.
     const OPTIONAL: bool = false;
+    /// Whether it is of somebody else: where we may not read it, it is as if it were absent.
+    const FOREIGN: bool = false;
     /// Metadata.
     fn meta(object: &Self::Object) -> &types::Meta;
     /// Added or changed.
@@ -437,6 +439,10 @@ impl<W: Watched> Watcher<W> {
         match error {
             kube::Error::Api(status) if status.code == 410 => End::Gone,
             kube::Error::Api(status) if status.code == 404 => End::Absent,
+            kube::Error::Api(status) if status.code == 403 && W::FOREIGN => {
+                tracing::warn!(kind = W::KIND, why = status.message, "not permitted to read it: it counts as absent");
+                End::Absent
+            }
             kube::Error::Api(status) => End::Failed(format!("{} {}", status.code, status.message)),
             error => End::Failed(error.to_string()),
         }

@@ -5,6 +5,7 @@
 
 use crate::clock::Clock;
 use crate::dispatch::{Outbox, PodFacts, Report, subject};
+use crate::gangs;
 use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
 use crate::topology::TopologyDesk;
@@ -12,7 +13,7 @@ use crate::watch::{Ours, pod_fact};
 use flowforge_scheduler_core::command::{Command, Observation};
 use flowforge_scheduler_core::engine::{Engine, Stats, Waiting};
 use flowforge_scheduler_core::event::{Event, Outcome, ReadResult, RelistedKind};
-use flowforge_scheduler_core::model::PodInfo;
+use flowforge_scheduler_core::model::{GangInfo, PodInfo};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use smol_str::SmolStr;
@@ -85,6 +86,7 @@ pub(crate) struct Writer {
     shows_snapshot: bool,
     facts: BTreeMap<SmolStr, PodFacts>,
     topology: TopologyDesk,
+    groups: gangs::Desk,
     commands: Vec<Command>,
     /// Since when the engine should plan but does not.
     idle_since_ms: Option<u64>,
@@ -104,6 +106,7 @@ impl Writer {
     ) -> Self {
         let profile = ours.0.first().cloned().unwrap_or_default();
         let topology = TopologyDesk::new(engine.snapshot().cluster().tree().levels().clone());
+        let groups = gangs::Desk::new(ours.clone());
         Self {
             engine,
             outbox,
@@ -117,6 +120,7 @@ impl Writer {
             shows_snapshot: false,
             facts: BTreeMap::new(),
             topology,
+            groups,
             commands: Vec::new(),
             idle_since_ms: None,
             gauges_at: None,
@@ -167,6 +171,7 @@ impl Writer {
             self.plan();
         }
         self.topology.tell(&self.engine, &self.outbox, &self.metrics);
+        self.groups.answer(&self.engine, &self.outbox);
         self.set_gauges();
         self.beat();
     }
@@ -220,6 +225,13 @@ impl Writer {
                 continue;
             }
             tracing::trace!(now_ms, ?command, "command");
+            let command = match command {
+                Command::GangStatus { namespace, name, uid, status } if GangInfo::is_of_others(&name) => {
+                    self.groups.tell(namespace, name, &uid, status);
+                    continue;
+                }
+                command => command,
+            };
             let facts = subject(&command).and_then(|pod| self.facts.get(&pod.uid)).unwrap_or(&unknown);
             if let Some(unsaid) = self.outbox.push(command, facts, now_ms) {
                 self.engine.unsaid(&unsaid);
@@ -273,15 +285,22 @@ impl Writer {
 
     fn take_fact(&mut self, fact: Fact, at_ms: u64) {
         let event = match fact {
-            Fact::Pod(fact) => Event::PodUpsert(Box::new(self.note(*fact))),
+            Fact::Pod(fact) => {
+                let pod = self.note(*fact);
+                let declared = self.groups.see_pod(&pod);
+                declared.into_iter().for_each(|event| self.apply(event, at_ms));
+                Event::PodUpsert(Box::new(pod))
+            }
             Fact::PodGone(key) => {
                 self.facts.remove(&key.uid);
+                self.groups.forget_pod(&key.uid);
                 self.outbox.forget_pod(&key.uid);
                 Event::PodDelete(key)
             }
             Fact::PodsListed(uids) => {
                 let listed: BTreeSet<&SmolStr> = uids.iter().collect();
                 self.facts.retain(|uid, _| listed.contains(uid));
+                self.groups.retain_pods(&listed);
                 Event::Relisted(RelistedKind::Pods(uids))
             }
             Fact::Node(node) => Event::NodeUpsert(node),
@@ -292,14 +311,20 @@ impl Writer {
                 self.outbox.forget_gang(&uid);
                 Event::GangDelete { namespace, name, uid }
             }
-            Fact::GangsListed(uids) => {
+            Fact::GangsListed(mut uids) => {
                 self.outbox.retain_gangs(&uids);
+                // What others declare comes from lists of its own.
+                uids.extend(self.groups.known().cloned());
                 Event::Relisted(RelistedKind::Gangs(uids))
             }
             Fact::Topology(fact) => {
                 let Some(levels) = self.topology.take(fact) else { return };
                 self.metrics.topology_changes.inc();
                 Event::Topology(levels)
+            }
+            Fact::Group(fact) => {
+                let declared = self.groups.take(fact);
+                return declared.into_iter().for_each(|event| self.apply(event, at_ms));
             }
             Fact::Plain(event) => *event,
         };

@@ -1,7 +1,7 @@
 //! Who makes pods: gangs of several kinds of owners, and pods on their own. They recreate what is deleted, as theirs do.
 
 use crate::claims;
-use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Owner, PodInfo, PodKey};
+use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Owner, PodInfo, PodKey, Terms};
 use smol_str::{SmolStr, ToSmolStr};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,6 +80,7 @@ impl Workload {
             closed: self.closed,
             replaces: None,
             hold_ms: 0,
+            terms: Terms::default(),
         })
     }
 

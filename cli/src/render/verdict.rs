@@ -116,6 +116,7 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
     ("about the size", "give all members the same annotation flowforge.dev/gang-size"),
     ("is not a whole number", "write a number into the annotation flowforge.dev/gang-size"),
     ("no member has annotation", "annotate the members with flowforge.dev/gang-size, or create the Gang"),
+    ("and no member says how many", "create the object that the message names, or correct the name that its pods give"),
     ("is not one of the gang's roles", "use a role of the Gang's spec.roles in the label flowforge.dev/role"),
     ("can hold it", "free a whole domain of this level, or drop the required level"),
     ("were outside", "free places inside that domain"),
@@ -133,6 +134,8 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
 /// What cures a reason of a pod's, gang's, node's or workflow's status.
 const CONDITION_CURES: &[(&str, &str)] = &[
     ("SchedulingGated", "whoever put the scheduling gates on the pod must remove them"),
+    ("InvalidGang", "correct what the message names in the gang's declaration or in its members"),
+    ("WaitingForGang", "wait for what the message names, or change it"),
     ("SearchLimit", "nothing: it is tried again; a narrower topology or selector makes the search shorter"),
     ("SchedulerError", "nothing here: it is tried again; the scheduler's log has the cause"),
     ("QuotaExceeded", "free some of the namespace's quota, or raise it: kubectl describe quota"),
@@ -362,6 +365,7 @@ mod tests {
             R::Undone("why".into()),
         ];
         all.extend(every_volume_reason().into_iter().map(R::Volume));
+        all.extend(every_reason_of_others_gangs());
         for reason in &all {
             match reason {
                 R::NodeName
@@ -378,11 +382,21 @@ mod tests {
                 R::InvalidPools | R::DeviceError(_) | R::NoVictims | R::EvictionUseless => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
+                R::Undeclared(_) | R::Misdeclared(_) | R::Held(_) | R::PriorityConflict(..) => {}
                 R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}
                 R::BindRefused(_) | R::Undone(_) => {}
             }
         }
         all
+    }
+
+    fn every_reason_of_others_gangs() -> [Reason; 4] {
+        [
+            Reason::Undeclared("podgroup.scheduling.k8s.io/train".into()),
+            Reason::Misdeclared("spec.subGroupPolicy is not supported".into()),
+            Reason::Held("queue q is Closed".into()),
+            Reason::PriorityConflict(1, 2),
+        ]
     }
 
     #[test]

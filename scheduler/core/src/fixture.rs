@@ -1,6 +1,6 @@
 //! Builders for tests: nodes and pods as short chains.
 
-use crate::model::{GangInfo, GangMembership, GangRoleInfo, NodeInfo, PodInfo, PodKey, PodPhase};
+use crate::model::{GangInfo, GangMembership, GangRoleInfo, NodeInfo, PodInfo, PodKey, PodPhase, Terms};
 use smol_str::SmolStr;
 
 pub(crate) fn node(name: &str) -> NodeInfo {
@@ -93,6 +93,7 @@ pub(crate) fn gang(name: &str, roles: &[(&str, u32, u32)]) -> GangInfo {
         closed: false,
         replaces: None,
         hold_ms: 0,
+        terms: Terms::default(),
     }
 }
 

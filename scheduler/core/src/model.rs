@@ -140,7 +140,7 @@ pub struct PodInfo {
 /// Which gang a pod belongs to and as what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GangMembership {
-    /// Name of the gang, in the pod's namespace.
+    /// Name of the gang, in the pod's namespace; `kind.group/name` where somebody else declares it.
     pub name: SmolStr,
     /// UID of the `Gang` object that the pod was made for; None in the plain form.
     pub uid: Option<SmolStr>,
@@ -150,7 +150,7 @@ pub struct GangMembership {
     pub role: SmolStr,
     /// Rank, where known.
     pub rank: Option<u32>,
-    /// Required topology level by annotation (plain form).
+    /// Required topology level by annotation (plain form); a level's name, or a node label that one reads.
     pub topology_required: Option<SmolStr>,
     /// Preferred topology levels by annotation (plain form).
     pub topology_preferred: Vec<SmolStr>,
@@ -286,7 +286,7 @@ pub struct GangInfo {
     pub min_member: u32,
     /// Roles: name, replicas, minimum.
     pub roles: Vec<GangRoleInfo>,
-    /// Required topology level.
+    /// Required topology level: its name, or a node label that it reads.
     pub topology_required: Option<SmolStr>,
     /// Preferred topology levels, best first.
     pub topology_preferred: Vec<SmolStr>,
@@ -296,17 +296,45 @@ pub struct GangInfo {
     pub replaces: Option<SmolStr>,
     /// How long they are kept.
     pub hold_ms: Millis,
+    /// What only gangs have that somebody else declares.
+    pub terms: Terms,
+}
+
+impl GangInfo {
+    /// Whether it is declared by an object of somebody else: its name is then `kind.group/name`, which no `Gang` can have.
+    #[must_use]
+    pub fn is_of_others(name: &str) -> bool {
+        name.contains('/')
+    }
+}
+
+/// What gangs may ask for beyond ours when somebody else declares them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// What is wrong with the declaration, and what to change; nobody is placed for it meanwhile.
+    pub invalid: Option<String>,
+    /// Why nobody more is placed for it now, although nothing is wrong with it.
+    pub held: Option<String>,
+    /// Priority that every member must have.
+    pub priority: Option<i32>,
+    /// Its members may be evicted one by one; else they go together.
+    pub parts_singly: bool,
 }
 
 /// One role of a gang.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GangRoleInfo {
-    /// Name.
+    /// Name. An empty one takes the members whose role no other has; it has no minimum of its own.
     pub name: SmolStr,
-    /// Pods of the role.
+    /// Pods of the role; [`GangRoleInfo::UNLIMITED`] where the declaration does not say how many will come.
     pub replicas: u32,
     /// Pods of the role that must be live.
     pub min: u32,
+}
+
+impl GangRoleInfo {
+    /// Nobody says how many pods there will be: none is surplus, and none beyond the minimum is waited for.
+    pub const UNLIMITED: u32 = u32::MAX;
 }
 
 /// An ordered list of topology levels, widest first: (level name, node label keys, first present wins).

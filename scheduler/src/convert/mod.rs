@@ -12,11 +12,12 @@ pub mod volumes;
 
 pub use relations::{budget, selecting_labels, selecting_pods};
 
+use crate::gangs;
 use flowforge_api::gang::GangPhase;
 use flowforge_api::names::{annotation, label};
 use flowforge_scheduler_core::model::{
     GangInfo, GangMembership, GangRoleInfo, HostPort, NodeInfo, NodeOperator, NodeRequirement, NodeSelectorTerm, Owner,
-    PodInfo, PodKey, PodPhase, Taint, TaintEffect, Toleration,
+    PodInfo, PodKey, PodPhase, Taint, TaintEffect, Terms, Toleration,
 };
 use flowforge_scheduler_core::plugins::image_locality;
 use smol_str::SmolStr;
@@ -36,10 +37,11 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
     let requests = requests::pod_requests(pod);
     let spec = &pod.spec;
     let created_at_ms = pod.metadata.creation_timestamp.map_or(0, |at| at.as_millisecond());
+    let ours = ours(&spec.scheduler_name);
     PodInfo {
         key: pod_key(&pod.metadata),
         resource_version: pod.metadata.resource_version.clone(),
-        ours: ours(&spec.scheduler_name),
+        ours,
         scheduler_name: spec.scheduler_name.clone(),
         priority: spec.priority,
         never_preempts: spec.preemption_policy == "Never",
@@ -76,7 +78,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         tolerations: spec.tolerations.iter().map(toleration).collect(),
         required_features: features::required(spec),
         host_ports: host_ports(spec),
-        gang: membership(&pod.metadata),
+        gang: membership(&pod.metadata).or_else(|| ours.then(|| gangs::declares(pod)).flatten()),
         owner: owner(&pod.metadata),
         intent: own_annotation(&pod.metadata, annotation::INTENT),
         fence: own_annotation(&pod.metadata, annotation::FENCE),
@@ -127,6 +129,7 @@ pub fn gang(gang: &types::Gang) -> Option<GangInfo> {
         closed: ended || gang.metadata.deletion_timestamp,
         replaces: spec.replaces.as_deref().map(SmolStr::from),
         hold_ms: u64::from(count(spec.hold_seconds.unwrap_or_default())) * 1_000,
+        terms: Terms::default(),
     })
 }
 

@@ -1,13 +1,14 @@
 //! Pods, nodes, gangs, and what selects pods, as the API server sends them, trimmed to the fields that scheduling uses.
 //!
 //! Decoding is the largest cost of a big cluster's watch: whatever is not named here is skipped by the parser without
-//! being stored (managed fields above all). Annotations keep only our own and those of storage.
+//! being stored (managed fields above all). Annotations keep only our own, those of storage, and those that name gangs.
 
 pub mod storage;
 
 pub use storage::Volume;
 
 use super::quantity::QuantityMap;
+use crate::gangs;
 use flowforge_api::gang::{GangPhase, GangSpec};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -38,7 +39,7 @@ pub struct Meta {
     pub generation: i64,
     /// Labels.
     pub labels: BTreeMap<SmolStr, SmolStr>,
-    /// Annotations of ours and of storage.
+    /// Annotations of ours, of storage, and of those that declare gangs.
     #[serde(deserialize_with = "our_annotations")]
     pub annotations: BTreeMap<SmolStr, String>,
     /// Creation.
@@ -121,6 +122,16 @@ pub struct PodSpec {
     pub volumes: Vec<Volume>,
     /// ResourceClaims.
     pub resource_claims: Vec<PodClaim>,
+    /// The group that it is scheduled with.
+    pub scheduling_group: SchedulingGroup,
+}
+
+/// The group that a pod is scheduled with.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SchedulingGroup {
+    /// Name of a PodGroup.
+    pub pod_group_name: SmolStr,
 }
 
 /// A ResourceClaim of a pod.
@@ -552,7 +563,7 @@ fn has_claim_finalizer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<boo
     Ok(finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == CLAIM_FINALIZER)))
 }
 
-/// Keeps our own annotations and those of storage; the values of all others are skipped without being stored.
+/// Keeps our own annotations, those of storage and those that name gangs; the values of all others are skipped without being stored.
 fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SmolStr, String>, D::Error> {
     struct Ours;
 
@@ -570,7 +581,8 @@ fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMa
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut kept = BTreeMap::new();
             while let Some(key) = map.next_key::<SmolStr>()? {
-                if key.starts_with(OUR_PREFIX) || annotation::KEPT.contains(&key.as_str()) {
+                let named = |keys: &[&str]| keys.contains(&key.as_str());
+                if key.starts_with(OUR_PREFIX) || named(&annotation::KEPT) || named(&gangs::ANNOTATIONS) {
                     kept.insert(key, map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;

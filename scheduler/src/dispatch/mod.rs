@@ -10,6 +10,7 @@
 
 mod events;
 mod gate;
+mod groups;
 mod journal;
 mod latest;
 mod pods;
@@ -27,7 +28,9 @@ use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
 use flowforge_scheduler_core::preparation::PrepareWrite;
 use gate::{Failure, Gate};
+pub(crate) use groups::GroupWrite;
 pub(crate) use journal::Journal;
+pub(crate) use pods::seconds;
 use prometheus::IntGauge;
 use reports::{ConditionWrite, GangWrite, Reports};
 use smol_str::SmolStr;
@@ -202,6 +205,11 @@ impl Outbox {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         self.metrics.queue_items.with_label_values(&[topology::QUEUE, "in"]).inc_by(count);
         self.topologies.send_replace(batch);
+    }
+
+    /// Takes the status of an object of others; false when there is no room for it.
+    pub(crate) fn write_group(&self, write: GroupWrite) -> bool {
+        self.reports.group(write)
     }
 
     /// A gang object is gone.

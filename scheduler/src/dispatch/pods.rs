@@ -119,7 +119,7 @@ fn mark(pod: &PodKey, reason: &str, message: &str, now: Timestamp) -> Call {
 }
 
 /// `metav1.Time`: RFC 3339 without fractions.
-pub(super) fn seconds(now: Timestamp) -> String {
+pub(crate) fn seconds(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 

@@ -9,6 +9,7 @@
 
 use super::events::{EventBook, EventKey, EventWrite};
 use super::gate::{Call, Failure, Gate};
+use super::groups::GroupWrite;
 use super::latest::{Inserted, Latest};
 use super::pods::seconds;
 use crate::metrics::Metrics;
@@ -56,6 +57,7 @@ pub(super) struct GangWrite {
 pub(super) enum ReportWrite {
     Condition(ConditionWrite),
     Gang(GangWrite),
+    Group(GroupWrite),
     Event(EventWrite),
 }
 
@@ -63,6 +65,7 @@ pub(super) enum ReportWrite {
 enum Failed {
     Condition(SmolStr),
     Gang(SmolStr),
+    Group(SmolStr),
     Event(EventKey),
 }
 
@@ -78,6 +81,7 @@ pub(super) struct Reports {
 struct Waiting {
     conditions: Latest<SmolStr, ConditionWrite>,
     gangs: Latest<SmolStr, GangWrite>,
+    groups: Latest<SmolStr, GroupWrite>,
     events: Latest<EventKey, EventWrite>,
     book: EventBook,
     /// Since when the condition of a gang has its status, by UID; bounded with the gangs that are alive.
@@ -90,6 +94,7 @@ impl Reports {
         let waiting = Waiting {
             conditions: Latest::new(CAPACITY),
             gangs: Latest::new(CAPACITY),
+            groups: Latest::new(CAPACITY),
             events: Latest::new(CAPACITY),
             book: EventBook::default(),
             gang_since: BTreeMap::new(),
@@ -108,6 +113,12 @@ impl Reports {
     pub(super) fn gang(&self, write: GangWrite) -> bool {
         let inserted = self.waiting.lock().gangs.insert(write.uid.clone(), write);
         self.count("gang_statuses", inserted)
+    }
+
+    /// Takes the status of an object of others; false when there is no room for it.
+    pub(super) fn group(&self, write: GroupWrite) -> bool {
+        let inserted = self.waiting.lock().groups.insert(write.uid.clone(), write);
+        self.count("group_statuses", inserted)
     }
 
     pub(super) fn event(&self, pod: PodKey, kind: EventKind, note: String, profile: SmolStr, now_ms: u64) {
@@ -197,6 +208,7 @@ impl Reports {
         let (queue, outcome) = match &write {
             ReportWrite::Condition(condition) => ("conditions", self.write_condition(gate, condition).await),
             ReportWrite::Gang(gang) => ("gang_statuses", self.write_gang(gate, gang).await),
+            ReportWrite::Group(group) => ("group_statuses", group.send(gate).await),
             ReportWrite::Event(event) => ("events", self.write_event(gate, event).await),
         };
         self.metrics.queue_items.with_label_values(&[queue, "out"]).inc();
@@ -221,6 +233,7 @@ impl Reports {
             match write {
                 ReportWrite::Condition(condition) => waiting.conditions.done(&condition.pod.uid),
                 ReportWrite::Gang(gang) => waiting.gangs.done(&gang.uid),
+                ReportWrite::Group(group) => waiting.groups.done(&group.uid),
                 ReportWrite::Event(event) => waiting.events.done(&event.key()),
             }
         }
@@ -241,6 +254,11 @@ impl Reports {
                 let uid = gang.uid.clone();
                 waiting.gangs.failed(uid.clone(), gang);
                 Failed::Gang(uid)
+            }
+            ReportWrite::Group(group) => {
+                let uid = group.uid.clone();
+                waiting.groups.failed(uid.clone(), group);
+                Failed::Group(uid)
             }
             ReportWrite::Event(event) => {
                 let key = event.key();
@@ -263,6 +281,7 @@ impl Reports {
             match failed {
                 Failed::Condition(uid) => ("conditions", waiting.conditions.again(uid)),
                 Failed::Gang(uid) => ("gang_statuses", waiting.gangs.again(uid)),
+                Failed::Group(uid) => ("group_statuses", waiting.groups.again(uid)),
                 Failed::Event(key) => ("events", waiting.events.again(key)),
             }
         };
@@ -279,6 +298,7 @@ impl Reports {
             [
                 ("conditions", waiting.conditions.len()),
                 ("gang_statuses", waiting.gangs.len()),
+                ("group_statuses", waiting.groups.len()),
                 ("events", waiting.events.len()),
             ]
         };
@@ -349,6 +369,7 @@ impl Waiting {
         let first = if events_first { event(self) } else { None };
         first
             .or_else(|| self.gangs.take().map(|(_, gang)| ReportWrite::Gang(gang)))
+            .or_else(|| self.groups.take().map(|(_, group)| ReportWrite::Group(group)))
             .or_else(|| self.conditions.take().map(|(_, condition)| ReportWrite::Condition(condition)))
             .or_else(|| event(self))
     }

@@ -85,6 +85,14 @@ pub enum Reason {
     SizeInvalid(SmolStr),
     /// No member says the size and no Gang object of that name exists.
     SizeMissing,
+    /// The object of somebody else that should declare the gang does not exist.
+    Undeclared(SmolStr),
+    /// The declaration of the gang cannot be used; what to change.
+    Misdeclared(String),
+    /// The gang's declaration says to wait; why.
+    Held(String),
+    /// A member has another priority than its gang: the member's, the gang's.
+    PriorityConflict(i32, i32),
     /// The member's role is not one of the gang's.
     UnknownRole(SmolStr),
     /// More pods than the gang has replicas.
@@ -178,6 +186,10 @@ impl Reason {
             | Self::SizeConflict(..)
             | Self::SizeInvalid(_)
             | Self::SizeMissing
+            | Self::Undeclared(_)
+            | Self::Misdeclared(_)
+            | Self::Held(_)
+            | Self::PriorityConflict(..)
             | Self::UnknownRole(_)
             | Self::Surplus(_)
             | Self::RankTaken(_)
@@ -237,6 +249,11 @@ impl fmt::Display for Reason {
             Self::SizeInvalid(text) => write!(f, "gang-size \"{text}\" is not a whole number of at least 1"),
             Self::SizeMissing => {
                 f.write_str("no member has annotation flowforge.dev/gang-size and no Gang of this name exists")
+            }
+            Self::Undeclared(name) => write!(f, "{name} does not exist, and no member says how many there are"),
+            Self::Misdeclared(what) | Self::Held(what) => f.write_str(what),
+            Self::PriorityConflict(member, gang) => {
+                write!(f, "a member has priority {member} and its group {gang}; give both the same priorityClassName")
             }
             Self::UnknownRole(role) => write!(f, "role \"{role}\" is not one of the gang's roles"),
             Self::Surplus(size) => {

@@ -128,6 +128,8 @@ impl Refusal {
                 Reason::SizeConflict(..)
                 | Reason::SizeInvalid(_)
                 | Reason::SizeMissing
+                | Reason::Misdeclared(_)
+                | Reason::PriorityConflict(..)
                 | Reason::UnknownRole(_)
                 | Reason::UnknownLevel(..) => "InvalidGang",
                 Reason::UnknownGang | Reason::GangEnded => "GangEnded",

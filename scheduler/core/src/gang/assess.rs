@@ -8,8 +8,9 @@
 
 use super::table::GangRecord;
 use crate::explain::Reason;
-use crate::model::{Millis, PodInfo, PodPhase};
+use crate::model::{GangInfo, GangRoleInfo, Millis, PodInfo, PodPhase};
 use crate::snapshot::{Cluster, Place, PodId};
+use flowforge_topology_core::Levels;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
@@ -94,6 +95,9 @@ pub fn assess(gang: &GangRecord, cluster: &Cluster, now: Millis, settle_ms: Mill
         priority: 0,
     };
     set_topology(gang, &members, &mut result);
+    let levels = cluster.tree().levels();
+    result.required = result.required.map(|level| by_name(level, levels));
+    result.preferred = result.preferred.into_iter().map(|level| by_name(level, levels)).collect();
     let waiting = || members.iter().filter(|m| is_waiting(m));
     if gang.declared.as_ref().is_some_and(|d| d.closed) {
         result.strangers.extend(waiting().map(|m| (m.id, Reason::GangEnded)));
@@ -160,6 +164,15 @@ fn is_waiting(m: &Member<'_>) -> bool {
     m.place == Place::Pending && !m.info.gated
 }
 
+/// The name of the level that a node label belongs to, where that is what was asked for: others name labels.
+fn by_name(asked: SmolStr, levels: &Levels) -> SmolStr {
+    if levels.find(&asked).is_some() {
+        return asked;
+    }
+    let reads = levels.iter().find(|level| levels.keys(*level).contains(&asked));
+    reads.map_or(asked, |level| SmolStr::from(levels.name(level)))
+}
+
 fn set_topology(gang: &GangRecord, members: &[Member<'_>], result: &mut Assessment) {
     if let Some(declared) = &gang.declared {
         result.required.clone_from(&declared.topology_required);
@@ -177,6 +190,9 @@ fn set_topology(gang: &GangRecord, members: &[Member<'_>], result: &mut Assessme
 /// The roles and the total minimum, or why the declaration cannot be used.
 fn roles(gang: &GangRecord, members: &[Member<'_>]) -> Result<(Roles, u32), Reason> {
     if let Some(declared) = &gang.declared {
+        if let Some(reason) = barred(declared, members) {
+            return Err(reason);
+        }
         let roles = declared.roles.iter().map(|r| (r.name.clone(), r.replicas, r.min)).collect();
         return Ok((roles, declared.min_member));
     }
@@ -189,16 +205,45 @@ fn roles(gang: &GangRecord, members: &[Member<'_>]) -> Result<(Roles, u32), Reas
             (Ok(n), _) => size = Some(*n),
         }
     }
-    let size = size.ok_or(Reason::SizeMissing)?;
+    let missing = || match GangInfo::is_of_others(&gang.name) {
+        true => Reason::Undeclared(gang.name.clone()),
+        false => Reason::SizeMissing,
+    };
+    let size = size.ok_or_else(missing)?;
     Ok((vec![(SmolStr::default(), size, size)], size))
+}
+
+/// What in the terms of a declaration keeps everybody waiting.
+fn barred(declared: &GangInfo, members: &[Member<'_>]) -> Option<Reason> {
+    let terms = &declared.terms;
+    if let Some(what) = &terms.invalid {
+        return Some(Reason::Misdeclared(what.clone()));
+    }
+    let priorities = members.iter().filter(|m| is_waiting(m)).map(|m| m.info.priority);
+    let other = terms.priority.and_then(|asked| Some((priorities.clone().find(|have| *have != asked)?, asked)));
+    let conflict = other.map(|(have, asked)| Reason::PriorityConflict(have, asked));
+    conflict.or_else(|| terms.held.clone().map(Reason::Held))
+}
+
+/// How many pods of a role are waited for.
+fn expected((_, replicas, min): &(SmolStr, u32, u32)) -> u32 {
+    if *replicas == GangRoleInfo::UNLIMITED { *min } else { *replicas }
+}
+
+/// The role that a member counts for: its own, or the nameless one that takes all others.
+fn counted_role(member: &Member<'_>, roles: &Roles) -> SmolStr {
+    let own = member.info.gang.as_ref().map(|g| g.role.clone()).unwrap_or_default();
+    let has = |role: &str| roles.iter().any(|(name, ..)| name == role);
+    if !has(&own) && has("") { SmolStr::default() } else { own }
 }
 
 /// Fills in who waits, who is surplus, and what is missing.
 fn count(gang: &GangRecord, members: &[Member<'_>], roles: &Roles, total: u32, result: &mut Assessment) {
     let plain = gang.declared.is_none();
-    let role_of = |m: &Member<'_>| m.info.gang.as_ref().map(|g| g.role.clone()).unwrap_or_default();
+    let role_of = |m: &Member<'_>| counted_role(m, roles);
     let mut live_total = 0;
-    for (name, replicas, min) in roles {
+    for role in roles {
+        let (name, replicas, min) = role;
         let of_role: Vec<&Member<'_>> = members.iter().filter(|m| plain || role_of(m) == *name).collect();
         let live = of_role.iter().filter(|m| is_bound(m) || is_done(m)).count();
         let done = of_role.iter().filter(|m| is_done(m)).count();
@@ -208,14 +253,14 @@ fn count(gang: &GangRecord, members: &[Member<'_>], roles: &Roles, total: u32, r
         result.strangers.extend(twins.iter().map(|(m, rank)| (m.id, Reason::RankTaken(*rank))));
         let surplus = waiting.split_off(free.min(waiting.len()));
         result.strangers.extend(surplus.iter().map(|m| (m.id, Reason::Surplus(*replicas))));
-        let vacant = saturate(free - waiting.len());
+        let vacant = expected(role).saturating_sub(live).saturating_sub(saturate(waiting.len()));
         if vacant > 0 {
             result.vacant.push((if plain { "worker".into() } else { name.clone() }, vacant));
         }
         result.pending.extend(waiting.iter().map(|m| m.id));
         result.done += done;
         live_total += live;
-        if !plain {
+        if !plain && !name.is_empty() {
             result.minimum.roles.insert(name.clone(), *min);
             result.missing.roles.insert(name.clone(), min.saturating_sub(live));
         }
@@ -224,6 +269,11 @@ fn count(gang: &GangRecord, members: &[Member<'_>], roles: &Roles, total: u32, r
     let needed = total.max(roles.iter().map(|(_, _, min)| min).sum());
     result.minimum.total = needed;
     result.missing.total = needed.saturating_sub(live_total);
+    // Where no role says how many come, what the total asks for beyond the roles is open to any.
+    let there = saturate(result.pending.len()) + result.vacant.iter().map(|(_, n)| n).sum::<u32>();
+    if let Some(open) = result.missing.total.checked_sub(there).filter(|open| *open > 0 && !plain) {
+        result.vacant.push(("worker".into(), open));
+    }
     if !plain {
         let known = |m: &&Member<'_>| roles.iter().any(|(name, ..)| *name == role_of(m));
         let unknown = members.iter().filter(|m| is_waiting(m) && !known(m));
@@ -287,7 +337,7 @@ fn readiness(
         let gated = saturate(members.iter().filter(|m| m.place == Place::Pending && m.info.gated).count());
         return Readiness::Waiting(Reason::Incomplete(pending + counted.done, counted.minimum.total, gated));
     }
-    let replicas: u32 = roles.iter().map(|(_, replicas, _)| replicas).sum();
+    let replicas: u32 = roles.iter().map(expected).sum();
     let settled = gang.last_arrival_ms.saturating_add(settle_ms);
     if pending + counted.done < replicas && now < settled {
         return Readiness::Settling(settled);

@@ -8,6 +8,8 @@
 mod assess;
 mod candidates;
 mod nowhere;
+#[cfg(test)]
+mod others_tests;
 mod plan;
 #[cfg(test)]
 mod plan_tests;

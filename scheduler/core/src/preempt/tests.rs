@@ -4,9 +4,9 @@ use super::unit::units_below;
 use super::victims::Search;
 use super::*;
 use crate::config::Config;
-use crate::fixture::{NodeChain, PodChain, member, node, pod};
+use crate::fixture::{NodeChain, PodChain, gang, member, node, pod};
 use crate::labels::LabelSelector;
-use crate::model::{HostPort, NodeInfo, PodInfo};
+use crate::model::{GangInfo, HostPort, NodeInfo, PodInfo, Terms};
 use crate::relations::{PodAffinityTerm, Scope};
 use proptest::prelude::*;
 use smol_str::SmolStr;
@@ -140,6 +140,21 @@ fn a_gang_is_one_victim_wherever_its_members_stand() {
     gangs.join(id, &"ns".into(), &membership);
     assert_eq!(found(&mut s, cpu("p", 1_000, 10), &gangs), "n2: single", "a gang counts as its most important member");
     assert_eq!(found(&mut s, cpu("q", 1_000, 5), &gangs), "n2: single", "and is spared by those who are not above it");
+}
+
+#[test]
+fn members_that_may_part_are_victims_one_by_one() {
+    let mut gangs = Gangs::default();
+    let terms = Terms { parts_singly: true, ..Terms::default() };
+    gangs.declare(GangInfo { terms, ..gang("g", &[("worker", 2, 1)]) });
+    let mut s = snapshot([small("n1")], []);
+    for rank in 0..2 {
+        let pod = member("g", rank, 2).asks("cpu", 2_000).priority(1).on("n1");
+        let membership = pod.gang.clone().unwrap();
+        let id = s.upsert_pod(pod).unwrap().id;
+        gangs.join(id, &"ns".into(), &membership);
+    }
+    assert_eq!(found(&mut s, cpu("p", 1_000, 10), &gangs), "n1: g-1");
 }
 
 /// A pod of a random crowd: node, CPU, memory, priority, start, app.

@@ -1,4 +1,5 @@
-//! Units of eviction: a pod, or a whole gang of ours, which is of no use when one of its members is gone.
+//! Units of eviction: a pod, or a whole gang of ours, which is of no use when one of its members is gone, unless its
+//! declaration says that its members may go one by one.
 
 use super::budgets::Spending;
 use crate::gang::{GangId, Gangs};
@@ -77,7 +78,9 @@ pub(crate) fn units_below(
 
 fn gang_of(cluster: &Cluster, gangs: &Gangs, pod: PodId) -> Option<GangId> {
     let info = cluster.info(pod)?;
-    gangs.find(&info.key.namespace, &info.gang.as_ref()?.name)
+    let gang = gangs.find(&info.key.namespace, &info.gang.as_ref()?.name)?;
+    let declared = gangs.get(gang)?.declared.as_ref();
+    declared.is_none_or(|declared| !declared.terms.parts_singly).then_some(gang)
 }
 
 /// The members of a gang that stand on nodes that exist.

@@ -90,6 +90,13 @@ impl Cluster {
         self.known_nodes
     }
 
+    /// How much of a resource all nodes can give together; saturating. `O(nodes)`.
+    #[must_use]
+    pub fn total(&self, resource: &str) -> i64 {
+        let nodes = self.nodes.iter().filter(|(_, node)| !node.placeholder);
+        nodes.filter_map(|(_, node)| node.info.allocatable.get(resource)).fold(0, |sum, has| sum.saturating_add(*has))
+    }
+
     /// Pods, ended ones included.
     #[must_use]
     pub fn pod_count(&self) -> usize {
