@@ -6,7 +6,11 @@
 
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use kube::client::{Body, ClientBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, Opts};
@@ -14,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tower::{BoxError, Layer, Service};
+use tower::{BoxError, Layer, Service, ServiceBuilder};
 
 use crate::metrics::{Metrics, register};
 
@@ -22,6 +26,15 @@ use crate::metrics::{Metrics, register};
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Pause after a 429 without Retry-After.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(1);
+/// Longest time until a connection is made.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// A connection is asked for a sign of life this often, and closed when none came for as long: what is in flight on one that
+/// nobody answers any more would wait for its own timeout, request by request.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+/// What a server may send on one connection, and of it for one answer, before it is read: lists and watches of kinds whose
+/// reader is busy must not keep the answers to others waiting.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+const STREAM_WINDOW: u32 = 2 << 20;
 
 /// What the server said about its load; clones share it.
 #[derive(Clone)]
@@ -92,11 +105,44 @@ pub async fn connect(kubeconfig: Option<&Path>, agent: &str, pressure: &Pressure
         }
         None => kube::Config::infer().await?,
     };
-    config.connect_timeout = Some(Duration::from_secs(5));
+    config.connect_timeout = Some(CONNECT_LIMIT);
     config.default_retry = false;
     config.headers.push((header::USER_AGENT, HeaderValue::from_str(agent)?));
-    let builder = ClientBuilder::try_from(config)?;
-    Ok(builder.with_layer(&PressureLayer { pressure: pressure.clone() }).build())
+    let layer = PressureLayer { pressure: pressure.clone() };
+    if config.proxy_url.is_some() || config.tls_server_name.is_some() {
+        return Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build());
+    }
+    multiplexed(config, &layer)
+}
+
+/// A client whose requests share one HTTP/2 connection, where the server speaks it, as client-go's do: kube's own client
+/// knows HTTP/1.1 only, which takes a connection for every request in flight, and a wake-up for every answer.
+fn multiplexed(config: kube::Config, layer: &PressureLayer) -> anyhow::Result<kube::Client> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_connect_timeout(config.connect_timeout);
+    connector.set_nodelay(true);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config()?)
+        .https_or_http()
+        .enable_all_versions()
+        .wrap_connector(connector);
+    let client: legacy::Client<_, Body> = legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(SIGN_OF_LIFE)
+        .http2_keep_alive_timeout(SIGN_OF_LIFE)
+        .http2_keep_alive_while_idle(true)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_initial_stream_window_size(STREAM_WINDOW)
+        .build(connector);
+    let service = ServiceBuilder::new()
+        .layer(layer)
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client);
+    Ok(kube::Client::new(service, config.default_namespace))
 }
 
 #[derive(Clone)]
