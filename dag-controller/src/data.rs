@@ -52,6 +52,16 @@ pub struct Answer {
     pub node: Option<Box<WorkflowNode>>,
 }
 
+impl Answer {
+    /// Of a question whose evaluation panicked; what it said is in the log.
+    #[must_use]
+    pub fn broken() -> Self {
+        let detail = "its evaluation broke off; this is a bug of FlowForge, and the controller's log says where";
+        let judgement = Judgement::Fail(Box::new(Cause::of(Reason::WhenInvalid).with_detail(detail)));
+        Self { judgement, node: None }
+    }
+}
+
 impl Question {
     /// The question about a node. O(its dependencies).
     #[must_use]

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tokio::task::JoinSet;
 
-use crate::data::Question;
+use crate::data::{Answer, Question};
 use crate::exec::{self, Child, GangWrite, Outcome, PodRef, WorkflowRef};
 use crate::flow::{Attempt, Body, Flow, GangLoad, StatusLane};
 use crate::inputs::{FlowKey, Kind};
@@ -133,7 +133,9 @@ impl Runner<'_> {
         self.spawn(flow, |_| async move {
             match tokio::task::spawn_blocking(move || question.answer()).await {
                 Ok(answer) => Outcome::Judged(node, Box::new(answer)),
-                // It panicked, or the process ends.
+                // It would panic again: a node that waits for an answer that never comes would hold the workflow for ever.
+                Err(error) if error.is_panic() => Outcome::Judged(node, Box::new(Answer::broken())),
+                // The process ends.
                 Err(_) => Outcome::Withheld,
             }
         });

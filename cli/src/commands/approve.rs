@@ -11,10 +11,12 @@ use crate::args::ApproveArgs;
 use crate::cluster::Cluster;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::plain::plain;
 
 pub(crate) async fn run(args: &ApproveArgs, cluster: &Cluster, out: &mut Output) -> Result<Exit, Failure> {
     let workflow = cluster.workflow(&args.workflow).await?;
-    check(args, &workflow)?;
+    // A node of a template or a `for` is known by the id that its status shows.
+    check(args, &plain(workflow.clone()))?;
     let by = user(cluster).await?;
     let mut approvals = workflow.spec.approvals.clone();
     approvals.push(Approval { node: args.node.clone(), approved: !args.deny, by: by.clone(), at: Some(now()) });
@@ -59,4 +61,28 @@ async fn user(cluster: &Cluster) -> Result<String, Failure> {
 
 fn now() -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Time {
     k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_is_asked_about_by_the_id_of_the_status() {
+        let workflow = json!({
+            "apiVersion": "flowforge.dev/v1alpha1", "kind": "Workflow", "metadata": {"name": "wf"},
+            "spec": {
+                "nodes": [{"id": "gate", "approval": true, "for": {"count": 2}}],
+                "approvals": [{"node": "gate-1", "approved": false, "by": "eve"}],
+            },
+        });
+        let workflow = plain(serde_json::from_value(workflow).expect("a workflow"));
+        let check = |node: &str| {
+            let args = ApproveArgs { workflow: "wf".into(), node: node.into(), deny: false };
+            check(&args, &workflow).map_err(|failure| failure.text())
+        };
+        assert_eq!(check("gate-0"), Ok(()));
+        assert_eq!(check("gate-1"), Err("error: node \"gate-1\" was denied by eve\n".to_owned()));
+        assert_eq!(check("gate"), Err("error: workflow wf has no node \"gate\"\n".to_owned()));
+    }
 }
