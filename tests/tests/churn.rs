@@ -1,6 +1,6 @@
-//! Churn on a real control plane: pods are created, deleted and resized in place, their claims provisioned and refused, nodes
-//! cordoned, tainted, relabelled, deleted and added, while a comparer checks what the scheduler has in memory against the API
-//! server.
+//! Churn on a real control plane: pods are created, deleted and resized in place, their claims provisioned and refused, devices
+//! and claims to them come and go, nodes are cordoned, tainted, relabelled, deleted and added, while a comparer checks what the
+//! scheduler has in memory against the API server.
 //!
 //! ```text
 //!   churn ──pause──> list pods, nodes, claims, … ──same conversion, a fresh snapshot──> dump ──┐
@@ -15,11 +15,14 @@
     reason = "what fails in a test's helper fails the test"
 )]
 
+#[path = "churn/devices.rs"]
+mod devices;
 mod scheduler;
 
 use flowforge_scheduler::convert::types::storage;
-use flowforge_scheduler::convert::{self, types};
+use flowforge_scheduler::convert::{self, device_types, types};
 use flowforge_scheduler_core::config::Config;
+use flowforge_scheduler_core::devices::DeviceFact;
 use flowforge_scheduler_core::snapshot::Snapshot;
 use flowforge_scheduler_core::volumes::{ClaimInfo, StorageFact};
 use flowforge_testbed::{PROVISIONER, Profile, Provisioner, Testbed};
@@ -41,6 +44,9 @@ const NODES: usize = 12;
 const PODS: usize = 120;
 /// Pause between two looks.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(10);
+/// What has to happen at least once.
+const HAPPENS: [&str; 11] =
+    ["create", "delete", "resize", "slice", "claim", "class", "taint rule", "cordon", "taint", "label", "remove node"];
 /// How long the scheduler may take to have seen everything.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -58,25 +64,32 @@ async fn what_is_in_memory_equals_what_the_api_server_has_all_through_a_churn() 
     let installation = install(&testbed, "debugSnapshot: true\n").await;
     namespace(&testbed, NAMESPACE).await;
     testbed.apply_yaml(&made_class()).await.unwrap();
+    devices::prepare(&testbed, NAMESPACE).await;
     let provisioner = Provisioner::start(testbed.client().clone());
     let mut churn = Churn::new(&testbed, seed);
     let start = Instant::now();
-    let (mut looks, mut looked_at) = (0, Instant::now());
+    let (mut looks, mut looked_at, mut most_held) = (0, Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(seconds) || looks == 0 {
         churn.step().await;
         if looked_at.elapsed() >= BETWEEN_LOOKS {
-            compare(&testbed, installation.scheduler).await;
+            let dump = compare(&testbed, installation.scheduler).await;
+            most_held = most_held.max(devices::held(&dump));
             looks += 1;
             looked_at = Instant::now();
         }
     }
     compare(&testbed, installation.scheduler).await;
     let bound = bound_claims(&testbed).await;
-    println!("{} looks, all equal; {:?}; {bound} claims are bound", looks + 1, churn.done);
-    for what in ["create", "delete", "resize", "cordon", "taint", "label", "remove node"] {
+    println!(
+        "{} looks, all equal; {:?}; {bound} claims are bound, up to {most_held} devices were held",
+        looks + 1,
+        churn.done
+    );
+    for what in HAPPENS {
         assert!(churn.done.get(what).is_some_and(|times| *times > 0), "never: {what}; {:?}", churn.done);
     }
     assert!(bound > 0, "no claim was ever bound");
+    assert!(most_held > 0, "no device was ever held");
     drop(provisioner);
 }
 
@@ -112,12 +125,16 @@ impl<'t> Churn<'t> {
     async fn step(&mut self) {
         let existing = pods(self.testbed, NAMESPACE, "").await;
         let what = match self.random.below(100) {
-            0..35 if existing.len() < PODS => self.create_pods().await,
-            0..60 => self.delete_pod(&existing).await,
-            60..80 => self.resize_pod(&existing).await,
-            80..86 => self.change_node("cordon").await,
-            86..91 => self.change_node("taint").await,
-            91..98 => self.change_node("label").await,
+            0..30 if existing.len() < PODS => self.create_pods().await,
+            0..52 => self.delete_pod(&existing).await,
+            52..66 => self.resize_pod(&existing).await,
+            66..74 => self.change_slice().await,
+            74..79 => self.change_claim().await,
+            79..82 => self.change_class().await,
+            82..85 => self.change_rule().await,
+            85..89 => self.change_node("cordon").await,
+            89..93 => self.change_node("taint").await,
+            93..98 => self.change_node("label").await,
             _ => self.replace_node().await,
         };
         *self.done.entry(what).or_default() += 1;
@@ -140,7 +157,7 @@ impl<'t> Churn<'t> {
             "schedulerName": name, "terminationGracePeriodSeconds": self.random.below(2),
             "containers": [{"name": "main", "image": "x", "resources": {"requests": {"cpu": cpu, "memory": "64Mi"}}}],
         });
-        match self.random.below(8) {
+        match self.random.below(12) {
             0 => spec["nodeSelector"] = json!({"churn": format!("v{}", self.random.below(3))}),
             1 => {
                 let term =
@@ -160,6 +177,7 @@ impl<'t> Churn<'t> {
                 }});
                 spec["volumes"] = json!([{"name": "data", "ephemeral": {"volumeClaimTemplate": template}}]);
             }
+            4..8 => self.ask_for_devices(&mut spec),
             _ => {}
         }
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": format!("p-{}", self.made), "labels": {"app": app}}, "spec": spec})
@@ -227,15 +245,15 @@ fn tolerate(answer: kube::Result<()>) -> bool {
     }
 }
 
-/// Both sides are equal once the scheduler has seen everything; nothing of the churn happens meanwhile.
-async fn compare(testbed: &Testbed, scheduler: SocketAddr) {
+/// Both sides are equal once the scheduler has seen everything; nothing of the churn happens meanwhile. Answers what they have.
+async fn compare(testbed: &Testbed, scheduler: SocketAddr) -> Value {
     until("memory equals the API server", SETTLED, || async {
         let ours = dump_of(scheduler).await?;
         let theirs = expected(testbed).await;
         let differences = differences(&ours, &theirs);
-        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+        if differences.is_empty() { Ok(ours) } else { Err(differences.join("\n")) }
     })
-    .await;
+    .await
 }
 
 async fn dump_of(scheduler: SocketAddr) -> Result<Value, String> {
@@ -271,20 +289,40 @@ async fn expected(testbed: &Testbed) -> Value {
     for volume in list::<storage::PersistentVolume>(testbed, "/api/v1/persistentvolumes").await {
         snapshot.set_storage(StorageFact::Volume(convert::volumes::volume(&volume)));
     }
+    for fact in known_devices(testbed).await {
+        snapshot.note_device(fact);
+    }
     for pod in list::<types::Pod>(testbed, "/api/v1/pods").await {
         snapshot.upsert_pod(convert::pod(&pod, |name| name == "flowforge"));
     }
     serde_json::to_value(snapshot.cluster().dump()).unwrap()
 }
 
-/// One line for each node, pod or namespace that differs.
+async fn known_devices(testbed: &Testbed) -> Vec<DeviceFact> {
+    let at = |kind: &str| format!("/apis/resource.k8s.io/v1/{kind}");
+    let slices = list::<device_types::ResourceSlice>(testbed, &at("resourceslices")).await;
+    let classes = list::<device_types::DeviceClass>(testbed, &at("deviceclasses")).await;
+    let claims = list::<device_types::ResourceClaim>(testbed, &at("resourceclaims")).await;
+    let rules = list::<device_types::DeviceTaintRule>(testbed, &at("devicetaintrules")).await;
+    let slices = slices.iter().map(|slice| DeviceFact::Slice(convert::devices::slice(slice)));
+    let classes = classes.iter().map(|class| DeviceFact::Class(convert::devices::class(class)));
+    let claims = claims.iter().map(|claim| DeviceFact::Claim(convert::devices::claim(claim)));
+    let rules = rules.iter().map(|rule| DeviceFact::Rule(convert::devices::taint_rule(rule)));
+    slices.chain(classes).chain(claims).chain(rules).collect()
+}
+
+/// One line for each object or device that differs.
 fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    for part in ["nodes", "pods", "namespaces", "claims", "volumes"] {
-        let keys = |of: &Value| of[part].as_object().map(|map| map.keys().cloned().collect::<BTreeSet<_>>());
-        let all: BTreeSet<String> = [ours, theirs].into_iter().filter_map(keys).flatten().collect();
+    let of_devices = ["pools", "slices", "classes", "claims", "rules", "held", "assumed", "waiting"];
+    let of_devices = of_devices.into_iter().map(|part| format!("/devices/{part}"));
+    let parts = ["nodes", "pods", "namespaces", "claims", "volumes"].into_iter().map(|part| format!("/{part}"));
+    for part in parts.chain(of_devices) {
+        let [ours, theirs] = [ours, theirs].map(|dump| dump.pointer(&part).cloned().unwrap_or_default());
+        let keys = |of: &Value| of.as_object().map(|map| map.keys().cloned().collect::<BTreeSet<_>>());
+        let all: BTreeSet<String> = [&ours, &theirs].into_iter().filter_map(keys).flatten().collect();
         for key in all {
-            let (mine, api) = (&ours[part][&key], &theirs[part][&key]);
+            let (mine, api) = (&ours[&key], &theirs[&key]);
             if mine != api {
                 found.push(format!("{part} {key}:\n  in memory:  {mine}\n  API server: {api}"));
             }
@@ -295,8 +333,8 @@ fn differences(ours: &Value, theirs: &Value) -> Vec<String> {
 
 #[test]
 fn every_kind_of_difference_is_found() {
-    let dump = |nodes: Value| json!({"nodes": nodes, "pods": {"u": {"place": "bound"}}, "namespaces": {}});
-    let found = |a: Value, b: Value| differences(&dump(a), &dump(b)).len();
+    let dump = |nodes: &Value| json!({"nodes": nodes, "pods": {"u": {"place": "bound"}}, "namespaces": {}, "devices": {"held": nodes}});
+    let found = |a: Value, b: Value| differences(&dump(&a), &dump(&b)).len();
     assert_eq!(found(json!({"a": 1}), json!({"a": 1})), 0);
-    assert_eq!(found(json!({"a": 1, "b": 1}), json!({"a": 2, "c": 1})), 3);
+    assert_eq!(found(json!({"a": 1, "b": 1}), json!({"a": 2, "c": 1})), 6);
 }

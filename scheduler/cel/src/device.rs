@@ -4,11 +4,12 @@
 use crate::quantity::Quantity;
 use crate::semver::Semver;
 use crate::value::{Key, Map, Value};
+use serde::Serialize;
 use smol_str::SmolStr;
 use std::sync::Arc;
 
 /// Value of an attribute.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Attribute {
     /// `int`.
     Int(i64),

@@ -1,5 +1,6 @@
 //! Kubernetes quantities as exact numbers: what a capacity, a counter or a request for capacity holds.
 
+use serde::{Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;
 
@@ -87,6 +88,13 @@ impl fmt::Display for Quantity {
             }
         }
         write!(f, "{scaled}{suffix}")
+    }
+}
+
+impl Serialize for Quantity {
+    /// As it is displayed.
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

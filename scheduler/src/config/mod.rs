@@ -79,7 +79,7 @@ pub struct Config {
     pub binding: Binding,
     /// Whose pods a rollback may delete.
     pub rollback: Rollback,
-    /// Whether `/debug/state` shows every node and pod as it is in memory; large, and made by the thread that decides.
+    /// Whether `/debug/state` shows everything as it is in memory; large, and made by the thread that decides.
     pub debug_snapshot: bool,
 }
 

@@ -4,6 +4,7 @@
 use crate::model::NodeSelectorTerm;
 use crate::preparation::ClaimName;
 use flowforge_scheduler_cel::{Attribute, Quantity};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ const MAX_CONSUMERS: usize = 256;
 pub type Amounts = BTreeMap<SmolStr, Quantity>;
 
 /// Which nodes can reach a slice or a device.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub enum Reach {
     /// The node of this name.
     Node(SmolStr),
@@ -31,7 +32,7 @@ pub enum Reach {
 }
 
 /// A ResourceSlice.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SliceInfo {
     /// `metadata.name`.
     pub name: SmolStr,
@@ -54,7 +55,7 @@ pub struct SliceInfo {
 }
 
 /// A device.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct DeviceInfo {
     /// Name in its pool.
     pub name: SmolStr,
@@ -79,7 +80,7 @@ pub struct DeviceInfo {
 }
 
 /// A capacity of a device.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Capacity {
     /// How much there is.
     pub value: Quantity,
@@ -88,7 +89,7 @@ pub struct Capacity {
 }
 
 /// How requests for a capacity are rounded.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CapacityPolicy {
     /// What a request that says nothing takes.
     pub default: Option<Quantity>,
@@ -99,7 +100,7 @@ pub struct CapacityPolicy {
 }
 
 /// A range of amounts.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CapacityRange {
     /// Least.
     pub min: Option<Quantity>,
@@ -110,7 +111,7 @@ pub struct CapacityRange {
 }
 
 /// Effect of a device's taint.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum DeviceEffect {
     /// Only claims that tolerate it get the device.
     NoSchedule,
@@ -121,7 +122,7 @@ pub enum DeviceEffect {
 }
 
 /// A taint of a device.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct DeviceTaint {
     /// Key.
     pub key: SmolStr,
@@ -132,7 +133,7 @@ pub struct DeviceTaint {
 }
 
 /// A toleration in a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct DeviceToleration {
     /// Key; empty with `Exists` tolerates every taint.
     pub key: SmolStr,
@@ -153,7 +154,7 @@ impl DeviceToleration {
 }
 
 /// A DeviceTaintRule.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaintRuleInfo {
     /// `metadata.name`.
     pub name: SmolStr,
@@ -164,7 +165,7 @@ pub struct TaintRuleInfo {
 }
 
 /// A DeviceClass.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClassInfo {
     /// `metadata.name`.
     pub name: SmolStr,
@@ -175,7 +176,7 @@ pub struct ClassInfo {
 }
 
 /// A ResourceClaim.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ClaimInfo {
     /// Namespace.
     pub namespace: SmolStr,
@@ -202,7 +203,13 @@ pub struct ClaimInfo {
     /// UIDs of those that it is reserved for.
     pub reserved_for: Vec<SmolStr>,
     /// Conditions of its devices that are true, by driver, pool and device.
+    #[serde(serialize_with = "by_path")]
     pub conditions: BTreeMap<[SmolStr; 3], Vec<SmolStr>>,
+}
+
+/// As `driver/pool/device`: in JSON every key is a text.
+fn by_path<S: Serializer>(of: &BTreeMap<[SmolStr; 3], Vec<SmolStr>>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(of.iter().map(|(id, conditions)| (id.join("/"), conditions)))
 }
 
 impl ClaimInfo {
@@ -229,7 +236,7 @@ impl ClaimInfo {
 }
 
 /// A request of a claim.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Request {
     /// Name.
     pub name: SmolStr,
@@ -238,7 +245,7 @@ pub struct Request {
 }
 
 /// What a request asks for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum RequestKind {
     /// This.
     Exactly(Ask),
@@ -249,7 +256,7 @@ pub enum RequestKind {
 }
 
 /// How many devices.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum Count {
     /// This many.
     Exactly(i64),
@@ -260,7 +267,7 @@ pub enum Count {
 }
 
 /// One way to satisfy a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Ask {
     /// DeviceClass.
     pub class: SmolStr,
@@ -281,7 +288,7 @@ pub struct Ask {
 }
 
 /// A constraint over the devices of a claim: of all requests, or of these.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Constraint {
     /// All have the same value of the attribute.
     Match(Vec<SmolStr>, SmolStr),
@@ -292,7 +299,7 @@ pub enum Constraint {
 }
 
 /// An allocation of a claim.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Allocation {
     /// Devices.
     pub results: Vec<AllocatedDevice>,
@@ -303,7 +310,7 @@ pub struct Allocation {
 }
 
 /// A device in an allocation.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct AllocatedDevice {
     /// `request` or `request/alternative`.
     pub request: SmolStr,
@@ -324,7 +331,7 @@ pub struct AllocatedDevice {
 }
 
 /// A claim of a pod.
-#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct PodClaim {
     /// Name in the pod.
     pub name: SmolStr,
@@ -333,7 +340,7 @@ pub struct PodClaim {
 }
 
 /// Which claim a pod's claim is.
-#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub enum ClaimSource {
     /// The claim of this name.
     Named(SmolStr),

@@ -17,6 +17,7 @@ mod allocator;
 mod capacity;
 mod constraints;
 mod demand;
+mod dump;
 mod facts;
 mod pools;
 mod result;
@@ -28,6 +29,7 @@ mod usage;
 mod view;
 
 pub(crate) use demand::DeviceDemand;
+pub use dump::{AssumedClaim, DumpedDevices, DumpedSlice, HeldDevice};
 pub use facts::{
     AllocatedDevice, Allocation, Amounts, Ask, Capacity, CapacityPolicy, CapacityRange, ClaimInfo, ClaimSource,
     ClassInfo, Constraint, Count, DeviceEffect, DeviceFact, DeviceInfo, DeviceList, DeviceTaint, DeviceToleration,
@@ -36,4 +38,5 @@ pub use facts::{
 pub use flowforge_scheduler_cel::{Attribute, Quantity};
 pub use store::DeviceNews;
 pub(crate) use store::Devices;
+pub use usage::Use;
 pub(crate) use view::DeviceView;

@@ -84,16 +84,16 @@ impl FromIterator<Self> for DeviceNews {
 /// Everything that is known of devices.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Devices {
-    slices: BTreeMap<SmolStr, Slice>,
+    pub(super) slices: BTreeMap<SmolStr, Slice>,
     /// Names of slices by node; those of no single node under the empty name.
-    by_node: BTreeMap<SmolStr, BTreeSet<SmolStr>>,
-    by_pool: BTreeMap<(SmolStr, SmolStr), BTreeSet<SmolStr>>,
-    classes: BTreeMap<SmolStr, ClassInfo>,
-    claims: BTreeMap<ClaimKey, Arc<ClaimInfo>>,
+    pub(super) by_node: BTreeMap<SmolStr, BTreeSet<SmolStr>>,
+    pub(super) by_pool: BTreeMap<(SmolStr, SmolStr), BTreeSet<SmolStr>>,
+    pub(super) classes: BTreeMap<SmolStr, ClassInfo>,
+    pub(super) claims: BTreeMap<ClaimKey, Arc<ClaimInfo>>,
     /// Pods that wait for a place, by claim, and their claims.
-    users: BTreeMap<ClaimKey, BTreeSet<PodId>>,
+    pub(super) users: BTreeMap<ClaimKey, BTreeSet<PodId>>,
     uses: BTreeMap<PodId, Vec<ClaimKey>>,
-    rules: BTreeMap<SmolStr, TaintRuleInfo>,
+    pub(super) rules: BTreeMap<SmolStr, TaintRuleInfo>,
     pub(super) usage: Usage,
     /// By UID of the claim.
     pub(super) pending: BTreeMap<SmolStr, Pending>,

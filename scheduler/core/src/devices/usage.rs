@@ -2,18 +2,19 @@
 
 use super::facts::{Allocation, Amounts};
 use flowforge_scheduler_cel::Quantity;
+use serde::Serialize;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 /// How a device is used.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Use {
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Use {
     /// Claims that hold it alone; more than one where schedulers collided.
-    exclusive: u32,
+    pub(super) exclusive: u32,
     /// Shares of it.
-    shares: u32,
+    pub(super) shares: u32,
     /// What the shares take of its capacity.
-    consumed: Amounts,
+    pub(super) consumed: Amounts,
 }
 
 impl Use {
@@ -41,6 +42,12 @@ impl Usage {
     /// The devices of a pool that are held.
     pub(super) fn of_pool(&self, driver: &SmolStr, pool: &SmolStr) -> Option<&BTreeMap<SmolStr, Use>> {
         self.0.get(&(driver.clone(), pool.clone()))
+    }
+
+    /// Every device that is held: driver, pool, device, and how.
+    pub(super) fn iter(&self) -> impl Iterator<Item = ([&SmolStr; 3], &Use)> {
+        let pools = self.0.iter();
+        pools.flat_map(|((driver, pool), of)| of.iter().map(move |(device, of)| ([driver, pool, device], of)))
     }
 
     /// An allocation holds its devices.

@@ -2,6 +2,7 @@
 
 use super::cluster::Cluster;
 use super::pod::Place;
+use crate::devices::DumpedDevices;
 use crate::labels::Labels;
 use crate::model::NodeInfo;
 use crate::volumes::{ClaimInfo, VolumeInfo};
@@ -22,6 +23,8 @@ pub struct Dump {
     pub claims: BTreeMap<String, ClaimInfo>,
     /// PersistentVolumes by name.
     pub volumes: BTreeMap<SmolStr, VolumeInfo>,
+    /// Devices, and who holds them.
+    pub devices: DumpedDevices,
 }
 
 /// A node and what is taken of it.
@@ -57,7 +60,7 @@ pub struct DumpedPod {
 }
 
 impl Cluster {
-    /// What is known. `O(nodes · resources + pods)`, and a copy of most of it: for tests and people, not for the hot path.
+    /// What is known. `O(nodes · resources + pods + devices)`, and a copy of most of it: for tests and people, not for the hot path.
     #[must_use]
     pub fn dump(&self) -> Dump {
         let nodes = self.nodes.iter().filter(|(_, node)| !node.placeholder);
@@ -94,7 +97,9 @@ impl Cluster {
             pods.insert(pod.key.uid.clone(), dumped);
         }
         let (claims, volumes) = self.volumes.dump();
-        Dump { nodes, pods, namespaces: self.relations.namespaces.clone(), claims, volumes }
+        let uid = |id| self.pod(id).map(|pod| pod.key.uid.clone()).unwrap_or_default();
+        let devices = self.devices.dump(uid);
+        Dump { nodes, pods, namespaces: self.relations.namespaces.clone(), claims, volumes, devices }
     }
 }
 
