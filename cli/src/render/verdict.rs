@@ -58,6 +58,8 @@ const NODE_CURES: &[(&str, &str)] = &[
         "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod",
         "end the pod that uses the claim, or give each pod its own claim",
     ),
+    ("looking up PVC ", "create the claim in the pod's namespace"),
+    ("PVC ", "delete the claim: it has the name of the pod's ephemeral volume and was not made for it"),
     ("node(s) exceed max volume count", "add nodes, or end pods there that mount volumes of the same driver"),
     (
         "node(s) didn't match PersistentVolume's node affinity",
@@ -92,6 +94,9 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
     ("is being deleted", "let the claim's other users end, then make it anew"),
     ("(pod is not owner)", "delete the claim: it has the name of the pod's ephemeral volume and was not made for it"),
     ("persistentvolumeclaim \"", "create the claim in the pod's namespace"),
+    ("PersistentVolumeClaim had no pv name", "name a StorageClass in the claim, or bind it: kubectl describe pvc"),
+    ("storageclass.storage.k8s.io \"", "create the StorageClass that the claim names"),
+    ("PersistentVolume had no name", "bind the claims: kubectl describe pvc"),
     ("persistentvolume \"", "restore the volume that the claim is bound to, or make the claim anew"),
     ("CSI driver is not installed", "install the driver on the nodes: kubectl get csinodes"),
     (
@@ -227,6 +232,7 @@ mod tests {
     use super::*;
     use expect_test::{Expect, expect};
     use flowforge_scheduler_core::explain::{Reason, Refusal, VolumeReason};
+    use flowforge_scheduler_core::plugins::volume_zone::ZoneUnknown;
 
     #[track_caller]
     fn check(message: &str, expected: &Expect) {
@@ -290,6 +296,8 @@ mod tests {
             V::ReadWriteOncePod,
             V::ClaimMissing("data".into()),
             V::BindingClaimMissing("data".into()),
+            V::LimitClaimMissing("ml".into(), "data".into()),
+            V::LimitClaimNotOwned("ml".into(), "p-data".into(), "p".into()),
             V::Limit,
             V::DriverMissing("csi.example".into()),
             V::EphemeralClaimMissing("p-data".into()),
@@ -302,6 +310,10 @@ mod tests {
             V::NoStorage,
             V::NoSuchVolume,
             V::VolumeMissing("pv".into()),
+            V::ZoneUnknown(ZoneUnknown::ClaimMissing("data".into())),
+            V::ZoneUnknown(ZoneUnknown::NoClass),
+            V::ZoneUnknown(ZoneUnknown::ClassMissing("fast".into())),
+            V::ZoneUnknown(ZoneUnknown::Unbound),
             V::Zone,
         ];
         for reason in &all {
@@ -310,6 +322,11 @@ mod tests {
                 V::BindingClaimMissing(_) => {}
                 V::EphemeralClaimMissing(_) | V::ClaimLost(..) | V::ClaimDeleting(_) | V::ClaimNotOwned(..) => {}
                 V::UnboundClaims | V::Affinity | V::NoVolume | V::NoStorage | V::NoSuchVolume => {}
+                V::LimitClaimMissing(..) | V::LimitClaimNotOwned(..) => {}
+                V::ZoneUnknown(why) => match why {
+                    ZoneUnknown::ClaimMissing(_) | ZoneUnknown::NoClass => {}
+                    ZoneUnknown::ClassMissing(_) | ZoneUnknown::Unbound => {}
+                },
                 V::VolumeMissing(_) | V::Zone => {}
             }
         }

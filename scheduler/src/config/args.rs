@@ -196,8 +196,7 @@ impl ScoringStrategy {
             "RequestedToCapacityRatio" => {
                 let shape = ratio.as_ref().map(|ratio| ratio.shape.as_slice()).unwrap_or_default();
                 check_shape(&format!("{at}.requestedToCapacityRatio.shape"), shape, found);
-                // Points score up to 10, nodes up to 100.
-                Strategy::RequestedToCapacityRatio(shape.iter().map(|p| (p.utilization, 10 * p.score)).collect())
+                Strategy::RequestedToCapacityRatio(line(shape))
             }
             other => {
                 found.problem(
@@ -208,6 +207,11 @@ impl ScoringStrategy {
             }
         }
     }
+}
+
+/// Points score up to 10, nodes up to 100.
+fn line(shape: &[ShapePoint]) -> Vec<(i64, i64)> {
+    shape.iter().map(|point| (point.utilization, point.score.saturating_mul(10))).collect()
 }
 
 fn check_shape(at: &str, shape: &[ShapePoint], found: &mut Findings) {
@@ -308,7 +312,7 @@ impl InterPodAffinity {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct VolumeBinding {
     bind_timeout_seconds: Option<i64>,
-    shape: Option<Vec<Value>>,
+    shape: Vec<ShapePoint>,
 }
 
 impl VolumeBinding {
@@ -317,11 +321,10 @@ impl VolumeBinding {
         found.require(timeout.is_none_or(|s| s >= 0), format_args!("{at}.bindTimeoutSeconds"), "must not be negative");
         let seconds = timeout.and_then(|seconds| u64::try_from(seconds).ok());
         profile.patience.volumes_ms = seconds.map(|seconds| seconds.saturating_mul(1000));
-        found.require(
-            self.shape.is_none(),
-            format_args!("{at}.shape"),
-            "belongs to a feature that is off by default (StorageCapacityScoring); remove it",
-        );
+        if !self.shape.is_empty() {
+            check_shape(&format!("{at}.shape"), &self.shape, found);
+            profile.volume_line = line(&self.shape);
+        }
     }
 }
 

@@ -195,6 +195,19 @@ fn a_profile_says_how_long_its_volumes_and_devices_may_take() {
 }
 
 #[test]
+fn a_profile_says_how_full_its_volumes_shall_be() {
+    let text = "profiles: [{schedulerName: a, pluginConfig: [{name: VolumeBinding, \
+                args: {shape: [{utilization: 0, score: 0}, {utilization: 90, score: 10}]}}]}, {schedulerName: b}]";
+    let profiles = Config::parse(text, "config.yaml").unwrap().core(Duration::from_secs(1)).profiles;
+    assert_eq!(profiles.of("a").volume_line, [(0, 0), (90, 100)]);
+    assert_eq!(profiles.of("b").volume_line, [(0, 100), (100, 0)], "what is left free");
+    let wrong = problem_of("VolumeBinding", "{shape: [{utilization: 9, score: 1}, {utilization: 8, score: 11}]}");
+    let expected = "args.shape[1].utilization must be larger than that of the point before; \
+                    args.shape[1].score must be between 0 and 10";
+    assert_eq!(wrong, expected);
+}
+
+#[test]
 fn arguments_that_cannot_work_are_named_with_field_and_fix() {
     for (plugin, args, expected) in [
         (

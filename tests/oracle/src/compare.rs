@@ -27,8 +27,10 @@ const SCORED: [&str; 9] = [
 /// All differences.
 pub(crate) fn differences(upstream: &upstream::Answer, ours: &ours::Answer) -> Vec<Difference> {
     let mut found = Found::default();
-    // An error of a claim or of its selectors ends kube-scheduler's attempt; FlowForge refuses the nodes where it shows.
-    let failed = ["DynamicResources: ", "running \"DynamicResources\""].iter().any(|by| upstream.error.contains(by));
+    // An error of a claim or of its selectors, or a claim of somebody else's ephemeral volume, ends kube-scheduler's attempt; FlowForge refuses the nodes where it shows.
+    let failed = ["DynamicResources: ", "running \"DynamicResources\"", "was not created for pod"]
+        .iter()
+        .any(|by| upstream.error.contains(by));
     if !upstream.error.is_empty() && (!failed || ours.errors.is_empty()) {
         found.check("error", &upstream.error, &String::new());
     }

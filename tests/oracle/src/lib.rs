@@ -21,7 +21,6 @@ mod shrink;
 mod tally;
 mod upstream;
 
-pub use features::FEATURES;
-pub use run::{Outcome, replay, run};
+pub use run::{ENOUGH, Outcome, replay, run};
 pub use selectors::{Said, Selection, selections};
 pub use upstream::Upstream;

@@ -7,7 +7,7 @@ use flowforge_scheduler::convert::{self, device_types, types, volumes};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
 use flowforge_scheduler_core::devices::DeviceFact;
-use flowforge_scheduler_core::explain::Reason;
+use flowforge_scheduler_core::explain::{Reason, VolumeReason};
 use flowforge_scheduler_core::model::PodInfo;
 use flowforge_scheduler_core::opinion::opinions;
 use flowforge_scheduler_core::relations::SelectorKind;
@@ -213,10 +213,15 @@ fn posing_as(node: &types::Node, other: &types::Node) -> types::Node {
     posing
 }
 
+/// Whether kube-scheduler fails the whole cycle for it.
+fn is_error(reason: &Reason) -> bool {
+    matches!(reason, Reason::DeviceError(_) | Reason::Volume(VolumeReason::LimitClaimNotOwned(..)))
+}
+
 fn answer(snapshot: &mut Snapshot, id: PodId) -> Answer {
     let mut answer = Answer::default();
     for opinion in opinions(snapshot, id) {
-        let errors = opinion.reasons.iter().filter(|reason| matches!(reason, Reason::DeviceError(_)));
+        let errors = opinion.reasons.iter().filter(|reason| is_error(reason));
         answer.errors.extend(errors.map(ToString::to_string));
         let plugin = opinion.reasons.first().map_or("", |reason| reason.plugin());
         let reasons = opinion.reasons.iter().map(ToString::to_string).collect();

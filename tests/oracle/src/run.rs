@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use std::fmt;
 
+/// As many cases are enough to say that something is hardly compared.
+pub const ENOUGH: u64 = 1_000;
 /// Disagreements that are shown in full; further ones are counted.
 const SHOWN: usize = 5;
 
@@ -86,10 +88,10 @@ impl Outcome {
         self.disagreements.is_empty()
     }
 
-    /// In how many of a hundred cases that it applies to a plugin refuses a node.
+    /// What these cases hardly compare at all, one line each; empty for fewer than [`ENOUGH`] cases, which say nothing of that.
     #[must_use]
-    pub fn refusing_percent(&self, plugin: &str) -> u64 {
-        self.tally.refusing_percent(plugin)
+    pub fn thin(&self) -> Vec<String> {
+        if self.cases < ENOUGH { Vec::new() } else { self.tally.thin() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why volumes refuse a node or a pod.
 
+use crate::plugins::volume_zone::ZoneUnknown;
 use crate::plugins::{Cures, node_volume_limits, volume_binding, volume_restrictions, volume_zone};
 use smol_str::SmolStr;
 use std::fmt;
@@ -15,6 +16,10 @@ pub enum VolumeReason {
     ClaimMissing(SmolStr),
     /// The same, said by VolumeBinding where VolumeRestrictions, which says it first, is off.
     BindingClaimMissing(SmolStr),
+    /// A claim does not exist, said by NodeVolumeLimits where VolumeBinding, which says it first, is off: namespace, claim.
+    LimitClaimMissing(SmolStr, SmolStr),
+    /// The same of a claim that was not made for the pod: namespace, claim, pod.
+    LimitClaimNotOwned(SmolStr, SmolStr, SmolStr),
     /// The node takes no more volumes of a driver.
     Limit,
     /// The node lacks a driver that must be there.
@@ -39,6 +44,9 @@ pub enum VolumeReason {
     NoSuchVolume,
     /// A claim that the pod names is bound to a volume that does not exist.
     VolumeMissing(SmolStr),
+    /// A claim has no volume yet and does not wait for the pod, or is not there, so that its zone is not known: said by
+    /// VolumeZone where VolumeBinding, which says it first, is off.
+    ZoneUnknown(ZoneUnknown),
     /// A volume is in another zone.
     Zone,
 }
@@ -50,7 +58,9 @@ impl VolumeReason {
             Self::DiskConflict | Self::ReadWriteOncePod | Self::ClaimMissing(_) => {
                 (volume_restrictions::NAME, volume_restrictions::CURED_BY)
             }
-            Self::Limit | Self::DriverMissing(_) => (node_volume_limits::NAME, node_volume_limits::CURED_BY),
+            Self::LimitClaimMissing(..) | Self::LimitClaimNotOwned(..) | Self::Limit | Self::DriverMissing(_) => {
+                (node_volume_limits::NAME, node_volume_limits::CURED_BY)
+            }
             Self::BindingClaimMissing(_)
             | Self::EphemeralClaimMissing(_)
             | Self::ClaimLost(..)
@@ -61,7 +71,7 @@ impl VolumeReason {
             | Self::NoVolume
             | Self::NoStorage
             | Self::NoSuchVolume => (volume_binding::NAME, volume_binding::CURED_BY),
-            Self::VolumeMissing(_) | Self::Zone => (volume_zone::NAME, volume_zone::CURED_BY),
+            Self::VolumeMissing(_) | Self::ZoneUnknown(_) | Self::Zone => (volume_zone::NAME, volume_zone::CURED_BY),
         }
     }
 
@@ -92,6 +102,12 @@ impl fmt::Display for VolumeReason {
             Self::ClaimMissing(claim) | Self::BindingClaimMissing(claim) => {
                 f.write_str(&volume_restrictions::reason_missing(claim))
             }
+            Self::LimitClaimMissing(namespace, claim) => {
+                f.write_str(&node_volume_limits::reason_missing(namespace, claim))
+            }
+            Self::LimitClaimNotOwned(namespace, claim, pod) => {
+                f.write_str(&volume_binding::reason_not_owned(namespace, claim, pod))
+            }
             Self::Limit => f.write_str(node_volume_limits::REASON),
             Self::DriverMissing(driver) => f.write_str(&node_volume_limits::reason_no_driver(driver)),
             Self::EphemeralClaimMissing(claim) => f.write_str(&volume_binding::reason_ephemeral_missing(claim)),
@@ -106,6 +122,7 @@ impl fmt::Display for VolumeReason {
             Self::NoStorage => f.write_str(volume_binding::REASON_NO_SPACE),
             Self::NoSuchVolume => f.write_str(volume_binding::REASON_NO_SUCH_VOLUME),
             Self::VolumeMissing(volume) => f.write_str(&volume_zone::reason_missing(volume)),
+            Self::ZoneUnknown(why) => why.fmt(f),
             Self::Zone => f.write_str(volume_zone::REASON),
         }
     }

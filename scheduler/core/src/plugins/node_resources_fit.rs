@@ -132,8 +132,8 @@ fn percent(part: i128, of: i64) -> i64 {
     i64::try_from(part * i128::from(MAX_NODE_SCORE) / i128::from(of)).unwrap_or(MAX_NODE_SCORE)
 }
 
-/// Where the line is at `x`.
-fn on_line(points: &[(i64, i64)], x: i64) -> i64 {
+/// Where the line through ascending points is at `x`; flat beyond its ends.
+pub(super) fn on_line(points: &[(i64, i64)], x: i64) -> i64 {
     let after = points.partition_point(|(at, _)| *at < x);
     match (after.checked_sub(1).map(|before| points[before]), points.get(after)) {
         (None, Some(first)) => first.1,

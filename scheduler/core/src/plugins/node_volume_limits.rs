@@ -1,11 +1,12 @@
 //! NodeVolumeLimits: volumes of a CSI driver on a node, those of pods and those that are attached, stay within what its
-//! CSINode says; and a driver that asks for it must be on the node at all. Preemption can help.
+//! CSINode says; and a driver that asks for it must be on the node at all. Preemption can help, but not where a claim does not
+//! exist or is somebody else's, which VolumeBinding says before it in most profiles.
 //!
 //! A volume counts once however many pods of the node mount it. A claim without a volume counts as one of its class's
 //! driver. Disks of in-tree plugins count as the CSI volumes that they are on nodes with a CSINode. As upstream, a volume
 //! that is attached and that no pod of the node mounts counts beside the same volume of the pod that asks.
 
-use super::Cures;
+use super::{Cures, volume_zone};
 
 /// kube-scheduler's name.
 pub const NAME: &str = "NodeVolumeLimits";
@@ -30,6 +31,12 @@ const UNCOUNTED: [&str; 2] = ["kubernetes.io/azure-file", "kubernetes.io/vsphere
 #[must_use]
 pub fn reason_no_driver(driver: &str) -> String {
     format!("{driver} CSI driver is not installed on the node")
+}
+
+/// Reason text of a claim that does not exist.
+#[must_use]
+pub fn reason_missing(namespace: &str, claim: &str) -> String {
+    format!("looking up PVC {namespace}/{claim}: {}", volume_zone::not_found("persistentvolumeclaim", claim))
 }
 
 /// The driver that volumes of a provisioner count for on a node, with a CSINode or without one.

@@ -4,9 +4,11 @@
 //! A pod is refused before any node is looked at when a claim of it is missing, lost, being deleted, somebody else's, or
 //! unbound although its class does not wait. Claims that are bound by hand get the smallest volume that will do, those that
 //! ask for least first; what finds none is provisioned, where the class allows the node and, for drivers that publish it,
-//! enough storage is free. A node's score is the share that is left free of the chosen volumes, or of the published
-//! capacity, averaged over the classes (StorageCapacityScoring, on by default in 1.37); weight 1, not normalised.
+//! enough storage is free. A node's score comes from the share in use of the chosen volumes, or of the published capacity:
+//! what the profile's line says of it, the share that is left free where it has none, averaged over the classes
+//! (StorageCapacityScoring, on by default in 1.37); weight 1, not normalised.
 
+use super::node_resources_fit::on_line;
 use super::{Cures, MAX_NODE_SCORE};
 use crate::labels::Labels;
 use crate::volumes::{ClaimInfo, StorageSize, TopologyTerm, VolumeInfo};
@@ -36,6 +38,8 @@ pub const CURED_BY: Cures = Cures::CLAIMS
     .and(Cures::POD_GONE);
 /// Weight of the score.
 pub const WEIGHT: i64 = 1;
+/// The default line through points of (utilization in percent, score): the share that is left free.
+pub const LINE: [(i64, i64); 2] = [(0, MAX_NODE_SCORE), (100, 0)];
 /// The provisioner of classes whose volumes are made by hand.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
@@ -88,23 +92,23 @@ pub fn is_in_topology(terms: &[TopologyTerm], labels: &Labels) -> bool {
     terms.is_empty() || terms.iter().any(|term| !term.is_empty() && term.iter().all(holds))
 }
 
-/// Score of a node: what its volumes ask for and have, in bytes, by class.
+/// Score of a node: what its volumes ask for and have, in bytes, by class; `line` as [`LINE`], ascending.
 #[must_use]
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "as upstream: scores of 0 to 100")]
-pub fn score(classes: &BTreeMap<SmolStr, (i64, i64)>) -> i64 {
+pub fn score(classes: &BTreeMap<SmolStr, (i64, i64)>, line: &[(i64, i64)]) -> i64 {
     if classes.is_empty() {
         return 0;
     }
-    let sum: i64 = classes.values().map(|(requested, capacity)| free_percent(*requested, *capacity)).sum();
+    let sum: i64 =
+        classes.values().map(|(requested, capacity)| on_line(line, used_percent(*requested, *capacity))).sum();
     (sum as f64 / classes.len() as f64).round() as i64
 }
 
-fn free_percent(requested: i64, capacity: i64) -> i64 {
+fn used_percent(requested: i64, capacity: i64) -> i64 {
     if capacity == 0 || requested > capacity {
-        return 0;
+        return 100;
     }
-    let used = i128::from(requested) * i128::from(MAX_NODE_SCORE) / i128::from(capacity);
-    MAX_NODE_SCORE - i64::try_from(used).unwrap_or(MAX_NODE_SCORE)
+    i64::try_from(i128::from(requested) * 100 / i128::from(capacity)).unwrap_or(100)
 }
 
 /// Whether this much is free.
@@ -146,8 +150,14 @@ mod tests {
 
     #[test]
     fn a_score_is_the_share_that_stays_free() {
-        let of = |all: &[(&str, (i64, i64))]| score(&all.iter().map(|(k, v)| (SmolStr::from(*k), *v)).collect());
+        let of = |all: &[(&str, (i64, i64))]| score(&all.iter().map(|(k, v)| (SmolStr::from(*k), *v)).collect(), &LINE);
         assert_eq!([of(&[]), of(&[("a", (1, 4))]), of(&[("a", (5, 4))]), of(&[("a", (0, 0))])], [0, 75, 0, 0]);
         assert_eq!(of(&[("a", (1, 4)), ("b", (1, 2))]), 63);
+    }
+
+    #[test]
+    fn a_profile_may_score_full_volumes_higher() {
+        let of = |requested, capacity| score(&[("a".into(), (requested, capacity))].into(), &[(20, 0), (60, 100)]);
+        assert_eq!([of(1, 10), of(4, 10), of(9, 10), of(5, 4)], [0, 50, 100, 100]);
     }
 }

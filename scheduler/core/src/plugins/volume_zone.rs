@@ -2,12 +2,14 @@
 //! replaced them. A label may list several zones (`a__b`). A node with none of the labels takes any volume. Unresolvable by
 //! preemption.
 //!
-//! A claim that is bound to a volume that does not exist refuses the pod before any node is looked at; generic ephemeral
-//! volumes are left to VolumeBinding.
+//! A claim that is bound to a volume that does not exist refuses the pod before any node is looked at, and so does one that
+//! does not exist, or has no volume and does not wait for the pod, where VolumeBinding has not said so before; generic
+//! ephemeral volumes are left to VolumeBinding.
 
 use super::Cures;
 use crate::labels::Labels;
 use smol_str::SmolStr;
+use std::fmt;
 
 /// kube-scheduler's name.
 pub const NAME: &str = "VolumeZone";
@@ -33,7 +35,37 @@ pub type Zone = (usize, Vec<SmolStr>);
 /// Reason text of a volume that does not exist.
 #[must_use]
 pub fn reason_missing(volume: &str) -> String {
-    format!("persistentvolume {volume:?} not found")
+    not_found("persistentvolume", volume)
+}
+
+/// As an API server and its clients say it.
+#[must_use]
+pub fn not_found(kind: &str, name: &str) -> String {
+    format!("{kind} {name:?} not found")
+}
+
+/// Why nobody knows the zone of a claim.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum ZoneUnknown {
+    /// The claim of this name does not exist.
+    ClaimMissing(SmolStr),
+    /// It has neither a volume nor a class.
+    NoClass,
+    /// It has no volume, and its class of this name does not exist.
+    ClassMissing(SmolStr),
+    /// It has no volume, and its class does not wait for the pod.
+    Unbound,
+}
+
+impl fmt::Display for ZoneUnknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClaimMissing(claim) => f.write_str(&not_found("persistentvolumeclaim", claim)),
+            Self::NoClass => f.write_str("PersistentVolumeClaim had no pv name and storageClass name"),
+            Self::ClassMissing(class) => f.write_str(&not_found("storageclass.storage.k8s.io", class)),
+            Self::Unbound => f.write_str("PersistentVolume had no name"),
+        }
+    }
 }
 
 /// The zones of a volume with these labels; a label with an empty zone says nothing.

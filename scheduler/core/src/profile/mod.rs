@@ -281,6 +281,8 @@ pub struct Profile {
     pub ignore_preferred_of_existing: bool,
     /// Arguments of DefaultPreemption; None: pods of the profile preempt nobody.
     pub preemption: Option<PreemptionArgs>,
+    /// The line that VolumeBinding's score follows: ascending points of (utilization in percent, score 0..=100).
+    pub volume_line: Vec<(i64, i64)>,
     /// How long volumes (VolumeBinding's bindTimeoutSeconds) and devices may take.
     pub patience: Patience,
     id: u16,
@@ -307,6 +309,7 @@ impl Profile {
             hard_pod_affinity_weight: inter_pod_affinity::HARD_WEIGHT,
             ignore_preferred_of_existing: false,
             preemption: Some(PreemptionArgs::default()),
+            volume_line: volume_binding::LINE.to_vec(),
             patience: Patience::default(),
             id: 0,
         }

@@ -2,6 +2,8 @@
 
 use super::facts::{ClaimInfo, CsiHandle, CsiNodeInfo, PodVolume, VolumeSource};
 use super::store::{Mounts, Volumes};
+use crate::explain::VolumeReason;
+use crate::model::PodKey;
 use crate::plugins::node_volume_limits;
 use crate::snapshot::{NodeId, NodeRecord};
 use smol_str::{SmolStr, format_smolstr};
@@ -105,6 +107,20 @@ impl Volumes {
             }
         };
         mounts.volumes.iter().filter_map(handle).filter(|h| !h.driver.is_empty() && !h.handle.is_empty()).collect()
+    }
+
+    /// The first claim of a pod whose volume cannot be counted: it is not there, or is not the pod's.
+    pub(super) fn uncounted(&self, mounts: &Mounts, pod: &PodKey) -> Option<VolumeReason> {
+        mounts.claims().find_map(|(key, owned)| {
+            let (namespace, name) = key.clone();
+            match self.claims.get(&key) {
+                None => Some(VolumeReason::LimitClaimMissing(namespace, name)),
+                Some(claim) if owned && claim.owner.as_ref() != Some(&pod.uid) => {
+                    Some(VolumeReason::LimitClaimNotOwned(namespace, name, pod.name.clone()))
+                }
+                Some(_) => None,
+            }
+        })
     }
 
     fn handle_of(&self, claim: &ClaimInfo, has_csi_node: bool) -> Option<CsiHandle> {

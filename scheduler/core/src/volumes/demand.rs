@@ -10,7 +10,7 @@ use super::waiting::{Fit, Waiting};
 use crate::explain::VolumeReason;
 use crate::labels::Labels;
 use crate::model::PodKey;
-use crate::plugins::volume_zone::{self, Zone};
+use crate::plugins::volume_zone::{self, Zone, ZoneUnknown};
 use crate::plugins::{node_affinity, node_volume_limits, volume_binding, volume_restrictions};
 use crate::profile::{Filter, Profile};
 use crate::snapshot::{Cluster, NodeId, NodeRecord, PodId};
@@ -25,6 +25,8 @@ pub(crate) struct VolumeDemand {
     in_use: bool,
     /// Disks that others of the node may not mount.
     disks: Vec<ExclusiveDisk>,
+    /// A claim whose volume cannot be counted.
+    uncounted: Option<VolumeReason>,
     /// Volumes of CSI drivers, on a node without a CSINode and with one.
     handles: [BTreeSet<CsiHandle>; 2],
     /// Volumes of bound claims; None where there is no such volume.
@@ -35,6 +37,8 @@ pub(crate) struct VolumeDemand {
     zones: Vec<Zone>,
     /// Weight of VolumeBinding's score.
     weight: i64,
+    /// The line that the score follows.
+    line: Vec<(i64, i64)>,
 }
 
 impl Volumes {
@@ -69,7 +73,8 @@ impl VolumeDemand {
         profile: &Profile,
         in_use: impl Fn(&ObjectName) -> bool,
     ) -> Result<Self, VolumeReason> {
-        let mut demand = Self { weight: profile.weights.volume_binding, ..Self::default() };
+        let (weight, line) = (profile.weights.volume_binding, profile.volume_line.clone());
+        let mut demand = Self { weight, line, ..Self::default() };
         if profile.filters.has(Filter::VolumeRestrictions) {
             let disk = |volume: &PodVolume| match volume {
                 PodVolume::Disk(disk) => disk.exclusive.clone(),
@@ -79,6 +84,7 @@ impl VolumeDemand {
             demand.disks = mounts.volumes.iter().filter_map(disk).collect();
         }
         if profile.filters.has(Filter::NodeVolumeLimits) {
+            demand.uncounted = volumes.uncounted(mounts, pod);
             let handles = |has_csi_node| volumes.limited(volumes.handles(mounts, has_csi_node));
             demand.handles = [false, true].map(handles);
         }
@@ -99,6 +105,7 @@ impl VolumeDemand {
             |volume: &Option<Arc<VolumeInfo>>| volume.as_ref().is_some_and(|v| affinities(v).all(|a| a.is_none()));
         !self.in_use
             && self.disks.is_empty()
+            && self.uncounted.is_none()
             && self.handles.iter().all(BTreeSet::is_empty)
             && self.zones.is_empty()
             && self.bound.iter().all(anywhere)
@@ -191,11 +198,28 @@ fn claims(volumes: &Volumes, mounts: &Mounts, pod: &PodKey) -> Result<Found, Vol
 fn zones(volumes: &Volumes, mounts: &Mounts) -> Result<Vec<Zone>, VolumeReason> {
     let mut all = Vec::new();
     for (key, _) in mounts.claims().filter(|(_, owned)| !owned) {
-        let Some(name) = volumes.claims.get(&key).and_then(|claim| claim.volume.as_ref()) else { continue };
+        let claim = volumes.claims.get(&key).ok_or_else(|| ZoneUnknown::ClaimMissing(key.1.clone()));
+        let claim = claim.map_err(VolumeReason::ZoneUnknown)?;
+        let Some(name) = &claim.volume else {
+            waits(volumes, &claim.class).map_err(VolumeReason::ZoneUnknown)?;
+            continue;
+        };
         let volume = volumes.volumes.get(name).ok_or_else(|| VolumeReason::VolumeMissing(name.clone()))?;
         all.extend(volume_zone::zones(&volume.labels));
     }
     Ok(all)
+}
+
+/// Whether claims of a class have no volume before their pod has a node.
+fn waits(volumes: &Volumes, class: &SmolStr) -> Result<(), ZoneUnknown> {
+    if class.is_empty() {
+        return Err(ZoneUnknown::NoClass);
+    }
+    match volumes.classes.get(class) {
+        None => Err(ZoneUnknown::ClassMissing(class.clone())),
+        Some(class) if class.waits => Ok(()),
+        Some(_) => Err(ZoneUnknown::Unbound),
+    }
 }
 
 /// Node affinities that may count for a volume.
@@ -248,7 +272,10 @@ impl<'a> VolumeView<'a> {
             return Some(VolumeReason::ReadWriteOncePod);
         }
         let csi = volumes.and_then(|volumes| volumes.csi.as_deref());
-        self.beyond_limits(volumes)
+        self.demand
+            .uncounted
+            .clone()
+            .or_else(|| self.beyond_limits(volumes))
             .or_else(|| self.demand.fit(&node.info.name, &node.info.labels, csi).conflicts.into_iter().next())
             .or_else(|| (!volume_zone::fits(&self.demand.zones, &node.info.labels)).then_some(VolumeReason::Zone))
     }
@@ -269,7 +296,7 @@ impl<'a> VolumeView<'a> {
         let Some((id, node)) = self.cluster.nodes.at(dense) else { return 0 };
         let csi = self.cluster.volumes.nodes.get(id.index()).and_then(|volumes| volumes.csi.as_deref());
         let fit = self.demand.fit(&node.info.name, &node.info.labels, csi);
-        self.demand.weight * volume_binding::score(&fit.classes(&self.demand.waiting))
+        self.demand.weight * volume_binding::score(&fit.classes(&self.demand.waiting), &self.demand.line)
     }
 
     fn meets_a_disk(&self, node: &NodeRecord) -> bool {

@@ -119,7 +119,13 @@ fn a_missing_claim_is_told_by_the_first_rule_that_is_on() {
     };
     let message = "0/1 nodes are available: persistentvolumeclaim \"absent\" not found.".to_owned();
     assert_eq!(says(Filters::ALL), (message.clone(), vec!["VolumeRestrictions"]));
-    assert_eq!(says(Filters::ALL.without(Filter::VolumeRestrictions)), (message, vec!["VolumeBinding"]));
+    let without_restrictions = Filters::ALL.without(Filter::VolumeRestrictions);
+    assert_eq!(says(without_restrictions), (message.clone(), vec!["VolumeBinding"]));
+    let without_binding = without_restrictions.without(Filter::VolumeBinding);
+    assert_eq!(says(without_binding), (message, vec!["VolumeZone"]));
+    let by_node = "0/1 nodes are available: 1 looking up PVC ns/absent: persistentvolumeclaim \"absent\" not found.";
+    let only_limits = without_binding.without(Filter::VolumeZone);
+    assert_eq!(says(only_limits), (by_node.to_owned(), vec!["NodeVolumeLimits"]));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! they collide, and the odd corners that the API server lets through.
 
 mod affinity;
+mod choice;
 mod devices;
 mod node;
 mod peers;
@@ -51,6 +52,16 @@ pub(crate) fn case(seed: u64) -> Value {
         case["configuration"] = configuration;
     }
     volumes::storage(&random.fork("storage"), &names, &mut case);
+    let mut choices = random.fork("choices");
+    if case["resourceSlices"].is_array() && choices.percent(30) {
+        choice::of_devices(&mut choices, &mut case);
+    } else if choices.percent(7) {
+        choice::of_volumes(&mut choices, &names, &mut case);
+    }
+    let mut used = random.fork("in use");
+    if used.percent(12) {
+        choice::in_use(&mut used, &mut case);
+    }
     case
 }
 

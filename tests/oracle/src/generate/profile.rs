@@ -31,18 +31,24 @@ const FILTERS: [&str; 8] = [
     "NodeDeclaredFeatures",
 ];
 
+/// Plugins of storage and devices, in the default order. Whoever prepares something goes as a whole.
+const PREPARED: [&str; 5] =
+    ["VolumeRestrictions", "NodeVolumeLimits", "VolumeBinding", "VolumeZone", "DynamicResources"];
+
 /// A KubeSchedulerConfiguration with one profile, or none: the default.
 pub(super) fn configuration(random: &mut Random) -> Option<Value> {
     if random.percent(50) {
         return None;
     }
     let random = Random::new(random.below(CONFIGURATIONS) as u64);
+    let mut plugins = plugins(&mut random.fork("plugins"));
+    prepared(&mut random.fork("storage and devices"), &mut plugins);
     Some(json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
         "profiles": [{
             "schedulerName": "flowforge",
-            "plugins": plugins(&mut random.fork("plugins")),
+            "plugins": plugins,
             "pluginConfig": arguments(&random),
         }],
     }))
@@ -79,6 +85,52 @@ fn plugins(random: &mut Random) -> Value {
     Value::Object(all)
 }
 
+/// Some configurations leave out plugins of storage and devices, some have hardly any other, some weigh their scores.
+fn prepared(random: &mut Random, plugins: &mut Value) {
+    match random.below(6) {
+        0 | 1 => {
+            let left_out = random.some(&PREPARED, 35);
+            extend(plugins, "/multiPoint/disabled", left_out.iter().map(|name| json!({"name": name})));
+            weigh(random, plugins, &left_out);
+        }
+        2 => {
+            // In the default order, which decides whose reason is told.
+            let kept = random.some(&PREPARED, 60);
+            let others = random.some(&["TaintToleration", "NodeResourcesFit"], 50);
+            let all = ["PrioritySort"].iter().chain(others).chain(kept.iter().copied()).chain(&["DefaultBinder"]);
+            let enabled: Vec<Value> = all.map(|name| json!({"name": name})).collect();
+            *plugins = json!({"multiPoint": {"disabled": [{"name": "*"}], "enabled": enabled}});
+            let left_out: Vec<&&str> = PREPARED.iter().filter(|name| !kept.contains(name)).collect();
+            weigh(random, plugins, &left_out);
+        }
+        3 => weigh(random, plugins, &[]),
+        _ => {}
+    }
+}
+
+/// Weights of the scores of volumes and devices, or their scores are off.
+fn weigh(random: &mut Random, plugins: &mut Value, left_out: &[&&str]) {
+    for name in ["VolumeBinding", "DynamicResources"] {
+        if left_out.iter().any(|left_out| **left_out == name) {
+            continue;
+        }
+        match random.below(4) {
+            0 => extend(plugins, "/score/disabled", [json!({"name": name})]),
+            1 | 2 => extend(plugins, "/score/enabled", [json!({"name": name, "weight": 1 + random.below(20)})]),
+            _ => {}
+        }
+    }
+}
+
+/// Adds to a list of plugins that may not be there yet.
+fn extend(plugins: &mut Value, list: &str, with: impl IntoIterator<Item = Value>) {
+    let list = list.trim_start_matches('/').split('/').fold(plugins, |at, key| &mut at[key]);
+    match list {
+        Value::Array(all) => all.extend(with),
+        absent => *absent = with.into_iter().collect(),
+    }
+}
+
 fn arguments(random: &Random) -> Value {
     let mut all = Vec::new();
     let mut configure = |name: &str, percent, args: &dyn Fn(&mut Random) -> Value| {
@@ -97,6 +149,7 @@ fn arguments(random: &Random) -> Value {
             "ignorePreferredTermsOfExistingPods": random.percent(50),
         })
     });
+    configure("VolumeBinding", 50, &|random| json!({"shape": shape(random)}));
     json!(all)
 }
 
@@ -110,18 +163,21 @@ fn fit(random: &mut Random) -> Value {
     let strategy = random.word(&["LeastAllocated", "MostAllocated", "RequestedToCapacityRatio"]);
     let mut scoring = json!({"type": strategy, "resources": resources(random, 10)});
     if strategy == "RequestedToCapacityRatio" {
-        let mut at: Vec<usize> = (0..1 + random.below(4)).map(|_| random.below(101)).collect();
-        at.sort_unstable();
-        at.dedup();
-        let shape: Vec<Value> =
-            at.into_iter().map(|at| json!({"utilization": at, "score": random.below(11)})).collect();
-        scoring["requestedToCapacityRatio"] = json!({"shape": shape});
+        scoring["requestedToCapacityRatio"] = json!({"shape": shape(random)});
     }
     json!({
         "scoringStrategy": scoring,
         "ignoredResources": random.some(&["nvidia.com/gpu", "example.com/absent", "cpu", "hugepages-2Mi"], 20),
         "ignoredResourceGroups": random.some(&["example.com", "nvidia.com"], 15),
     })
+}
+
+/// A line through some points.
+fn shape(random: &mut Random) -> Vec<Value> {
+    let mut at: Vec<usize> = (0..1 + random.below(4)).map(|_| random.below(101)).collect();
+    at.sort_unstable();
+    at.dedup();
+    at.into_iter().map(|at| json!({"utilization": at, "score": random.below(11)})).collect()
 }
 
 fn added_affinity(random: &mut Random) -> Value {
