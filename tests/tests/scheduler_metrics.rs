@@ -1,5 +1,5 @@
-//! `scheduler_*` metrics beside kube-scheduler's, after the same load: what kube-scheduler marks STABLE or BETA has the same
-//! name, type and labels here.
+//! `scheduler_*` metrics beside kube-scheduler's, after the same load: what kube-scheduler marks STABLE or BETA, and
+//! what it says of volumes, has the same name, type and labels here.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -9,16 +9,20 @@
 
 mod scheduler;
 
-use flowforge_testbed::{Profile, Testbed, network::port};
+use flowforge_testbed::{Profile, SELECTED_NODE, Testbed, network::port};
 use flowforge_tests::metrics::get;
-use kube::Client;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client};
 use scheduler::{create, install, is_live, namespace, pod, pods, unscheduled, until};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
+/// What shows only once the volumes of a pod could not be bound.
+const OF_VOLUMES: &str = "scheduler_volume_scheduling_stage_error_total";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stable_and_beta_metrics_are_those_of_kube_scheduler() {
@@ -26,9 +30,19 @@ async fn stable_and_beta_metrics_are_those_of_kube_scheduler() {
     let installation = install(&testbed, "").await;
     load(&testbed, "flowforge").await;
     load(&testbed, "default-scheduler").await;
+    refuse_volumes(&testbed).await;
+    until("both count volumes that are refused", LIMIT, || async {
+        let ours = get(installation.scheduler, "/metrics").await.unwrap();
+        let shown = [of_kube_scheduler(&testbed).await, ours].map(|text| families(&text).contains_key(OF_VOLUMES));
+        if shown == [true; 2] { Ok(()) } else { Err(format!("kube-scheduler, ours: {shown:?}")) }
+    })
+    .await;
     let upstream = families(&of_kube_scheduler(&testbed).await);
     let ours = families(&get(installation.scheduler, "/metrics").await.unwrap());
-    let marked = |family: &&Family| family.help.starts_with("[STABLE]") || family.help.starts_with("[BETA]");
+    let marked = |family: &&Family| {
+        let is_stable = family.help.starts_with("[STABLE]") || family.help.starts_with("[BETA]");
+        is_stable || family.name.starts_with("scheduler_volume_")
+    };
     let compared: Vec<&Family> =
         upstream.values().filter(|family| family.name.starts_with("scheduler_")).filter(marked).collect();
     assert!(compared.len() >= 12, "kube-scheduler shows only {} of them", compared.len());
@@ -70,6 +84,33 @@ async fn load(testbed: &Testbed, scheduler_name: &str) {
     .await;
     // Gauges are set from time to time; kube-scheduler records what plugins took asynchronously.
     tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+/// For a pod of each scheduler, a provisioner refuses to make the volume on the node that was selected.
+async fn refuse_volumes(testbed: &Testbed) {
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "nobody"},
+        "provisioner": "nobody.example", "volumeBindingMode": "WaitForFirstConsumer"});
+    testbed.apply_yaml(&class.to_string()).await.unwrap();
+    for scheduler_name in ["flowforge", "default-scheduler"] {
+        let space = format!("load-{scheduler_name}");
+        let mut pod = pod("mounts", "0");
+        pod["spec"]["schedulerName"] = json!(scheduler_name);
+        pod["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "storageClassName": "nobody",
+            "resources": {"requests": {"storage": "1Gi"}}});
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "data", "namespace": space}, "spec": spec});
+        testbed.apply_yaml(&claim.to_string()).await.unwrap();
+        create(testbed, &space, vec![pod]).await;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(testbed.client().clone(), &space);
+        until("a node is selected", LIMIT, || async {
+            let annotations = claims.get("data").await.unwrap().metadata.annotations.unwrap_or_default();
+            annotations.contains_key(SELECTED_NODE).then_some(()).ok_or(format!("{annotations:?}"))
+        })
+        .await;
+        let refused = Patch::Merge(json!({"metadata": {"annotations": {SELECTED_NODE: null}}}));
+        claims.patch("data", &PatchParams::default(), &refused).await.unwrap();
+    }
 }
 
 async fn of_kube_scheduler(testbed: &Testbed) -> String {

@@ -224,6 +224,8 @@ pub enum Observation {
     },
     /// The preparation of an intent failed, and it is undone.
     PrepareFailed,
+    /// The volumes of so many pods could not be bound or made for their nodes.
+    VolumesFailed(u32),
     /// A repair began.
     Repair,
     /// A rollback began.

@@ -19,6 +19,9 @@ use std::time::Duration;
 /// Operation of Bindings that are under way.
 const BINDING: &str = "binding";
 
+/// The stage in which volumes can fail here: what is chosen beforehand is found and kept without errors.
+const BIND: &str = "bind";
+
 /// All of them; clones share them.
 #[derive(Clone)]
 pub struct Framework {
@@ -28,6 +31,7 @@ pub struct Framework {
     permit_wait: HistogramVec,
     goroutines: IntGaugeVec,
     incoming: IntCounterVec,
+    volume_errors: IntCounterVec,
     profiles: Arc<RwLock<Vec<Evaluated>>>,
 }
 
@@ -80,6 +84,12 @@ impl Framework {
                 "scheduler_queue_incoming_pods_total",
                 "Pods that entered a queue, by queue and event.",
                 &["queue", "event"],
+            )?,
+            volume_errors: counters(
+                r,
+                "scheduler_volume_scheduling_stage_error_total",
+                "Pods whose volumes could not be bound or provisioned for their nodes.",
+                &["operation"],
             )?,
             profiles: Arc::default(),
         })
@@ -141,6 +151,11 @@ impl Framework {
     pub(super) fn waited(&self, members: u32, seconds: f64) {
         let wait = self.permit_wait.with_label_values(&["Success"]);
         (0..members).for_each(|_| wait.observe(seconds));
+    }
+
+    /// The volumes of so many pods could not be bound.
+    pub(super) fn volumes_failed(&self, pods: u32) {
+        self.volume_errors.with_label_values(&[BIND]).inc_by(u64::from(pods));
     }
 
     /// What entered which queue.

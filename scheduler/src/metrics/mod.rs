@@ -330,6 +330,7 @@ impl Metrics {
                 self.prepare.with_label_values(&[kind.label()]).observe(seconds(*took_ms));
             }
             Observation::PrepareFailed => self.prepare_failures.inc(),
+            Observation::VolumesFailed(pods) => self.framework.volumes_failed(*pods),
             Observation::WastedEvictions(pods) => self.wasted_evictions.inc_by(u64::from(*pods)),
             Observation::Repair => self.repairs.inc(),
             Observation::Rollback => self.rollbacks.inc(),

@@ -134,9 +134,23 @@ impl Protocol {
 
     /// Nothing is bound yet: the whole is undone, to be planned again with what is known then.
     fn fail_preparing(&mut self, seq: u64, cause: Cause, cx: &mut Cx<'_>) {
+        self.observe_failed_volumes(seq, |_| true, cx);
         self.stop_preparing(seq);
         cx.fx.commands.push(Command::Observe(Observation::PrepareFailed));
         self.undo(seq, cause, cx);
+    }
+
+    /// Counts the members that will not get their volumes where they are, as kube-scheduler counts pods.
+    fn observe_failed_volumes(&self, seq: u64, of: impl Fn(usize) -> bool, cx: &mut Cx<'_>) {
+        let Some(intent) = self.intents.get(&seq) else { return };
+        let fails =
+            |member: &Member| !member.is_prepared() && member.tasks.iter().any(|task| task.what.kind().is_volume());
+        let members = intent.members.iter().enumerate();
+        let failed = members.filter(|(index, member)| of(*index) && fails(member)).count();
+        if failed > 0 {
+            let pods = u32::try_from(failed).unwrap_or(u32::MAX);
+            cx.fx.commands.push(Command::Observe(Observation::VolumesFailed(pods)));
+        }
     }
 
     /// Draws the conclusion while members are prepared: all are, or one is lost.
@@ -238,7 +252,10 @@ impl Protocol {
         let Some(intent) = self.intents.get(&seq) else { return };
         match intent.phase {
             Phase::Preparing => self.fail_preparing(seq, Cause::Unprepared(why), cx),
-            Phase::Open => self.unplace(seq, index),
+            Phase::Open => {
+                self.observe_failed_volumes(seq, |of| of == index, cx);
+                self.unplace(seq, index);
+            }
             _ => {}
         }
     }

@@ -191,6 +191,7 @@ fn what_is_not_there_in_time_is_given_up() {
     scene.wait(600_000);
     scene.check(&expect![[r#"
         > 600000 ms later
+          observe VolumesFailed(1)
           observe PrepareFailed
           read pvc a
           read pvc b
@@ -210,6 +211,7 @@ fn a_profile_may_be_less_patient_than_the_process() {
     scene.wait(5_000);
     scene.check(&expect![[r#"
         > 5000 ms later
+          observe VolumesFailed(2)
           observe PrepareFailed
           read pvc a
           read pvc b
@@ -259,6 +261,7 @@ fn a_volume_that_another_claim_took_undoes_the_gang() {
         > give volume v @5 to a: conflict
           read volume v
         > read volume v: taken
+          observe VolumesFailed(2)
           observe PrepareFailed
           write slot 0 @3: 1/3
         > slot 0: ok
@@ -286,6 +289,7 @@ fn a_volume_that_only_changed_is_given_under_its_new_version() {
           give volume v @8 to a
         > give volume v @8 to a: ok
         > watch: pvc a is bound to another
+          observe VolumesFailed(2)
           observe PrepareFailed
     "#]]);
 }
@@ -372,6 +376,7 @@ fn what_was_prepared_is_checked_before_it_is_bound_to() {
         > 1000 ms later
           PREPARED g-0 on n0
         > g-0 is Broken("volume v is elsewhere")
+          observe VolumesFailed(2)
           observe PrepareFailed
           read pvc a
           read pvc b
@@ -403,6 +408,7 @@ fn a_volume_that_never_comes_is_late() {
     scene.wait(600_000);
     scene.check(&expect![[r#"
         > 600000 ms later
+          observe VolumesFailed(1)
           observe PrepareFailed
           read pvc a
           read pvc b

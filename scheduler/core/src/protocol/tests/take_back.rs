@@ -18,6 +18,7 @@ fn a_provisioner_that_has_no_volume_there_undoes_the_gang() {
         > watch: pvc a lost its node
           read pvc a
         > read pvc a: no node
+          observe VolumesFailed(2)
           observe PrepareFailed
           read pvc a
           read pvc b
@@ -48,6 +49,7 @@ fn a_volume_that_was_provisioned_stays_when_its_gang_is_undone() {
           observe Prepared { kind: Provision, took_ms: 0 }
         > node n0 is gone
           read pvc a
+          observe VolumesFailed(2)
           observe PrepareFailed
           read pvc b
         > read pvc a: still asked for
@@ -170,6 +172,7 @@ fn a_refused_preparation_undoes_the_gang_with_that_reason() {
     scene.journal_ok(0);
     scene.check(&expect![[r#"
         > select n0 for pvc a: 403
+          observe VolumesFailed(2)
           observe PrepareFailed
           read pvc a
         > select n1 for pvc b: ok
@@ -377,6 +380,7 @@ fn a_preparation_that_fails_beside_a_bound_member_of_an_intolerant_owner_is_repa
           LOST g-1 worker 1
           HELD 1 bound 1 missing: a member or its node was lost while its claims were prepared; it is held, not rolled back: the owner of a bound member does not tolerate a rollback
           read pvc b
+          observe VolumesFailed(1)
           observe PrepareFailed
           observe Repair
         > read pvc b: still asked for
