@@ -9,7 +9,9 @@
 mod scheduler;
 
 use flowforge_testbed::{Profile, Testbed};
+use flowforge_tests::install::{Installation, Options, SCHEDULER};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use scheduler::{
     create, delete, install, is_live, label_node, namespace, node_names, nodes_of, pods, priority_class, refused, until,
@@ -233,23 +235,61 @@ async fn conventions_that_come_later_are_found_and_followed() {
     a_volcano_job_gets_its_pods_and_runs(&testbed).await;
     a_volcano_group_of_another_scheduler_is_never_touched(&testbed).await;
     a_volcano_group_says_what_keeps_it(&testbed).await;
+    a_tier_of_hyper_nodes_is_a_level(&testbed).await;
     a_group_whose_object_vanishes_says_so(&testbed).await;
     a_training_job_with_a_volcano_group_runs(&testbed).await;
     a_kueue_group_waits_for_its_gates_and_goes_where_kueue_says(&testbed).await;
     a_leader_and_its_workers_are_a_gang(&testbed).await;
     a_job_set_is_a_gang(&testbed).await;
+    a_kai_group_counts_its_subgroups(&testbed).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_read_of_others_does_not_stop_the_start() {
+    let testbed = scheduler::testbed(Profile::DgxH100, 1).await;
+    testbed.apply_yaml(CRDS).await.unwrap();
+    let options = Options { scheduler: false, ..scheduler::options(&testbed, "") };
+    let installation = Installation::install(&testbed, options).await.unwrap();
+    let roles: Api<ClusterRole> = Api::all(testbed.client().clone());
+    let mut role = roles.get(SCHEDULER).await.unwrap();
+    let rules = role.rules.as_mut().unwrap();
+    let before = rules.len();
+    rules.retain(|rule| {
+        !rule.api_groups.iter().flatten().any(|group| group.contains("volcano") || group.ends_with("x-k8s.io"))
+    });
+    assert!(rules.len() < before);
+    roles.replace(SCHEDULER, &PostParams::default(), &role).await.unwrap();
+    installation.start_scheduler(SCHEDULER, installation.scheduler).await.unwrap();
+    namespace(&testbed, "closed").await;
+    create(&testbed, "closed", members("plain", 1, "1", |_, _| {})).await;
+    bound(&testbed, "closed", "plain", 1).await;
+    create(&testbed, "closed", members("grouped", 1, "1", of_task("grouped", "worker"))).await;
+    refused(&testbed, "closed", "test=grouped", "podgroup.scheduling.volcano.sh/grouped does not exist").await;
+}
+
+/// Changes of somebody else to an object, while it is answered.
+const ROUNDS: usize = 20;
+
+/// Writes labels and a field of the spec, one after the other.
+async fn another_writer(testbed: &Testbed, kind: &ApiResource, name: &str) {
+    let objects = api(testbed, "others", kind);
+    for round in 0..ROUNDS {
+        let labels = json!({format!("round-{round}"): "x"});
+        let patch = json!({"metadata": {"labels": labels}, "spec": {"minResources": {"cpu": round}}});
+        objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+}
+
+/// All that the other writer wrote is there.
+async fn nothing_is_lost(testbed: &Testbed, kind: &ApiResource, name: &str) {
+    let object = api(testbed, "others", kind).get(name).await.unwrap();
+    assert_eq!(object.metadata.labels.unwrap_or_default().len(), ROUNDS);
+    assert_eq!(object.data["spec"]["minResources"]["cpu"], ROUNDS - 1);
 }
 
 async fn a_coscheduling_group_runs_beside_another_writer(testbed: &Testbed) {
-    let groups = api(testbed, "others", &coscheduling());
     make(testbed, "others", &coscheduling(), "plugin", json!({"spec": {"minMember": 3}})).await;
-    let writer = async {
-        for round in 0..20 {
-            let patch = json!({"metadata": {"labels": {format!("round-{round}"): "x"}}, "spec": {"minResources": {"cpu": round}}});
-            groups.patch("plugin", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
     let named = |_, pod: &mut Value| pod["metadata"]["labels"]["scheduling.x-k8s.io/pod-group"] = json!("plugin");
     let gang = async {
         let mut all = members("plugin", 3, "1", named);
@@ -261,13 +301,12 @@ async fn a_coscheduling_group_runs_beside_another_writer(testbed: &Testbed) {
         create(testbed, "others", last).await;
         bound(testbed, "others", "plugin", 3).await;
     };
-    tokio::join!(writer, gang);
+    let kind = coscheduling();
+    tokio::join!(another_writer(testbed, &kind, "plugin"), gang);
     let is = |status: &Value| status["phase"] == "Running" && status["running"] == 3;
     let ran = status(testbed, "others", &coscheduling(), "plugin", is).await;
     assert!(ran["scheduleStartTime"].is_string(), "{ran}");
-    let object = groups.get("plugin").await.unwrap();
-    assert_eq!(object.metadata.labels.unwrap_or_default().len(), 20, "nothing of the other writer is lost");
-    assert_eq!(object.data["spec"]["minResources"]["cpu"], 19);
+    nothing_is_lost(testbed, &coscheduling(), "plugin").await;
     delete(testbed, "others", "test=plugin").await;
 }
 
@@ -299,11 +338,17 @@ async fn a_volcano_job_gets_its_pods_and_runs(testbed: &Testbed) {
     assert_eq!(live(testbed, "others", "vcjob").await, 0, "three members, but not one of task ps: {message}");
     let short = |status: &Value| condition(status, "Unschedulable") == Some(("True", "NotEnoughTasks"));
     status(testbed, "others", &volcano(), "vcjob", short).await;
-    create(testbed, "others", members("vcjob-ps", 1, "8", of_task("vcjob", "ps"))).await;
-    bound(testbed, "others", "vcjob", 3).await;
-    bound(testbed, "others", "vcjob-ps", 1).await;
+    let gang = async {
+        create(testbed, "others", members("vcjob-ps", 1, "8", of_task("vcjob", "ps"))).await;
+        bound(testbed, "others", "vcjob", 3).await;
+        bound(testbed, "others", "vcjob-ps", 1).await;
+    };
+    // Its object has no status subresource: whoever writes a status writes all of it.
+    let kind = volcano();
+    tokio::join!(another_writer(testbed, &kind, "vcjob"), gang);
     let is = |status: &Value| status["phase"] == "Running" && status["running"] == 4;
     let ran = status(testbed, "others", &volcano(), "vcjob", is).await;
+    nothing_is_lost(testbed, &volcano(), "vcjob").await;
     assert_eq!(condition(&ran, "Scheduled"), Some(("True", "tasks in gang are ready to be scheduled")));
     delete(testbed, "others", "test in (vcjob, vcjob-ps)").await;
 }
@@ -348,6 +393,25 @@ async fn a_volcano_group_says_what_keeps_it(testbed: &Testbed) {
     queues.patch_status("shut", &PatchParams::default(), &Patch::Merge(open)).await.unwrap();
     bound(testbed, "others", "held", 1).await;
     delete(testbed, "others", "test in (held, nowhere, far, cut)").await;
+}
+
+async fn a_tier_of_hyper_nodes_is_a_level(testbed: &Testbed) {
+    let nodes = node_names(testbed).await;
+    for (node, rack) in nodes.iter().zip(["a", "b", "b", "c", "d", "e"]) {
+        label_node(testbed, node, json!({RACK: rack})).await;
+    }
+    let kind = kind("topology.volcano.sh/v1alpha1", "HyperNode", "hypernodes");
+    make(testbed, "", &kind, "leaf-b", json!({"spec": {"tier": 1, "tierName": "rack", "members": []}})).await;
+    let spec = |tier: usize| json!({"spec": {"minMember": 2, "networkTopology": {"highestTierAllowed": tier}}});
+    make(testbed, "others", &volcano(), "beyond", spec(7)).await;
+    create(testbed, "others", members("beyond", 2, "1", of_task("beyond", "worker"))).await;
+    refused(testbed, "others", "test=beyond", "spec.networkTopology.highestTierAllowed: no HyperNode is of tier").await;
+    make(testbed, "others", &volcano(), "close", spec(1)).await;
+    create(testbed, "others", members("close", 2, "8", of_task("close", "worker"))).await;
+    bound(testbed, "others", "close", 2).await;
+    let found = pods(testbed, "others", "test=close").await;
+    assert_eq!(nodes_of(&found), [nodes[1].as_str(), nodes[2].as_str()].into());
+    delete(testbed, "others", "test in (beyond, close)").await;
 }
 
 async fn a_group_whose_object_vanishes_says_so(testbed: &Testbed) {
@@ -419,6 +483,27 @@ async fn a_leader_and_its_workers_are_a_gang(testbed: &Testbed) {
     create(testbed, "others", workers).await;
     bound(testbed, "others", "serve", 3).await;
     delete(testbed, "others", "test=serve").await;
+}
+
+async fn a_kai_group_counts_its_subgroups(testbed: &Testbed) {
+    delete(testbed, "others", "test=set").await;
+    let groups = kind("scheduling.run.ai/v2alpha2", "PodGroup", "podgroups");
+    let spec = json!({"spec": {"minMember": 3, "subGroups": [{"name": "head", "minMember": 1}]}});
+    make(testbed, "others", &groups, "kai", spec).await;
+    let of = |subgroup: Option<&'static str>| {
+        move |_, pod: &mut Value| {
+            pod["metadata"]["annotations"] = json!({"pod-group-name": "kai"});
+            pod["metadata"]["labels"]["test"] = json!("kai");
+            if let Some(subgroup) = subgroup {
+                pod["metadata"]["labels"]["kai.scheduler/subgroup-name"] = json!(subgroup);
+            }
+        }
+    };
+    create(testbed, "others", members("kai-rest", 3, "8", of(None))).await;
+    refused(testbed, "others", "test=kai", "3 of 3 members exist").await;
+    assert_eq!(live(testbed, "others", "kai").await, 0, "the subgroup lacks its member");
+    create(testbed, "others", members("kai-head", 1, "8", of(Some("head")))).await;
+    bound(testbed, "others", "kai", 4).await;
 }
 
 async fn a_job_set_is_a_gang(testbed: &Testbed) {

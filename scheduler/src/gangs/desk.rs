@@ -119,10 +119,19 @@ impl Desk {
         Some(Event::GangDelete { namespace: gang.namespace, name: gang.name, uid: gang.uid })
     }
 
-    /// A pod was seen; answers what the core has to know before it.
+    /// A pod was seen; answers what the core has to know before it: pods say nothing of an object that it knows already.
     pub(crate) fn see_pod(&mut self, pod: &PodInfo) -> Vec<Event> {
-        let changed = self.members.see(pod);
-        changed.iter().filter_map(|key| self.refresh(key)).collect()
+        let mut events = Vec::new();
+        for key in self.members.see(pod) {
+            match self.objects.get(&key) {
+                Some(entry) if entry.gang.is_none() => events.extend(self.refresh(&key)),
+                Some(_) => {
+                    self.due.insert(key);
+                }
+                None => {}
+            }
+        }
+        events
     }
 
     /// A pod is gone.

@@ -6,11 +6,11 @@
 
 use super::beside::Surroundings;
 use super::{
-    COMPLETION_INDEX, Convention, Declaration, Declared, Standing, at_least, gang_name, label, member, number,
+    COMPLETION_INDEX, Convention, Declaration, Declared, Standing, at_least, gang_name, label, member, number, role,
 };
 use crate::convert::types::{Meta, Pod};
 use crate::dispatch::GroupWrite;
-use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo};
+use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use smol_str::SmolStr;
@@ -119,11 +119,8 @@ impl Declaration for JobSet {
         if in_order || spec.replicated_jobs.iter().any(|job| !job.depends_on.is_empty()) {
             return gang;
         }
-        let role = |job: &ReplicatedJob| {
-            let pods = job.pods();
-            GangRoleInfo { name: job.name.clone(), replicas: pods, min: pods }
-        };
-        gang.roles = spec.replicated_jobs.iter().map(role).collect();
+        // A Job with more completions than it runs at once makes a pod for each that ended: none of them is surplus.
+        gang.roles = spec.replicated_jobs.iter().map(|job| role(&job.name, job.pods())).collect();
         gang.min_member = gang.roles.iter().map(|role| role.min).fold(0, u32::saturating_add).max(1);
         gang
     }

@@ -38,8 +38,7 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// A pod was added or changed; answers the gang that it concerns. A pod's gang never changes but by its labels, so that
-    /// one that left is answered, too.
+    /// A pod was added or changed; answers the gangs for which that is news: its own, and one that it left.
     pub(crate) fn see(&mut self, pod: &PodInfo) -> Vec<Key> {
         let name = pod.gang.as_ref().map(|gang| &gang.name).filter(|name| pod.ours && GangInfo::is_of_others(name));
         let key = name.map(|name| (pod.key.namespace.clone(), name.clone()));

@@ -112,6 +112,24 @@ impl PodGroup {
     }
 }
 
+/// Status, reason and message of the condition; None while there is nothing to say. That the group stands is seen from its
+/// pods as well: the leader that bound them may not have come to write it.
+fn verdict(standing: &Standing<'_>) -> Option<(&'static str, &'static str, String)> {
+    let placed = standing.pods.bound + standing.pods.succeeded;
+    if let Some(told) = standing.told.filter(|told| told.scheduled) {
+        return Some(("True", "Scheduled", told.message.clone()));
+    }
+    if placed >= standing.gang.min_member {
+        return Some(("True", "Scheduled", format!("{placed} members are bound")));
+    }
+    let told = standing.told?;
+    match told.reason.as_str() {
+        "Unschedulable" => Some(("False", "Unschedulable", told.message.clone())),
+        "InvalidGang" | "SchedulerError" => Some(("False", "SchedulerError", told.message.clone())),
+        _ => None,
+    }
+}
+
 impl Declaration for PodGroup {
     fn meta(&self) -> &Meta {
         &self.metadata
@@ -133,21 +151,15 @@ impl Declaration for PodGroup {
     }
 
     fn answer(&self, standing: &Standing<'_>) -> Option<GroupWrite> {
-        let told = standing.told?;
-        let (status, reason) = match told.reason.as_str() {
-            _ if told.scheduled => ("True", "Scheduled"),
-            "Unschedulable" => ("False", "Unschedulable"),
-            "InvalidGang" | "SchedulerError" => ("False", "SchedulerError"),
-            _ => return None,
-        };
+        let (status, reason, message) = verdict(standing)?;
         let have = self.status.conditions.iter().find(|condition| condition.type_ == CONDITION);
-        let is_so = |have: &Condition| have.status == status && have.reason == reason && have.message == told.message;
+        let is_so = |have: &Condition| have.status == status && have.reason == reason && have.message == message;
         if have.is_some_and(|have| have.status == "True" || is_so(have)) {
             return None;
         }
         let since = have.filter(|have| have.status == status).map(|have| have.last_transition_time.clone());
         let condition = json!({
-            "type": CONDITION, "status": status, "reason": reason, "message": told.message,
+            "type": CONDITION, "status": status, "reason": reason, "message": message,
             "observedGeneration": self.metadata.generation,
             "lastTransitionTime": since.unwrap_or_else(|| crate::dispatch::seconds(standing.now)),
         });

@@ -169,6 +169,9 @@ fn a_native_group_gets_the_condition_of_kube_scheduler_and_keeps_it_once_it_is_t
         "observedGeneration": 2, "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]});
     assert_eq!(status, expected);
+    let found = Tally { all: 1, bound: 1, ..NOBODY };
+    let (_, seen) = answered(&fresh, None, found).expect("a former leader bound it and did not say so");
+    assert_eq!(seen["conditions"][0]["reason"], "Scheduled");
     let latched = group(status["conditions"].clone());
     assert_eq!(answered(&latched, Some(&told(false, "Unschedulable")), NOBODY), None);
     let reason = |said: &str| {
@@ -318,8 +321,9 @@ fn a_job_set_is_a_gang_of_all_its_pods_unless_they_come_in_an_order() {
     ]);
     let gang = |spec: Value| object::<JobSet>(spec, json!({})).gang(&nothing_beside());
     let all = gang(json!({"replicatedJobs": jobs}));
-    let roles: Vec<_> = all.roles.iter().map(|role| (role.name.as_str(), role.replicas, role.min)).collect();
-    assert_eq!((all.min_member, roles), (7, vec![("driver", 1, 1), ("workers", 6, 6)]));
+    let roles: Vec<_> = all.roles.iter().map(|role| (role.name.as_str(), role.min)).collect();
+    assert_eq!((all.min_member, roles), (7, vec![("driver", 1), ("workers", 6)]));
+    assert!(all.roles.iter().all(|role| role.replicas == GangRoleInfo::UNLIMITED), "pods that come after others ended");
     let ordered = gang(json!({"replicatedJobs": jobs, "startupPolicy": {"startupPolicyOrder": "InOrder"}}));
     assert_eq!(ordered.min_member, 1);
     let ended: JobSet = object(json!({"replicatedJobs": jobs}), json!({"terminalState": "Completed"}));
