@@ -33,6 +33,9 @@ use std::collections::BTreeMap;
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     validation = Rule::new("!has(oldSelf.spec) || self.spec.roles == oldSelf.spec.roles").message("spec.roles is immutable: create a new Gang for the next attempt"),
     validation = Rule::new("self.spec.minMember <= self.spec.roles.map(r, r.replicas).sum()").message("spec.minMember must not exceed the sum of spec.roles[].replicas"),
+    validation = Rule::new("!has(self.spec.topology) || !has(self.spec.topology.spread) || self.spec.topology.spread.minDomains <= self.spec.minMember").message("spec.topology.spread.minDomains must not exceed spec.minMember: each domain takes a member at least"),
+    validation = Rule::new("!has(self.spec.colocate) || self.spec.colocate.all(set, set.roles.all(name, self.spec.roles.exists(r, r.name == name)))").message("spec.colocate[].roles must name roles of spec.roles"),
+    validation = Rule::new("!has(self.spec.separate) || self.spec.separate.all(set, set.roles.all(name, self.spec.roles.exists(r, r.name == name)))").message("spec.separate[].roles must name roles of spec.roles"),
     derive = "PartialEq",
     derive = "Default"
 )]
@@ -47,6 +50,14 @@ pub struct GangSpec {
     /// Where members may stand relative to each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<TopologyRequest>,
+    /// Roles whose members must all stand in one domain of a level: parameter servers in the rack of their workers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub colocate: Vec<RoleSet>,
+    /// Roles that must not share a domain of a level: a standby not in the rack of what it stands by for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub separate: Vec<RoleSet>,
     /// Queue, for schedulers that know queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
@@ -82,6 +93,72 @@ pub struct GangRole {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 8192))]
     pub min: Option<i32>,
+    /// Where members of this role may stand relative to each other, inside what `spec.topology` says of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<RoleTopology>,
+}
+
+/// Where members of one role may stand relative to each other.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleTopology {
+    /// All members of the role must share one domain of this level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub required: Option<String>,
+    /// Levels whose sharing is preferred, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 63)))]
+    pub preferred: Vec<String>,
+}
+
+/// Some roles of a gang, and a level.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleSet {
+    /// Name of the level.
+    #[schemars(length(min = 1, max = 63))]
+    pub level: String,
+    /// Names of the roles.
+    #[schemars(length(min = 2, max = 16), inner(length(min = 1, max = 63)))]
+    pub roles: Vec<String>,
+}
+
+/// A gang cut into segments of consecutive ranks, each of which stands in one domain of a level. Every role is cut by itself.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Segments {
+    /// Members of a segment at most.
+    #[schemars(range(min = 1, max = 8192))]
+    pub size: i32,
+    /// Level one domain of which holds a segment.
+    #[schemars(length(min = 1, max = 63))]
+    pub level: String,
+    /// As few segments as `size` allows, all of one size but for one member: 24 members with size 18 are 12 + 12. When false, every
+    /// segment but the last has `size` members: 18 + 6.
+    #[serde(default = "yes")]
+    pub balanced: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A gang spread over failure domains: over at least so many domains of a level, none of which holds more than
+/// ⌈members / minDomains⌉, so that the loss of one costs no more than that.
+///
+/// `minDomains` is the field of a pod's `topologySpreadConstraints`. The other one that people know from there, `maxSkew`, compares
+/// with the emptiest of *all* domains of the cluster: on a hundred racks it would scatter a gang of a hundred over all of them,
+/// where a gang wants as few domains as its safety allows.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GangSpread {
+    /// Level of the failure domains.
+    #[schemars(length(min = 1, max = 63))]
+    pub level: String,
+    /// Domains that hold a member at least.
+    #[schemars(range(min = 1, max = 8192))]
+    pub min_domains: i32,
 }
 
 /// Where members may stand relative to each other, by level name (`zone`, `block`, `rack`, `nvlink`, `host`).
@@ -96,6 +173,12 @@ pub struct TopologyRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub preferred: Vec<String>,
+    /// Segments of consecutive ranks, each in one domain of a level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Segments>,
+    /// Failure domains over which members are spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<GangSpread>,
 }
 
 /// What happens when a live member of a running gang is lost.

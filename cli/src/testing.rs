@@ -104,7 +104,7 @@ impl WorkflowBuilder {
 
 /// The first attempt's gang of a node.
 pub(crate) fn gang(workflow: &str, node: &str, replicas: i32) -> Gang {
-    let role = GangRole { name: "worker".into(), replicas, min: None };
+    let role = GangRole { name: "worker".into(), replicas, ..GangRole::default() };
     let spec = GangSpec { min_member: replicas, roles: vec![role], ..GangSpec::default() };
     let mut gang = Gang::new(&format!("{workflow}-{node}-1"), spec);
     let labels = [(label::WORKFLOW, workflow), (label::NODE, node), (label::ATTEMPT, "1")];

@@ -324,7 +324,7 @@ mod tests {
     }
 
     fn gang(replicas: i32, status: GangStatus) -> Gang {
-        let roles = vec![GangRole { name: "worker".into(), replicas, min: None }];
+        let roles = vec![GangRole { name: "worker".into(), replicas, ..GangRole::default() }];
         Gang {
             spec: GangSpec { min_member: replicas, roles, ..GangSpec::default() },
             status: Some(status),

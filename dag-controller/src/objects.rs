@@ -51,7 +51,7 @@ pub fn gang(
     };
     let spec = GangSpec {
         min_member: node.replicas,
-        roles: vec![GangRole { name: "worker".to_owned(), replicas: node.replicas, min: None }],
+        roles: vec![GangRole { name: "worker".to_owned(), replicas: node.replicas, ..GangRole::default() }],
         topology: node.topology.clone(),
         priority_class_name: priority,
         member_lost_policy: node.member_lost_policy.unwrap_or_default(),

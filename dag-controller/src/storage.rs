@@ -90,7 +90,7 @@ mod tests {
     use flowforge_api::workflow::Storage;
 
     fn spec(replicas: i32, required: Option<&str>) -> WorkflowSpec {
-        let topology = required.map(|r| TopologyRequest { required: Some(r.into()), preferred: vec![] });
+        let topology = required.map(|r| TopologyRequest { required: Some(r.into()), ..TopologyRequest::default() });
         WorkflowSpec {
             storage: vec![Storage { claim_ref: "nas".into(), mount_path: "/mnt".into(), ..Storage::default() }],
             nodes: vec![WorkflowNode { id: "train".into(), replicas, topology, ..WorkflowNode::default() }],

@@ -29,7 +29,7 @@ pub enum Change {
     /// A gang was created or changed.
     Gang(Box<GangInfo>),
     /// A gang is gone.
-    GangGone(GangInfo),
+    GangGone(Box<GangInfo>),
     /// A claim or a volume was created or changed.
     Storage(Box<StorageFact>),
     /// A claim or a volume is gone.
@@ -197,7 +197,7 @@ impl Api {
     /// Removes a gang.
     pub fn remove_gang(&mut self, name: &SmolStr) {
         if let Some(gang) = self.gangs.remove(name) {
-            self.changes.push(Change::GangGone(gang));
+            self.changes.push(Change::GangGone(Box::new(gang)));
         }
     }
 

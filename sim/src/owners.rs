@@ -1,7 +1,9 @@
 //! Who makes pods: gangs of several kinds of owners, and pods on their own. They recreate what is deleted, as theirs do.
 
 use crate::claims;
-use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Owner, PodInfo, PodKey, Terms};
+use flowforge_scheduler_core::model::{
+    GangInfo, GangMembership, GangRoleInfo, LayoutInfo, Owner, PodInfo, PodKey, Terms,
+};
 use smol_str::{SmolStr, ToSmolStr};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -77,6 +79,7 @@ impl Workload {
             roles: vec![GangRoleInfo { name: "worker".into(), replicas: self.size, min: self.size }],
             topology_required: None,
             topology_preferred: Vec::new(),
+            layout: LayoutInfo::default(),
             closed: self.closed,
             replaces: None,
             hold_ms: 0,

@@ -205,7 +205,7 @@ async fn explain(cli: &Cli, testbed: &Testbed) -> Result<()> {
     cli.expect(&silent, "", 0, &["NotSeen", "the DAG controller has not looked at it yet", "cure: "], &[])?;
 
     let labels = [(label::WORKFLOW, "diamond"), (label::NODE, "train"), (label::ATTEMPT, "1")];
-    let role = GangRole { name: "worker".into(), replicas: 4, min: None };
+    let role = GangRole { name: "worker".into(), replicas: 4, ..GangRole::default() };
     let gang = Gang {
         metadata: ObjectMeta {
             name: Some("diamond-train-1".into()),

@@ -169,7 +169,7 @@ async fn bad_gangs_say_what_is_wrong(testbed: &Testbed) {
         ),
         (
             with("lost", &|_, said| said["flowforge.dev/topology-required"] = json!("galaxy")),
-            "topology level \"galaxy\" is not configured; the levels are ",
+            "annotation flowforge.dev/topology-required: topology level \"galaxy\" is not configured; the levels are ",
         ),
     ];
     namespace(testbed, "bad").await;

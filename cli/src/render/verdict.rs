@@ -363,7 +363,7 @@ mod tests {
             R::NoVictims,
             R::EvictionUseless,
             R::OutsideDomain("rack/r1".into()),
-            R::UnknownLevel("row".into(), "zone, rack".into()),
+            R::UnknownLevel("spec.topology.required".into(), "row".into(), "zone, rack".into()),
             R::NoDomain("rack".into()),
             R::SplitDomain("rack".into()),
             R::SearchLimit(9),

@@ -208,6 +208,18 @@ fn every_row_of_a_bad_node() {
         &with_node(json!({"topology": {"preferred": ["rack", 3, "galaxy"]}})),
         &["spec.nodes[0].topology.preferred[1]", "spec.nodes[0].topology.preferred[2]"],
     );
+    check_places(
+        &with_node(json!({"topology": {"segments": {"size": 0, "level": "galaxy"}, "spread": {"level": "rack"}}})),
+        &[
+            "spec.nodes[0].topology.segments.size",
+            "spec.nodes[0].topology.segments.level",
+            "spec.nodes[0].topology.spread.minDomains",
+        ],
+    );
+    check(
+        &with_node(json!({"replicas": 2, "topology": {"spread": {"level": "rack", "minDomains": 3}}})),
+        r#"spec.nodes[0].topology.spread.minDomains: 3 domains are more than the node has replicas (2); write at most 2"#,
+    );
 }
 
 #[test]

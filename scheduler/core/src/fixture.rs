@@ -1,6 +1,6 @@
 //! Builders for tests: nodes and pods as short chains.
 
-use crate::model::{GangInfo, GangMembership, GangRoleInfo, NodeInfo, PodInfo, PodKey, PodPhase, Terms};
+use crate::model::{GangInfo, GangMembership, GangRoleInfo, LayoutInfo, NodeInfo, PodInfo, PodKey, PodPhase, Terms};
 use smol_str::SmolStr;
 
 pub(crate) fn node(name: &str) -> NodeInfo {
@@ -90,6 +90,7 @@ pub(crate) fn gang(name: &str, roles: &[(&str, u32, u32)]) -> GangInfo {
             .collect(),
         topology_required: None,
         topology_preferred: Vec::new(),
+        layout: LayoutInfo::default(),
         closed: false,
         replaces: None,
         hold_ms: 0,

@@ -290,6 +290,8 @@ pub struct GangInfo {
     pub topology_required: Option<SmolStr>,
     /// Preferred topology levels, best first.
     pub topology_preferred: Vec<SmolStr>,
+    /// Where parts of the gang may stand.
+    pub layout: LayoutInfo,
     /// Whether the gang ended (phase Succeeded or Failed) or is being deleted.
     pub closed: bool,
     /// UID of the gang whose freed resources are kept for this one.
@@ -335,6 +337,63 @@ pub struct GangRoleInfo {
 impl GangRoleInfo {
     /// Nobody says how many pods there will be: none is surplus, and none beyond the minimum is waited for.
     pub const UNLIMITED: u32 = u32::MAX;
+}
+
+/// Where parts of a gang may stand, beside what counts for all members.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayoutInfo {
+    /// Segments of consecutive ranks.
+    pub segments: Option<SegmentsInfo>,
+    /// Failure domains.
+    pub spread: Option<SpreadInfo>,
+    /// Levels of single roles.
+    pub roles: Vec<RoleTopologyInfo>,
+    /// Roles that share one domain.
+    pub colocate: Vec<RoleSetInfo>,
+    /// Roles that share none.
+    pub separate: Vec<RoleSetInfo>,
+}
+
+/// Segments of consecutive ranks, each in one domain of a level; every role is cut by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentsInfo {
+    /// Most members of a segment.
+    pub size: u32,
+    /// Level.
+    pub level: SmolStr,
+    /// Whether they differ by one member at most.
+    pub balanced: bool,
+}
+
+/// At least so many domains of a level, none with more than its share of the members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpreadInfo {
+    /// Level.
+    pub level: SmolStr,
+    /// Domains.
+    pub min_domains: u32,
+}
+
+/// Where the members of a role may stand relative to each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleTopologyInfo {
+    /// Name of the role.
+    pub role: SmolStr,
+    /// Place of the role among the gang's roles, for messages.
+    pub index: usize,
+    /// Level one domain of which holds all of them.
+    pub required: Option<SmolStr>,
+    /// Preferred levels, best first.
+    pub preferred: Vec<SmolStr>,
+}
+
+/// Some roles, and a level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleSetInfo {
+    /// Level.
+    pub level: SmolStr,
+    /// Names of the roles.
+    pub roles: Vec<SmolStr>,
 }
 
 /// An ordered list of topology levels, widest first: (level name, node label keys, first present wins).

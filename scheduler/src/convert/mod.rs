@@ -3,6 +3,7 @@
 pub mod device_types;
 pub mod devices;
 mod features;
+mod layout;
 mod migration;
 pub mod quantity;
 mod relations;
@@ -124,6 +125,7 @@ pub fn gang(gang: &types::Gang) -> Option<GangInfo> {
         uid: gang.metadata.uid.clone(),
         min_member: count(spec.min_member),
         roles: spec.roles.iter().map(role).collect(),
+        layout: layout::of(spec),
         topology_required: topology.required.map(SmolStr::from),
         topology_preferred: topology.preferred.into_iter().map(SmolStr::from).collect(),
         closed: ended || gang.metadata.deletion_timestamp,

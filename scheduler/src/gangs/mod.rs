@@ -35,7 +35,7 @@ use crate::dispatch::GroupWrite;
 use beside::Surroundings;
 use flowforge_api::names::annotation;
 use flowforge_scheduler_core::command::GangSchedulingStatus;
-use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, Terms};
+use flowforge_scheduler_core::model::{GangInfo, GangMembership, GangRoleInfo, LayoutInfo, Terms};
 use jiff::Timestamp;
 use members::Tally;
 use serde::de::DeserializeOwned;
@@ -129,6 +129,7 @@ fn at_least(meta: &Meta, name: SmolStr, min_member: i32) -> GangInfo {
         // One is the least that can be placed.
         min_member: u32::try_from(min_member).unwrap_or_default().max(1),
         roles: vec![role("", 0)],
+        layout: LayoutInfo::default(),
         topology_required: None,
         topology_preferred: Vec::new(),
         closed: meta.deletion_timestamp,

@@ -74,12 +74,29 @@ fn is_bound(pod: &Pod) -> bool {
 }
 
 fn topology(gang: &Gang) -> Option<String> {
-    let request = gang.spec.topology.as_ref()?;
-    let required = request.required.as_ref().map(|level| format!("all in one {level} (required)"));
-    let preferred =
-        (!request.preferred.is_empty()).then(|| format!("preferably in one {}", request.preferred.join(", else one ")));
-    let both: Vec<String> = required.into_iter().chain(preferred).collect();
-    (!both.is_empty()).then(|| both.join(", "))
+    let mut said = Vec::new();
+    if let Some(request) = &gang.spec.topology {
+        said.extend(request.required.as_ref().map(|level| format!("all in one {level} (required)")));
+        if !request.preferred.is_empty() {
+            said.push(format!("preferably in one {}", request.preferred.join(", else one ")));
+        }
+        said.extend(request.segments.as_ref().map(|segments| {
+            let balanced = if segments.balanced { ", balanced" } else { "" };
+            format!("in segments of at most {}{balanced}, each in one {}", segments.size, segments.level)
+        }));
+        let spread = request.spread.as_ref();
+        said.extend(spread.map(|spread| format!("over at least {} of level {}", spread.min_domains, spread.level)));
+    }
+    for role in &gang.spec.roles {
+        let Some(topology) = &role.topology else { continue };
+        said.extend(topology.required.as_ref().map(|level| format!("{} in one {level} (required)", role.name)));
+        if !topology.preferred.is_empty() {
+            said.push(format!("{} preferably in one {}", role.name, topology.preferred.join(", else one ")));
+        }
+    }
+    said.extend(gang.spec.colocate.iter().map(|set| format!("{} in one {}", set.roles.join(" and "), set.level)));
+    said.extend(gang.spec.separate.iter().map(|set| format!("no {} with two of {}", set.level, set.roles.join(", "))));
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 fn phase(gang: Option<&Gang>, asked: Option<i64>, pods: &[Pod]) -> GangPhase {

@@ -467,6 +467,26 @@ fn check_topology(path: &Path, node: &Map<String, Value>, options: Options<'_>, 
             check_level(&path.at(at), level, options, errors);
         }
     }
+    for (key, amount, fields) in [("segments", "size", schema::SEGMENTS), ("spread", "minDomains", schema::SPREAD)] {
+        let Some(value) = get(topology, key) else { continue };
+        let path = path.field(key);
+        let Some(part) = schema::object(&path, value, errors) else { continue };
+        schema::check(part, &path, &[fields], options, errors);
+        for needed in ["level", amount].into_iter().filter(|field| get(part, field).is_none()) {
+            errors.push(path.field(needed), "is missing", format!("write {key}: {{{amount}: 8, level: rack}}"));
+        }
+        if let Some(level) = get(part, "level") {
+            check_level(&path.field("level"), level, options, errors);
+        }
+        let many = get(part, "minDomains").and_then(Value::as_i64);
+        let replicas = get(node, "replicas").map_or(Some(1), Value::as_i64);
+        if let (Some(many), Some(replicas)) = (many, replicas)
+            && many > replicas
+        {
+            let problem = format!("{many} domains are more than the node has replicas ({replicas})");
+            errors.push(path.field("minDomains"), problem, format!("write at most {replicas}"));
+        }
+    }
 }
 
 fn check_level(path: &Path, value: &Value, options: Options<'_>, errors: &mut Errors) {

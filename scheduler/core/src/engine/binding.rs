@@ -4,13 +4,14 @@ use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, EventKind, GangSchedulingStatus, Observation};
 use crate::demand;
 use crate::explain::{Reason, Refusal};
-use crate::gang::{Ask, GangId, Planned, plan};
+use crate::gang::{Ask, GangId, Planned, is_torn, plan};
 use crate::model::{Millis, PodInfo, PodKey};
 use crate::plugins::Cures;
 use crate::protocol::{Cause, Check, Effect, Ending, GangKey, NewPlace, ReplanMember, Replanned, Timings};
 use crate::queue::Entity;
 use crate::shape::verdict;
 use crate::snapshot::{NodeId, Place, PodId};
+use flowforge_topology_core::LevelIndex;
 use smol_str::SmolStr;
 use std::sync::Arc;
 
@@ -186,15 +187,15 @@ impl Engine {
         }
     }
 
-    /// Whether the members of a gang stand in several domains of the level that must hold all.
+    /// Whether the members of a gang stand in several domains of a level that must hold all of them.
     fn broken_constraint(&self, key: &GangKey, now: Millis) -> Option<String> {
         let seen = self.assessment(self.gang_of_key(key)?, now)?;
-        let level = self.snapshot.cluster().tree().levels().find(seen.required.as_ref()?)?;
-        let tree = self.snapshot.cluster().tree();
-        let mut domains = self.nodes_of(&seen.bound).into_iter().map(|n| tree.domain_of(n.dense(), level));
-        let first = domains.next()?;
-        let whole = first.is_some() && domains.all(|d| d == first);
-        (!whole).then(|| Reason::SplitDomain(seen.required.unwrap_or_default()).to_string())
+        let level = is_torn(&self.snapshot, &self.ask(&seen).ok()?)?;
+        Some(self.split(level).to_string())
+    }
+
+    fn split(&self, level: LevelIndex) -> Reason {
+        Reason::SplitDomain(self.snapshot.cluster().tree().levels().name(level).into())
     }
 
     /// New places for members of an open intent: their old one where it is still good, else close to the others.
@@ -280,7 +281,7 @@ impl Engine {
                 places.extend(found);
                 None
             }
-            Planned::Split => Some(Reason::SplitDomain(seen.required.unwrap_or_default()).to_string()),
+            Planned::Split(level) => Some(self.split(level).to_string()),
             Planned::SearchLimit(steps) => Some(Reason::SearchLimit(steps).to_string()),
             Planned::Nowhere(nowhere) => {
                 if !ask.bound.is_empty() {

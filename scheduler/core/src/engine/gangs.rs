@@ -3,15 +3,19 @@
 use super::{Engine, Note};
 use crate::command::Command;
 use crate::explain::{Reason, Refusal};
-use crate::gang::{Ask, Assessment, GangId, Minimum, Readiness, assess};
+use crate::gang::{Ask, Assessment, GangId, Layout, Minimum, Origin, Readiness, assess, level};
 use crate::model::Millis;
 use crate::protocol::{BeginError, GangKey, PartialGang, Placement, Quorum};
 use crate::queue::{Entity, Place};
 use crate::snapshot::{NodeId, PodId};
-use flowforge_topology_core::LevelIndex;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// Where plain gangs name the level that all must share.
+const REQUIRED: &str = "annotation flowforge.dev/topology-required";
+/// Where they name those that are preferred.
+const PREFERRED: &str = "annotation flowforge.dev/topology-preferred";
 
 impl Engine {
     /// Looks at every gang whose members or declaration changed, or whose settle time has passed.
@@ -196,16 +200,24 @@ impl Engine {
     /// What the planner is asked for a gang.
     pub(super) fn ask(&self, seen: &Assessment) -> Result<Ask, Reason> {
         let levels = self.snapshot.cluster().tree().levels();
-        let find = |name: &SmolStr| -> Result<LevelIndex, Reason> {
-            levels
-                .find(name)
-                .ok_or_else(|| Reason::UnknownLevel(name.clone(), levels.names().collect::<Vec<_>>().join(", ")))
+        let field = |name: &str, annotation: &'static str| match seen.origin {
+            Origin::Gang => format_smolstr!("spec.topology.{name}"),
+            Origin::Pods => SmolStr::new_static(annotation),
+            Origin::Others => SmolStr::new_static("its declaration"),
         };
+        let required = seen.required.as_ref();
+        let required = required.map(|name| level(levels, name, || field("required", REQUIRED))).transpose()?;
+        let preferred = seen.preferred.iter().enumerate();
+        let preferred = preferred
+            .map(|(at, name)| level(levels, name, || field(&format!("preferred[{at}]"), PREFERRED)))
+            .collect::<Result<_, _>>()?;
+        let (roles, slots) = &seen.slots;
         Ok(Ask {
             members: seen.pending.clone(),
-            required: seen.required.as_ref().map(find).transpose()?,
-            preferred: seen.preferred.iter().map(find).collect::<Result<_, _>>()?,
+            required,
+            preferred,
             bound: self.nodes_of(&seen.bound),
+            layout: Layout::of(&seen.layout, roles, slots, levels)?,
             steps: self.config.search_steps,
         })
     }

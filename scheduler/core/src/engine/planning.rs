@@ -237,6 +237,7 @@ impl Engine {
                     fit: nowhere.fit,
                     domain: level.map(|level| (level, nowhere.domain.clone())),
                     member: self.member_name(nowhere.member),
+                    part: nowhere.part,
                 };
                 self.note(id).proven = nowhere.proven;
                 let refusal = Refusal::GangNodes { gang: context, seen: nowhere.seen };
@@ -263,8 +264,8 @@ impl Engine {
                 self.report_all(id, &seen, &refusal, out);
                 self.queue.fail(entity, Some(Arc::new(refusal)), now);
             }
-            Planned::Split => {
-                let level = seen.required.clone().unwrap_or_default();
+            Planned::Split(level) => {
+                let level = self.snapshot.cluster().tree().levels().name(level).into();
                 let refusal = self.named(id, Reason::SplitDomain(level));
                 self.refuse_gang(id, &seen, would_do, refusal, now, out);
             }
@@ -282,7 +283,7 @@ impl Engine {
     /// The least that would make a refused gang go on: its minimum, or any one replacement of each shape.
     fn would_do(&self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Vec<Ask> {
         if let Some(missing) = missing {
-            return vec![Ask { members: self.fewest(seen, missing), ..ask.clone() }];
+            return vec![ask.of_fewer(self.fewest(seen, missing))];
         }
         let mut shapes = BTreeSet::new();
         let fresh = |pod: &&PodId| self.snapshot.cluster().pod(**pod).is_some_and(|p| shapes.insert(p.shape));
@@ -314,7 +315,7 @@ impl Engine {
             return Planned::Placed(places);
         }
         let all = plan(&mut self.snapshot, ask);
-        if matches!(all, Planned::Placed(_) | Planned::Split) {
+        if matches!(all, Planned::Placed(_) | Planned::Split(_)) {
             return all;
         }
         match missing {
@@ -323,7 +324,7 @@ impl Engine {
                 if fewest.len() == ask.members.len() || fewest.is_empty() {
                     return all;
                 }
-                let fewest = Ask { members: fewest, ..ask.clone() };
+                let fewest = ask.of_fewer(fewest);
                 if let Some(places) = plan_promised(&mut self.snapshot, &fewest) {
                     return Planned::Placed(places);
                 }
@@ -362,15 +363,15 @@ impl Engine {
         seen.pending.iter().filter(needed).copied().collect()
     }
 
-    /// Places members of a live gang one after the other, each close to those before.
+    /// Places members of a live gang one after the other, each close to those before; those that must share a domain of their
+    /// own (a segment) together.
     pub(super) fn place_one_by_one(&mut self, ask: &Ask) -> Vec<(PodId, NodeId)> {
         let mut places = Vec::new();
-        let mut bound = ask.bound.clone();
-        for &pod in &ask.members {
-            if let Planned::Placed(found) =
-                plan(&mut self.snapshot, &Ask { members: vec![pod], bound: bound.clone(), ..ask.clone() })
-            {
-                bound.extend(found.iter().map(|(_, node)| *node));
+        let mut next = ask.clone();
+        for members in ask.layout.tied_together(&ask.members) {
+            next.members = members;
+            if let Planned::Placed(found) = plan(&mut self.snapshot, &next) {
+                next.bound.extend(found.iter().map(|(_, node)| *node));
                 places.extend(found);
             }
         }

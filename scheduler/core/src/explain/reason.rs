@@ -63,8 +63,8 @@ pub enum Reason {
     NoNodes,
     /// The node is outside the domain (`level/name`) that the gang is tied to.
     OutsideDomain(String),
-    /// The gang asks for a topology level that is not configured; the configured ones.
-    UnknownLevel(SmolStr, String),
+    /// A field of the gang asks for a topology level that is not configured: field, level, the configured ones.
+    UnknownLevel(SmolStr, SmolStr, String),
     /// No domain of this level can hold the gang.
     NoDomain(SmolStr),
     /// Members bound already stand in several domains of the level that the gang requires.
@@ -228,8 +228,8 @@ impl fmt::Display for Reason {
             Self::NoVictims => f.write_str(preempt::NO_VICTIMS),
             Self::EvictionUseless => f.write_str(preempt::NOT_HELPFUL),
             Self::OutsideDomain(domain) => write!(f, "node(s) were outside {domain}"),
-            Self::UnknownLevel(level, known) => {
-                write!(f, "topology level \"{level}\" is not configured; the levels are {known}")
+            Self::UnknownLevel(field, level, known) => {
+                write!(f, "{field}: topology level \"{level}\" is not configured; the levels are {known}")
             }
             Self::NoDomain(level) => write!(f, "no {level} can hold it"),
             Self::SplitDomain(level) => {

@@ -43,6 +43,8 @@ pub struct GangContext {
     pub domain: Option<(String, Option<String>)>,
     /// Rank, or else name, of the first member without a place.
     pub member: String,
+    /// What its layout asks for in vain, where that is why.
+    pub part: Option<String>,
 }
 
 /// Why a pod or a gang was refused.
@@ -101,9 +103,10 @@ impl Refusal {
                     Some((level, None)) => format!(" in one {level}, {} fit", gang.fit),
                     None => format!(", {} fit", gang.fit),
                 };
-                let GangContext { gang, need, member, .. } = gang;
+                let GangContext { gang, need, member, part, .. } = gang;
                 let nodes = Self::nodes_message(seen);
-                format!("gang {gang} needs {need} members placed together{together}; member {member}: {nodes}")
+                let part = part.as_ref().map(|part| format!("; {part}")).unwrap_or_default();
+                format!("gang {gang} needs {need} members placed together{together}{part}; member {member}: {nodes}")
             }
         }
     }
@@ -218,7 +221,8 @@ mod tests {
 
     #[test]
     fn a_gang_says_what_is_missing() {
-        let gang = GangContext { gang: "ml/train".into(), need: 4, fit: 3, domain: None, member: "rank 3".into() };
+        let gang =
+            GangContext { gang: "ml/train".into(), need: 4, fit: 3, domain: None, member: "rank 3".into(), part: None };
         let seen = seen(32, &[(Reason::Insufficient("nvidia.com/gpu".into()), 32)]);
         assert_eq!(
             Refusal::GangNodes { gang: gang.clone(), seen: seen.clone() }.message(),

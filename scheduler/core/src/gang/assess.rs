@@ -6,9 +6,10 @@
 //! younger goes, for the older is being replaced. Once the minimum is live, further members (replacements) are
 //! planned as they come. `O(members)`.
 
+use super::layout::Slot;
 use super::table::GangRecord;
 use crate::explain::Reason;
-use crate::model::{GangInfo, GangRoleInfo, Millis, PodInfo, PodPhase};
+use crate::model::{GangInfo, GangRoleInfo, LayoutInfo, Millis, PodInfo, PodPhase};
 use crate::snapshot::{Cluster, Place, PodId};
 use flowforge_topology_core::Levels;
 use smol_str::SmolStr;
@@ -40,6 +41,17 @@ pub enum Readiness {
     Partial,
 }
 
+/// Who says what a gang asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A `Gang`.
+    Gang,
+    /// Annotations of its pods.
+    Pods,
+    /// An object of somebody else.
+    Others,
+}
+
 /// A gang at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Assessment {
@@ -63,6 +75,12 @@ pub struct Assessment {
     pub required: Option<SmolStr>,
     /// Preferred topology levels.
     pub preferred: Vec<SmolStr>,
+    /// Who says so.
+    pub origin: Origin,
+    /// Where parts of the gang may stand.
+    pub layout: LayoutInfo,
+    /// The roles, and every member with its slot in rank order, where a layout says something of them.
+    pub slots: (Vec<GangRoleInfo>, Vec<Slot>),
     /// Lowest priority of the members that wait.
     pub priority: i32,
 }
@@ -92,6 +110,13 @@ pub fn assess(gang: &GangRecord, cluster: &Cluster, now: Millis, settle_ms: Mill
         vacant: Vec::new(),
         required: None,
         preferred: Vec::new(),
+        origin: match &gang.declared {
+            Some(declared) if GangInfo::is_of_others(&declared.name) => Origin::Others,
+            Some(_) => Origin::Gang,
+            None => Origin::Pods,
+        },
+        layout: LayoutInfo::default(),
+        slots: (Vec::new(), Vec::new()),
         priority: 0,
     };
     set_topology(gang, &members, &mut result);
@@ -177,6 +202,16 @@ fn set_topology(gang: &GangRecord, members: &[Member<'_>], result: &mut Assessme
     if let Some(declared) = &gang.declared {
         result.required.clone_from(&declared.topology_required);
         result.preferred.clone_from(&declared.topology_preferred);
+        if declared.layout != LayoutInfo::default() {
+            result.layout.clone_from(&declared.layout);
+            let placed_or_waiting = members.iter().filter(|m| is_bound(m) || is_waiting(m));
+            let slot = |m: &Member<'_>| Slot {
+                pod: m.id,
+                role: m.info.gang.as_ref().map(|g| g.role.clone()).unwrap_or_default(),
+                rank: rank_of(m),
+            };
+            result.slots = (declared.roles.clone(), placed_or_waiting.map(slot).collect());
+        }
         return;
     }
     let memberships = || members.iter().filter_map(|m| m.info.gang.as_ref());

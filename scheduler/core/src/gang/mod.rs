@@ -6,7 +6,14 @@
 //! Every way to declare a gang ends in one [`GangRecord`]; there are no shadow objects.
 
 mod assess;
+mod blocks;
 mod candidates;
+mod even;
+#[cfg(test)]
+mod exhaustive_tests;
+mod layout;
+#[cfg(test)]
+mod layout_tests;
 mod nowhere;
 #[cfg(test)]
 mod others_tests;
@@ -14,11 +21,15 @@ mod plan;
 #[cfg(test)]
 mod plan_tests;
 mod promised;
+mod ring;
+mod rules;
 mod search;
 mod table;
 
-pub use assess::{Assessment, Minimum, Readiness, assess};
-pub use plan::{Ask, Nowhere, Planned, may_fit, plan};
+pub use assess::{Assessment, Minimum, Origin, Readiness, assess};
+pub(crate) use layout::level;
+pub use layout::{Layout, Slot};
+pub use plan::{Ask, Nowhere, Planned, is_torn, may_fit, plan};
 pub(crate) use plan::{allowed, groups, place_in, ranked};
 pub use promised::plan_promised;
 pub(crate) use search::{Found, are_related};

@@ -10,8 +10,27 @@ use flowforge_topology_core::DomainId;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-/// Gets as far as possible and says what the nodes have against the first member that is left.
-pub(super) fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], stager: &Stager) -> Option<Nowhere> {
+/// Why there is no place for everyone, and what the layout asks for in vain, where that is why.
+pub(super) fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], stager: &Stager<'_>) -> Option<Nowhere> {
+    let by_count = by_count(txn, ask, groups, stager);
+    if by_count.is_some() || ask.layout.is_empty() {
+        return by_count;
+    }
+    let (member, fit, part, domain) = match &stager.unmet {
+        Some((unmet, domain)) => (unmet.member, unmet.fit, unmet.what.clone(), *domain),
+        None => {
+            let all = u64::try_from(ask.members.len()).unwrap_or(u64::MAX);
+            (*ask.members.first()?, all, "its parts do not fit together".to_owned(), DomainId::ROOT)
+        }
+    };
+    let seen = seen_of(txn, txn.snapshot().cluster().pod(member)?.shape?, domain)?;
+    let name = ask.required.map(|_| txn.snapshot().cluster().tree().describe(domain));
+    let fit = u32::try_from(fit).unwrap_or(u32::MAX);
+    Some(Nowhere { fit, domain: name, member, seen, proven: false, part: Some(part) })
+}
+
+/// Gets as far as possible and says what the nodes have against the first member that is left; None where all fit by count.
+fn by_count(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], stager: &Stager<'_>) -> Option<Nowhere> {
     let start = txn.mark();
     let allowed = stager.allowed.domains(txn.snapshot().cluster().tree());
     let mut fits: Vec<(u64, Reverse<DomainId>)> = allowed.into_iter().map(|d| (0, Reverse(d))).collect();
@@ -22,7 +41,7 @@ pub(super) fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], stager: &S
     let first = groups.first()?;
     let Some((_, Reverse(domain))) = fits.into_iter().max() else {
         let seen = seen_of(txn, first.shape, DomainId::ROOT)?;
-        return Some(Nowhere { fit: 0, domain: None, member: *first.members.first()?, seen, proven: true });
+        return Some(Nowhere { fit: 0, domain: None, member: *first.members.first()?, seen, proven: true, part: None });
     };
     let name = |txn: &Txn<'_>, fit| {
         (ask.required.is_some() && fit > 0).then(|| txn.snapshot().cluster().tree().describe(domain))
@@ -32,14 +51,24 @@ pub(super) fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], stager: &S
     {
         let member = *only.members.get(usize::try_from(fit).ok()?)?;
         let domain = name(txn, fit);
-        return Some(Nowhere { fit: u32::try_from(fit).unwrap_or(u32::MAX), domain, member, seen, proven: false });
+        return Some(Nowhere {
+            fit: u32::try_from(fit).unwrap_or(u32::MAX),
+            domain,
+            member,
+            seen,
+            proven: false,
+            part: None,
+        });
     }
     if stager.related {
         let order = scarcest_first(txn, groups, domain);
-        let (fit, member, seen) = search::until_stuck(txn, &order, domain)?;
+        let Some((fit, member, seen)) = search::until_stuck(txn, &order, domain) else {
+            txn.roll_back_to(start);
+            return None;
+        };
         let domain = name(txn, u64::from(fit));
         txn.roll_back_to(start);
-        return Some(Nowhere { fit, domain, member, seen, proven: false });
+        return Some(Nowhere { fit, domain, member, seen, proven: false, part: None });
     }
     let (mut fit, mut missing) = (0, None);
     for group in scarcest_first(txn, groups, domain) {
@@ -50,11 +79,14 @@ pub(super) fn explain(txn: &mut Txn<'_>, ask: &Ask, groups: &[Group], stager: &S
         }
     }
     // A mixed gang whose greedy placement succeeds here failed elsewhere in the search; that cannot be explained by counts.
-    let (shape, member) = missing?;
+    let Some((shape, member)) = missing else {
+        txn.roll_back_to(start);
+        return None;
+    };
     let seen = seen_of(txn, shape, domain)?;
     let name = name(txn, fit);
     txn.roll_back_to(start);
-    Some(Nowhere { fit: u32::try_from(fit).unwrap_or(u32::MAX), domain: name, member, seen, proven: false })
+    Some(Nowhere { fit: u32::try_from(fit).unwrap_or(u32::MAX), domain: name, member, seen, proven: false, part: None })
 }
 
 pub(super) fn seen_of(txn: &mut Txn<'_>, shape: ShapeId, domain: DomainId) -> Option<Seen> {

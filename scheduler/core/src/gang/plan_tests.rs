@@ -137,7 +137,7 @@ fn a_replacement_stays_in_the_domain_of_the_bound_members() {
     leave(&mut s, "r1n1", 0);
     assert!(matches!(plan(&mut s, &wanted), Planned::Nowhere(_)));
     let bound = vec![s.cluster().find_node("r1n0").unwrap(), s.cluster().find_node("r0n0").unwrap()];
-    assert_eq!(plan(&mut s, &Ask { bound, ..wanted }), Planned::Split);
+    assert_eq!(plan(&mut s, &Ask { bound, ..wanted }), Planned::Split(RACK));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn every_look_at_a_node_is_a_step_of_the_search() {
     };
     let groups = [group(&s, workers), group(&s, vec![driver])];
     let mut search = |mut steps: u32| {
-        let found = s.transact(|txn| End::RollBack(exhaust(txn, &groups, DomainId::ROOT, &mut steps, false)));
+        let found = s.transact(|txn| End::RollBack(exhaust(txn, &groups, DomainId::ROOT, &mut steps, false, None)));
         (found, steps)
     };
     // The workers look at n0, then at n0 and n1; the driver at n0, n1 and n2.

@@ -1,14 +1,15 @@
 //! Members that were promised their places go there: the room that was made for a gang is where it was planned to stand.
 
 use super::candidates::Allowed;
-use super::plan::{Ask, allowed, ranked};
+use super::plan::{Ask, allowed, ranked, rules};
 use crate::snapshot::{Cluster, End, NodeId, PodId, Snapshot};
 
 /// Places every member where it was promised a place; None where one of them was promised none, or does not fit there (yet).
 /// What is found stays assumed. `O(members)`.
 pub fn plan_promised(snapshot: &mut Snapshot, ask: &Ask) -> Option<Vec<(PodId, NodeId)>> {
     let nodes: Vec<NodeId> = ask.members.iter().map(|pod| snapshot.nominated_node(*pod)).collect::<Option<_>>()?;
-    let allowed = allowed(snapshot, ask)?;
+    let allowed = allowed(snapshot, ask).ok()?;
+    let mut rules = rules(snapshot, ask).ok()?;
     if nodes.is_empty() || !share_one(snapshot.cluster(), &nodes, allowed) {
         return None;
     }
@@ -19,6 +20,9 @@ pub fn plan_promised(snapshot: &mut Snapshot, ask: &Ask) -> Option<Vec<(PodId, N
                 return End::RollBack(None);
             }
             txn.place(*pod, node);
+        }
+        if rules.as_mut().is_some_and(|rules| !rules.put_all(txn.snapshot().cluster(), &ask.members)) {
+            return End::RollBack(None);
         }
         End::Keep(Some(ranked(txn.snapshot(), &ask.members)))
     })

@@ -1,6 +1,6 @@
 //! The bounded search for mixed gangs: every assignment of members to nodes of a domain, one member after the other.
 //!
-//! Members of one shape are interchangeable, so they only move forward over the nodes: of the assignments that differ by
+//! Members of one shape (and bound by the same rules of a layout) are interchangeable, so they only move forward over the nodes: of the assignments that differ by
 //! swapping two of them one is tried. Only nodes that take a member of the shape before anyone is placed are looked at, for
 //! placing frees nothing. It ends with a place, the proof that there is none, or the limit: every look at a node is a step,
 //! so that the time of a search does not depend on how many nodes there are.
@@ -10,6 +10,7 @@
 //! every further question is charged by the size of the cluster.
 
 use super::plan::Group;
+use super::rules::Rules;
 use crate::explain::{Reason, Seen};
 use crate::shape::{ShapeCache, ShapeId, verdict};
 use crate::snapshot::{Cluster, NodeId, PodId, Txn};
@@ -27,7 +28,7 @@ pub(crate) enum Found {
     Limit,
 }
 
-struct Search<'t, 's> {
+struct Search<'t, 's, 'r> {
     txn: &'t mut Txn<'s>,
     /// Pods with the index of their group.
     members: Vec<(PodId, usize)>,
@@ -37,6 +38,8 @@ struct Search<'t, 's> {
     related: bool,
     /// A member had to be moved: from now on questions about relations are steps.
     turned: bool,
+    /// Where members of its parts may stand.
+    rules: Option<&'t mut Rules<'r>>,
 }
 
 /// So many nodes in the cluster make a question about relations one step dearer.
@@ -54,8 +57,15 @@ enum Next {
 
 /// Tries to place all groups below a domain; counts every look at a node as a step. `O(nodes of the domain · groups)`, and
 /// the steps.
-pub(super) fn exhaust(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId, steps: &mut u32, related: bool) -> Found {
-    search(txn, groups, domain, related).run(steps)
+pub(super) fn exhaust(
+    txn: &mut Txn<'_>,
+    groups: &[Group],
+    domain: DomainId,
+    steps: &mut u32,
+    related: bool,
+    rules: Option<&mut Rules<'_>>,
+) -> Found {
+    search(txn, groups, domain, related, rules).run(steps)
 }
 
 /// Whether other pods may refuse any of the members a node.
@@ -66,7 +76,7 @@ pub(crate) fn are_related(txn: &Txn<'_>, groups: &[Group]) -> bool {
 /// Places related members one after the other until one finds no node: how many found one, that member, and what the nodes
 /// have against it.
 pub(super) fn until_stuck(txn: &mut Txn<'_>, groups: &[Group], domain: DomainId) -> Option<(u32, PodId, Seen)> {
-    let mut search = search(txn, groups, domain, true);
+    let mut search = search(txn, groups, domain, true, None);
     for at in 0..search.members.len() {
         let (pod, group) = search.members[at];
         match search.next_related(at, 0) {
@@ -91,7 +101,13 @@ fn seen(txn: &mut Txn<'_>, pod: PodId, domain: DomainId) -> Seen {
     seen
 }
 
-fn search<'t, 's>(txn: &'t mut Txn<'s>, groups: &[Group], domain: DomainId, related: bool) -> Search<'t, 's> {
+fn search<'t, 's, 'r>(
+    txn: &'t mut Txn<'s>,
+    groups: &[Group],
+    domain: DomainId,
+    related: bool,
+    rules: Option<&'t mut Rules<'r>>,
+) -> Search<'t, 's, 'r> {
     let members = (0..).zip(groups).flat_map(|(at, g)| g.members.iter().map(move |m| (*m, at))).collect();
     let mut candidates = Vec::with_capacity(groups.len());
     for group in groups {
@@ -101,7 +117,7 @@ fn search<'t, 's>(txn: &'t mut Txn<'s>, groups: &[Group], domain: DomainId, rela
         }
         candidates.push((group.shape, nodes));
     }
-    Search { txn, members, groups: candidates, related, turned: false }
+    Search { txn, members, groups: candidates, related, turned: false, rules }
 }
 
 /// The nodes below a domain that take a member now.
@@ -114,10 +130,11 @@ pub(super) fn collect(cache: &ShapeCache, cluster: &Cluster, domain: DomainId, n
     }
 }
 
-impl Search<'_, '_> {
+impl Search<'_, '_, '_> {
     /// Depth first without recursion: `at[i]` is the candidate that member `i` stands on.
     fn run(&mut self, steps: &mut u32) -> Found {
         let start = self.txn.mark();
+        let ruled = self.rules.as_ref().map_or(0, |rules| rules.mark());
         let mut at: Vec<usize> = Vec::with_capacity(self.members.len());
         let mut marks = Vec::with_capacity(self.members.len());
         let mut from = 0;
@@ -127,7 +144,7 @@ impl Search<'_, '_> {
                 Next::Node(node) => {
                     let (pod, group) = self.members[member];
                     marks.push(self.txn.mark());
-                    self.txn.place(pod, self.groups[group].1[node]);
+                    self.put(pod, group, node);
                     at.push(node);
                     from = self.first_node(member + 1, node);
                 }
@@ -135,15 +152,33 @@ impl Search<'_, '_> {
                     self.turned = true;
                     let (Some(node), Some(mark)) = (at.pop(), marks.pop()) else { return Found::Nowhere };
                     self.txn.roll_back_to(mark);
+                    self.take();
                     from = node + 1;
                 }
                 Next::Limit => {
                     self.txn.roll_back_to(start);
+                    if let Some(rules) = &mut self.rules {
+                        rules.undo_to(self.txn.snapshot().cluster(), ruled);
+                    }
                     return Found::Limit;
                 }
             }
         }
         Found::Placed
+    }
+
+    fn put(&mut self, pod: PodId, group: usize, node: usize) {
+        let node = self.groups[group].1[node];
+        self.txn.place(pod, node);
+        if let Some(rules) = &mut self.rules {
+            rules.put(self.txn.snapshot().cluster(), pod, node);
+        }
+    }
+
+    fn take(&mut self) {
+        if let Some(rules) = &mut self.rules {
+            rules.undo_to(self.txn.snapshot().cluster(), rules.mark() - 1);
+        }
     }
 
     /// Where the search for a member begins: at its predecessor's node when both are of one group.
@@ -161,12 +196,15 @@ impl Search<'_, '_> {
             return self.next_related(member, from).map_or(Next::End, Next::Node);
         }
         let snapshot = self.txn.snapshot();
-        let (shape, nodes) = &self.groups[self.members[member].1];
+        let (pod, group) = self.members[member];
+        let (shape, nodes) = &self.groups[group];
+        let reachable =
+            |node: NodeId| self.rules.as_ref().is_none_or(|rules| rules.allow(snapshot.cluster(), pod, node));
         let Some(shape) = snapshot.shape(*shape) else { return Next::End };
         for (at, node) in (from..).zip(nodes.iter().skip(from)) {
             let Some(rest) = steps.checked_sub(1) else { return Next::Limit };
             *steps = rest;
-            if verdict(*node, &shape.spec, snapshot.cluster()).is_feasible() {
+            if reachable(*node) && verdict(*node, &shape.spec, snapshot.cluster()).is_feasible() {
                 return Next::Node(at);
             }
         }
@@ -174,7 +212,7 @@ impl Search<'_, '_> {
     }
 
     fn next_related(&mut self, member: usize, from: usize) -> Option<usize> {
-        let Self { txn, members, groups, .. } = self;
+        let Self { txn, members, groups, rules, .. } = self;
         let (pod, group) = members[member];
         let (shape, nodes) = &groups[group];
         let demand = txn.demand(pod).ok()?;
@@ -182,7 +220,9 @@ impl Search<'_, '_> {
         let view = demand.view(cluster, Cow::Borrowed(tallies));
         let takes = |at: &usize| {
             let node = nodes[*at];
-            cache.node(node.dense()).verdict.is_feasible() && view.refuse(node).is_none()
+            cache.node(node.dense()).verdict.is_feasible()
+                && rules.as_ref().is_none_or(|rules| rules.allow(cluster, pod, node))
+                && view.refuse(node).is_none()
         };
         (from..nodes.len()).find(takes)
     }

@@ -31,6 +31,22 @@ pub fn distribute<T: Ord + Copy>(mut parts: Vec<(u64, T)>, need: u64) -> Vec<(T,
     taken
 }
 
+/// Distributes `need` members over all of these parts as evenly as their slots let; the parts must have enough together.
+/// `O(parts · log parts)`.
+#[must_use]
+pub fn evenly<T: Ord + Copy>(mut parts: Vec<(u64, T)>, need: u64) -> Vec<(T, u64)> {
+    parts.sort_unstable();
+    let mut left = need;
+    let mut taken = Vec::with_capacity(parts.len());
+    for (at, (slots, part)) in parts.iter().enumerate() {
+        let others = u64::try_from(parts.len() - at).unwrap_or(u64::MAX);
+        let takes = (*slots).min(left / others);
+        taken.push((*part, takes));
+        left -= takes;
+    }
+    taken
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +72,12 @@ mod tests {
         assert_eq!(take(&[0, 2, 1], 9), [(1, 2), (2, 1)]);
         assert_eq!(take(&[], 1), []);
         assert_eq!(take(&[3], 0), []);
+    }
+
+    #[test]
+    fn evenly_means_that_only_those_take_less_that_have_no_more() {
+        let parts = [4, 1, 8].iter().enumerate().map(|(i, s)| (*s, i)).collect();
+        assert_eq!(evenly(parts, 9), [(1, 1), (0, 4), (2, 4)]);
+        assert_eq!(evenly(vec![(3, 0), (3, 1)], 5), [(0, 2), (1, 3)]);
     }
 }

@@ -15,12 +15,14 @@
 //! domain that the gang asks for, with the victims gone and nobody else. Where pods matter to each other (affinity, spread) more
 //! room is not always better, so that a way may be missed there, but never is one promised that is none.
 //!
+//! Of an elastic gang that has more members than it needs, what it can do without may leave alone, the last ranks first.
+//!
 //! `O(pods)` to count, then `O(log units)` plans and as many moves of the pods in question. The cheapest choice is found where
 //! the gang's steps are enough to go through what is cheaper (always on clusters of some ten units); else the one that the first
 //! look finds. The same cluster gives the same answer.
 
 use super::budgets::Spending;
-use super::unit::{Unit, units_below};
+use super::unit::{Unit, units_below, with_those_above};
 use crate::gang::{Ask, Found, GangId, Gangs, allowed, are_related, groups, place_in, ranked};
 use crate::model::Millis;
 use crate::shape::{ShapeSpec, Verdict};
@@ -159,7 +161,7 @@ fn weighed(snapshot: &Snapshot, nodes: &[NodeId], priority: i32, around: Around<
 /// going already, left. `O(pods)`.
 fn within_reach(snapshot: &mut Snapshot, ask: &Ask, priority: i32, around: Around<'_>) -> Vec<NodeId> {
     let groups = groups(snapshot, &ask.members);
-    let Some(allowed) = allowed(snapshot, ask) else { return Vec::new() };
+    let Ok(allowed) = allowed(snapshot, ask) else { return Vec::new() };
     let mut open: Option<BTreeSet<DomainId>> = None;
     let mut nodes: BTreeMap<NodeId, DomainId> = BTreeMap::new();
     for group in &groups {
@@ -349,12 +351,21 @@ impl<'t, 's> Search<'t, 's> {
         let start = self.txn.mark();
         let places = self.place_without(units);
         self.txn.roll_back_to(start);
-        let evicted = |at: &usize| {
-            let unit = &self.units[*at].unit;
-            Evicted { gang: unit.gang, pods: unit.pods.iter().map(|(pod, _)| *pod).collect() }
-        };
-        let victims = units.iter().map(evicted).collect();
+        let mut victims: Vec<Evicted> = Vec::new();
+        for unit in self.closed(units).iter().map(|at| &self.units[*at].unit) {
+            let pods = unit.pods.iter().map(|(pod, _)| *pod);
+            // Layers of one gang leave as one.
+            match victims.iter_mut().find(|known| unit.gang.is_some() && known.gang == unit.gang) {
+                Some(known) => known.pods.extend(pods),
+                None => victims.push(Evicted { gang: unit.gang, pods: pods.collect() }),
+            }
+        }
         places.map(|places| Room { places, victims, cost: self.cost(units) })
+    }
+
+    /// These and what cannot stay without them.
+    fn closed(&self, units: &[usize]) -> Vec<usize> {
+        with_those_above(|at| &self.units[at].unit, self.units.len(), units)
     }
 
     /// Whether the steps that are left pay for a rehearsal without these; where they do not, none is left.
@@ -375,7 +386,7 @@ impl<'t, 's> Search<'t, 's> {
     }
 
     fn place_without(&mut self, units: &[usize]) -> Option<Vec<(PodId, NodeId)>> {
-        units.iter().for_each(|at| self.take_off(*at));
+        self.closed(units).iter().for_each(|at| self.take_off(*at));
         let found = place_in(self.txn, self.ask);
         self.limited |= found == Found::Limit;
         (found == Found::Placed).then(|| ranked(self.txn.snapshot(), &self.ask.members))
@@ -389,7 +400,7 @@ impl<'t, 's> Search<'t, 's> {
         let snapshot = self.txn.snapshot();
         let mut spending: Spending<'_> = snapshot.budgets().spend();
         let mut sum = Cost::NOTHING;
-        for Weighed { unit, cost } in units.iter().map(|at| &self.units[*at]) {
+        for Weighed { unit, cost } in self.closed(units).iter().map(|at| &self.units[*at]) {
             sum.violations += unit.violations(snapshot.cluster(), &mut spending);
             sum.highest = sum.highest.max(cost.highest);
             sum.work = sum.work.saturating_add(cost.work);

@@ -4,7 +4,7 @@
 //! would break a budget, the most important first, and stay where the pod still fits. Where only requests and the pod count
 //! matter, that is counted; else it is tried out.
 
-use super::unit::{Unit, units_below};
+use super::unit::{Unit, units_below, with_those_above};
 use super::{Candidate, Rank};
 use crate::demand::{Demand, Ground};
 use crate::explain::Reason;
@@ -137,7 +137,7 @@ impl Plan {
                 victims.push(at);
             }
         }
-        victims.sort_unstable();
+        let victims = with_those_above(|at| &self.units[at], self.units.len(), &victims);
         let violations = victims.iter().map(|at| self.violations[*at]).sum();
         let pods = victims.iter().flat_map(|at| self.units[*at].pods.iter().map(|(pod, _)| *pod));
         Ok((pods.collect(), violations))

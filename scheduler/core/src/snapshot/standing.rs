@@ -5,6 +5,7 @@ use super::footprint::Footprint;
 use super::node::NodeId;
 use super::pod::PodId;
 use crate::model::{Millis, PodInfo};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 /// The standing of a pod, of ours or foreign.
@@ -48,6 +49,12 @@ impl Cluster {
     pub(crate) fn devices_of(&self, id: PodId) -> u64 {
         let Some(footprint) = self.footprint_of(id) else { return 0 };
         self.device_resources.iter().map(|name| u64::try_from(footprint.request(name)).unwrap_or(0)).sum()
+    }
+
+    /// Devices of a node that nobody asks for.
+    pub(crate) fn free_devices(&self, node: NodeId) -> u64 {
+        let free = |name: &SmolStr| u64::try_from(self.free(node, name).unwrap_or(0)).unwrap_or(0);
+        self.device_resources.iter().map(free).sum()
     }
 
     /// What a node has of a resource; 0 where no node has any.

@@ -205,6 +205,59 @@ fn an_elastic_gang_gets_room_for_its_minimum() {
     assert_eq!((s.bound_of("elastic"), s.wasted()), (2, 0));
 }
 
+/// An elastic gang of four that needs two, one to a node.
+fn grown(s: &mut Scene) {
+    let declared = gang("grown", &[("worker", 4, 2)]);
+    s.see(Event::GangUpsert(Box::new(declared.clone())));
+    (0..4).for_each(|r| s.create(declared_member(&declared, "worker", r).asks("cpu", 4_000).priority(1)));
+    s.run();
+    assert_eq!(s.bound_of("grown"), 4);
+}
+
+#[test]
+fn an_elastic_gang_shrinks_from_its_last_rank_for_a_gang_that_needs_no_more() {
+    let mut s = scene(&["n1", "n2", "n3", "n4"]);
+    grown(&mut s);
+    s.wide("first", 1, 10);
+    s.run();
+    assert_eq!(s.evicted, ["grown-worker-3"]);
+    s.let_go();
+    assert_eq!((s.bound_of("grown"), s.bound_of("first")), (3, 1));
+    s.wide("second", 1, 10);
+    s.run();
+    assert_eq!(s.evicted, ["grown-worker-3", "grown-worker-2"]);
+    s.let_go();
+    assert_eq!((s.bound_of("grown"), s.bound_of("second")), (2, 1));
+    s.wide("third", 1, 10);
+    s.run();
+    s.evicted.sort();
+    assert_eq!(s.evicted.len(), 4, "what it needs goes as a whole: {:?}", s.evicted);
+}
+
+#[test]
+fn an_elastic_gang_goes_as_a_whole_where_its_surplus_is_not_enough() {
+    let mut s = scene(&["n1", "n2", "n3", "n4"]);
+    grown(&mut s);
+    s.wide("high", 3, 10);
+    s.run();
+    assert_eq!(s.evicted.len(), 4, "{:?}", s.evicted);
+    s.let_go();
+    assert_eq!((s.bound_of("high"), s.wasted()), (3, 0));
+}
+
+#[test]
+fn a_single_pod_takes_the_last_rank_of_an_elastic_gang() {
+    let mut s = scene(&["n1", "n2", "n3", "n4"]);
+    grown(&mut s);
+    s.create(pod("high").asks("cpu", 4_000).priority(10));
+    s.run();
+    assert_eq!(s.evicted, ["grown-worker-3"]);
+    s.let_go();
+    s.create(pod("higher").asks("cpu", 4_000).priority(20));
+    s.run();
+    assert_eq!(s.evicted, ["grown-worker-3", "grown-worker-2"]);
+}
+
 #[test]
 fn a_lost_member_of_a_live_gang_has_somebody_evicted_for_its_replacement() {
     let mut s = scene(&["n1", "n2"]);

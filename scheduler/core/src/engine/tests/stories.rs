@@ -1,6 +1,7 @@
 //! What the engine does in the cases that people ask about.
 
 use super::*;
+use crate::model::{SegmentsInfo, SpreadInfo};
 
 #[test]
 fn a_pod_is_bound_without_a_journal_and_its_event_says_so() {
@@ -95,8 +96,7 @@ fn contradicting_sizes_unknown_levels_and_ended_gangs_are_named() {
     s.run();
     assert_eq!(s.message("odd-0").0, "InvalidGang");
     assert!(s.message("odd-0").1.contains("contradict each other about the size (2 and 3)"));
-    let unknown =
-        "gang ns/lost: topology level \"galaxy\" is not configured; the levels are zone, block, rack, nvlink, host";
+    let unknown = "gang ns/lost: annotation flowforge.dev/topology-required: topology level \"galaxy\" is not configured; the levels are zone, block, rack, nvlink, host";
     assert_eq!(s.message("lost-0"), ("InvalidGang", unknown));
     assert_eq!(s.message("over-worker-0").0, "GangEnded");
 }
@@ -456,4 +456,40 @@ fn a_surplus_member_does_not_shorten_the_time_that_a_gang_waited() {
         _ => None,
     });
     assert_eq!(placed, Some((2, 62_000)));
+}
+
+#[test]
+fn a_gang_keeps_its_segments_when_it_grows_and_says_what_it_lacks() {
+    let mut s = Scene::new();
+    s.nodes([dgx("d0", "b1", "r1"), dgx("d1", "b1", "r1"), dgx("d2", "b1", "r2")]);
+    let mut declared = gang("g", &[("worker", 4, 2)]);
+    declared.layout.segments = Some(SegmentsInfo { size: 2, level: "rack".into(), balanced: true });
+    s.see(Event::GangUpsert(Box::new(declared.clone())));
+    (0..4).for_each(|r| s.create(declared_member(&declared, "worker", r).asks("nvidia.com/gpu", 8)));
+    s.run();
+    assert_eq!(s.bound_of("g"), 2, "one node of r2 is no room for the second segment");
+    s.nodes([dgx("d3", "b1", "r3"), dgx("d4", "b1", "r3")]);
+    s.run();
+    assert_eq!(s.bound_of("g"), 4);
+    let node = |rank: u32| s.pods[&SmolStr::from(format!("uid-g-worker-{rank}"))].node_name.clone().unwrap();
+    let nodes: Vec<SmolStr> = (0..4).map(node).collect();
+    assert_eq!(nodes, ["d0", "d1", "d3", "d4"]);
+    let mut wide = gang("w", &[("worker", 3, 3)]);
+    wide.layout.spread = Some(SpreadInfo { level: "rack".into(), min_domains: 3 });
+    s.see(Event::GangUpsert(Box::new(wide.clone())));
+    (0..3).for_each(|r| s.create(declared_member(&wide, "worker", r).asks("nvidia.com/gpu", 1)));
+    s.run();
+    let message = s.gang_status[&SmolStr::from("w")].message.clone();
+    assert!(
+        message.contains("spread needs 3 domains of level rack for at most 1 members each, 1 have room"),
+        "{message}"
+    );
+    let mut unknown = gang("u", &[("worker", 1, 1)]);
+    unknown.layout.spread = Some(SpreadInfo { level: "row".into(), min_domains: 1 });
+    s.see(Event::GangUpsert(Box::new(unknown.clone())));
+    s.create(declared_member(&unknown, "worker", 0).asks("nvidia.com/gpu", 1));
+    s.run();
+    let status = &s.gang_status[&SmolStr::from("u")];
+    assert_eq!(status.reason, "InvalidGang");
+    assert!(status.message.contains("spec.topology.spread.level: topology level \"row\" is not configured"));
 }
