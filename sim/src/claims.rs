@@ -231,7 +231,13 @@ impl Api {
                 resource_version,
                 ..
             } => (name, uid, resource_version),
-            PrepareWrite::FenceClaim { .. } | PrepareWrite::ClaimVolume { .. } => return WriteResult::NotFound,
+            // Neither volumes nor special claims are stored here.
+            PrepareWrite::FenceClaim { .. }
+            | PrepareWrite::ClaimVolume { .. }
+            | PrepareWrite::CreateClaim { .. }
+            | PrepareWrite::NameClaim { .. }
+            | PrepareWrite::ReleaseClaim { .. }
+            | PrepareWrite::DeleteClaim { .. } => return WriteResult::NotFound,
         };
         let Some(claim) = self.claims.get_mut(name) else { return WriteResult::NotFound };
         if claim.uid != *uid || claim.version.to_smolstr() != *version {
@@ -251,7 +257,11 @@ impl Api {
                 claim.unreserve(pod, *deallocate);
             }
             PrepareWrite::FenceClaim { fence, .. } => claim.fence = Some(fence.clone()),
-            PrepareWrite::ClaimVolume { .. } => {}
+            PrepareWrite::ClaimVolume { .. }
+            | PrepareWrite::CreateClaim { .. }
+            | PrepareWrite::NameClaim { .. }
+            | PrepareWrite::ReleaseClaim { .. }
+            | PrepareWrite::DeleteClaim { .. } => {}
         }
         self.claim_changed(name);
         WriteResult::Ok(next.to_smolstr())

@@ -11,7 +11,7 @@ mod scheduler;
 
 use flowforge_testbed::{Profile, Testbed};
 use flowforge_tests::install::SCHEDULER;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{
     DeviceClass, DeviceTaintRule, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
 };
@@ -194,6 +194,7 @@ async fn claims_are_allocated_before_their_pods_are_bound_and_free_after_them() 
     give(&testbed, &nodes[2], 1, "b200", json!({})).await;
     assert_eq!(is_bound(&testbed, "never").await, nodes[2]);
     a_claim_by_name_is_shared(&testbed, &nodes[0]).await;
+    a_stuck_claim_is_given_up(&testbed, &nodes[0], &nodes[2]).await;
     conditions_are_waited_for(&testbed, &nodes[2]).await;
 }
 
@@ -222,6 +223,37 @@ async fn a_claim_by_name_is_shared(testbed: &Testbed, node: &str) {
         if status.allocation.is_none() { Ok(()) } else { Err(format!("{status:?}")) }
     })
     .await;
+}
+
+/// A claim that is allocated where its pod may not stand, and that nobody reserves, gets other devices.
+async fn a_stuck_claim_is_given_up(testbed: &Testbed, node: &str, other: &str) {
+    give(testbed, other, 1, "a100", json!({})).await;
+    let request = json!({"name": "gpus", "exactly": {"deviceClassName": "gpu", "selectors": [
+        {"cel": {"expression": format!("device.attributes['{DRIVER}'].model == 'a100'")}},
+    ]}});
+    let claim = json!({"metadata": {"name": "stuck"}, "spec": {"devices": {"requests": [request]}}});
+    let api: Api<ResourceClaim> = Api::namespaced(testbed.client().clone(), SPACE);
+    make(&api, claim).await;
+    let only = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]);
+    let pool = format!("{node}-a100").to_lowercase();
+    let result = json!({"request": "gpus", "driver": DRIVER, "pool": pool, "device": "gpu-0"});
+    let allocation = json!({"devices": {"results": [result]}, "nodeSelector": {"nodeSelectorTerms": only}});
+    let patch = json!({"status": {"allocation": allocation}});
+    api.patch_status("stuck", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let nodes: Api<Node> = Api::all(testbed.client().clone());
+    let cordon = |cordoned: bool| {
+        let patch = json!({"spec": {"unschedulable": cordoned}});
+        let nodes = nodes.clone();
+        async move { nodes.patch(node, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap() }
+    };
+    cordon(true).await;
+    let mut pod = claiming("unstuck", "stuck");
+    pod["spec"]["resourceClaims"] = json!([{"name": "gpus", "resourceClaimName": "stuck"}]);
+    create(testbed, SPACE, vec![pod]).await;
+    assert_eq!(is_bound(testbed, "unstuck").await, other);
+    assert_eq!(devices_of(&api.get("stuck").await.unwrap()), [format!("{other}-a100/gpu-0").to_lowercase()]);
+    cordon(false).await;
+    delete(testbed, SPACE, "template=stuck").await;
 }
 
 /// A device that has to be attached first: its pod is bound when the driver says that it is.

@@ -80,6 +80,11 @@ const NODE_CURES: &[(&str, &str)] = &[
         "resourceclaim not available",
         "the claim is allocated for other nodes: end the pods that use it, or use another claim",
     ),
+    (
+        "cannot schedule extended resource claim",
+        "nothing: what a former attempt left of the pod's claim is being deleted",
+    ),
+    ("cannot fit resource", "add nodes that offer all extended resources that the pod asks for"),
     ("invalid resource pools", "the driver's ResourceSlices contradict themselves: see its logs"),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
@@ -358,6 +363,8 @@ mod tests {
             R::Devices,
             R::ClaimElsewhere,
             R::InvalidPools,
+            R::LeftoverClaim,
+            R::NoSuchResource,
             R::DeviceError("class gpu: selector #0: CEL compile error: x".into()),
             R::NoNodes,
             R::NoVictims,
@@ -385,18 +392,12 @@ mod tests {
         all.extend(every_reason_of_others_gangs());
         for reason in &all {
             match reason {
-                R::NodeName
-                | R::NodeUnschedulable
-                | R::UntoleratedTaint
-                | R::NodeAffinity
-                | R::AddedAffinity
-                | R::AffinityConflict => {}
-                R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
+                R::NodeName | R::NodeUnschedulable | R::UntoleratedTaint | R::NodeAffinity | R::AddedAffinity => {}
+                R::AffinityConflict | R::DeclaredFeatures | R::Spread | R::SpreadLabel => {}
                 R::PodAffinity | R::PodAntiAffinity | R::ExistingAntiAffinity => {}
                 R::NotNamed | R::NodePorts | R::TooManyPods | R::Insufficient(_) | R::NoNodes => {}
-                R::Volume(_) => {}
-                R::Claim(_) | R::Devices | R::ClaimElsewhere => {}
-                R::InvalidPools | R::DeviceError(_) | R::NoVictims | R::EvictionUseless => {}
+                R::Volume(_) | R::NoVictims | R::EvictionUseless | R::Claim(_) | R::Devices | R::ClaimElsewhere => {}
+                R::LeftoverClaim | R::NoSuchResource | R::InvalidPools | R::DeviceError(_) => {}
                 R::OutsideDomain(_) | R::UnknownLevel(..) | R::NoDomain(_) | R::SplitDomain(_) | R::SearchLimit(_) => {}
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
                 R::Undeclared(_) | R::Misdeclared(_) | R::Held(_) | R::PriorityConflict(..) => {}

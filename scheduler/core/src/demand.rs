@@ -6,14 +6,16 @@
 //! so NodeDeclaredFeatures, which the shape knows and which comes last, speaks only where nothing here does.
 
 use crate::cycle::named_nodes;
-use crate::devices::{DeviceDemand, DeviceView};
+use crate::devices::{ClaimInfo, DeviceDemand, DeviceView};
 use crate::explain::{Reason, Refusal, Seen};
 use crate::relations::{Inclusion, Ranking, Relation, Tallies, View};
 use crate::shape::{Extremes, NodeEval, RawScore, ShapeId, ShapeSpec, Verdict, evaluation, total, verdict};
 use crate::snapshot::{Cluster, NodeId, Snapshot};
 use crate::volumes::{VolumeDemand, VolumeView};
+use smol_str::SmolStr;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What there is to say about one node.
 #[derive(Clone, Debug)]
@@ -294,4 +296,21 @@ pub(crate) fn seen(considered: &[Considered], spec: &ShapeSpec, cluster: &Cluste
     }
     seen.add(Reason::NotNamed, u32::try_from(total.saturating_sub(considered.len())).unwrap_or(u32::MAX));
     seen
+}
+
+/// The claim of a refused pod that is to be given up: the first that is idle and that some node, which would do otherwise,
+/// cannot use. `O(nodes · rules)` where there is an idle one.
+pub(crate) fn stuck_claim(
+    snapshot: &mut Snapshot,
+    shape: ShapeId,
+    demand: &Demand,
+    pod: &SmolStr,
+) -> Option<Arc<ClaimInfo>> {
+    let idle = demand.devices.as_ref().map(|(_, devices)| devices.idle(pod)).filter(|idle| !idle.is_empty())?;
+    let spec = snapshot.shape(shape)?.spec.clone();
+    let (considered, _) = consider(snapshot, shape, &spec, demand);
+    let cluster = snapshot.cluster();
+    let elsewhere = |c: &&Considered| c.reserved.is_empty() && c.refused.contains(&Reason::ClaimElsewhere);
+    let nodes: Vec<_> = considered.iter().filter(elsewhere).filter_map(|c| cluster.node(c.node)).collect();
+    idle.into_iter().find(|claim| nodes.iter().any(|node| claim.is_unusable_on(&node.info)))
 }

@@ -3,7 +3,7 @@
 //! These hold only the fields that scheduling uses. Quantities are already integers: CPU in millicores (rounded up),
 //! everything else in base units (bytes, counts; rounded up), as kube-scheduler's `framework.Resource` holds them.
 
-use crate::devices::PodClaim;
+use crate::devices::{ContainerAsk, PodClaim};
 use crate::relations::{PodAffinity, SpreadConstraint};
 use crate::volumes::PodVolume;
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,8 @@ pub struct PodInfo {
     pub scheduled_condition: Option<(SmolStr, String)>,
     /// ResourceClaims.
     pub resource_claims: Vec<PodClaim>,
+    /// Containers that ask for resources that a DeviceClass may stand for.
+    pub containers: Vec<ContainerAsk>,
     /// Volumes that scheduling has anything to do with, in the order of the spec. They never change.
     pub volumes: Vec<PodVolume>,
 }
@@ -265,8 +267,10 @@ pub struct NodeInfo {
     pub taints: Vec<Taint>,
     /// `spec.unschedulable`.
     pub unschedulable: bool,
-    /// Allocatable.
+    /// Allocatable, without resources of which there is nothing.
     pub allocatable: Resources,
+    /// Resources that it names and has nothing of.
+    pub without: BTreeSet<SmolStr>,
     /// Images that it has, each under every name, and their sizes in bytes.
     pub images: Vec<(SmolStr, i64)>,
     /// Features that its kubelet declares.

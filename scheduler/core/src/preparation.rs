@@ -63,6 +63,18 @@ pub enum Preparation {
         /// resourceVersion of the claim.
         resource_version: SmolStr,
     },
+    /// Make the special claim of the pod's extended resources, allocate it and reserve it for the pod, and name it in the
+    /// pod's status. To take it back means to delete it.
+    CreateClaim {
+        /// The claim by its name; its UID stands for what it has on no server yet.
+        claim: ClaimName,
+        /// The ResourceClaim to create. It and what follows are null when only a former leader knew them.
+        manifest: Arc<Value>,
+        /// `status.allocation`.
+        allocation: Arc<Value>,
+        /// `status.extendedResourceClaimStatus.requestMappings` of the pod.
+        mappings: Arc<Value>,
+    },
 }
 
 impl Preparation {
@@ -73,7 +85,8 @@ impl Preparation {
             Self::BindVolume { claim, .. }
             | Self::Provision { claim, .. }
             | Self::AllocateClaim { claim, .. }
-            | Self::ReserveClaim { claim, .. } => claim,
+            | Self::ReserveClaim { claim, .. }
+            | Self::CreateClaim { claim, .. } => claim,
         }
     }
 
@@ -85,6 +98,7 @@ impl Preparation {
             Self::Provision { .. } => PreparationKind::Provision,
             Self::AllocateClaim { .. } => PreparationKind::AllocateClaim,
             Self::ReserveClaim { .. } => PreparationKind::ReserveClaim,
+            Self::CreateClaim { .. } => PreparationKind::CreateClaim,
         }
     }
 }
@@ -100,6 +114,8 @@ pub enum PreparationKind {
     AllocateClaim,
     /// [`Preparation::ReserveClaim`].
     ReserveClaim,
+    /// [`Preparation::CreateClaim`].
+    CreateClaim,
 }
 
 impl PreparationKind {
@@ -111,6 +127,7 @@ impl PreparationKind {
             Self::Provision => "provision",
             Self::AllocateClaim => "allocate_claim",
             Self::ReserveClaim => "reserve_claim",
+            Self::CreateClaim => "create_claim",
         }
     }
 
@@ -143,6 +160,13 @@ pub enum PreparedObject {
         /// Its name.
         name: SmolStr,
     },
+    /// The pod itself, for what its status says of its special claim.
+    Pod {
+        /// Its namespace.
+        namespace: SmolStr,
+        /// Its name.
+        name: SmolStr,
+    },
 }
 
 /// What a consistent read of such an object found.
@@ -154,6 +178,8 @@ pub enum ObjectFacts {
     VolumeClaim(VolumeClaimFacts),
     /// A ResourceClaim.
     ResourceClaim(ResourceClaimFacts),
+    /// The pod.
+    Pod(PodFacts),
 }
 
 impl ObjectFacts {
@@ -163,6 +189,7 @@ impl ObjectFacts {
             Self::Volume(facts) => (&facts.uid, &facts.resource_version, None),
             Self::VolumeClaim(facts) => (&facts.key.uid, &facts.resource_version, facts.fence.as_ref()),
             Self::ResourceClaim(facts) => (&facts.uid, &facts.resource_version, facts.fence.as_ref()),
+            Self::Pod(facts) => (&facts.uid, &facts.resource_version, facts.fence.as_ref()),
         }
     }
 }
@@ -218,6 +245,23 @@ pub struct ResourceClaimFacts {
     pub reserved_for: Vec<SmolStr>,
     /// How the binding conditions of its devices stand.
     pub standing: Standing,
+    /// UID of the pod for whose extended resources it was made.
+    pub special_for: Option<SmolStr>,
+    /// `spec.devices.requests`.
+    pub requests: Value,
+    /// Annotation `flowforge.dev/fence`.
+    pub fence: Option<SmolStr>,
+}
+
+/// What a preparation wants to know of its pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodFacts {
+    /// UID.
+    pub uid: SmolStr,
+    /// resourceVersion.
+    pub resource_version: SmolStr,
+    /// `status.extendedResourceClaimStatus.resourceClaimName`.
+    pub special_claim: Option<SmolStr>,
     /// Annotation `flowforge.dev/fence`.
     pub fence: Option<SmolStr>,
 }
@@ -234,7 +278,8 @@ pub enum Standing {
     Failed(String),
 }
 
-/// A change that a preparation, or its undoing, makes to an object. Preconditions: UID and resourceVersion.
+/// A change that a preparation, or its undoing, makes to an object. Preconditions, where nothing else is said: UID and
+/// resourceVersion; a claim without a UID is known by its name and resourceVersion alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PrepareWrite {
     /// Set `spec.claimRef` of a volume.
@@ -286,6 +331,36 @@ pub enum PrepareWrite {
         /// Whether the allocation goes too.
         deallocate: bool,
     },
+    /// Create a special claim, with the finalizer that keeps it. Precondition: there is none of its name.
+    CreateClaim {
+        /// Its namespace and name.
+        claim: ClaimName,
+        /// The object.
+        manifest: Arc<Value>,
+    },
+    /// Name its special claim in a pod's status. Precondition: the pod's UID.
+    NameClaim {
+        /// The pod.
+        pod: PodKey,
+        /// Name of the claim.
+        claim: SmolStr,
+        /// Which container's resource comes from which request.
+        mappings: Arc<Value>,
+    },
+    /// Remove the finalizer that keeps a special claim, so that it can be deleted.
+    ReleaseClaim {
+        /// The claim.
+        claim: ClaimName,
+        /// resourceVersion of the claim.
+        resource_version: SmolStr,
+    },
+    /// Delete a special claim.
+    DeleteClaim {
+        /// The claim.
+        claim: ClaimName,
+        /// resourceVersion of the claim.
+        resource_version: SmolStr,
+    },
     /// Set annotation `flowforge.dev/fence`, so that writes under the present resourceVersion can no longer land.
     FenceClaim {
         /// The object: a volume claim or a ResourceClaim.
@@ -310,6 +385,18 @@ pub fn has_binding_conditions(allocation: &Value) -> bool {
 #[must_use]
 pub fn same_devices(one: &Value, other: &Value) -> bool {
     devices(one) == devices(other)
+}
+
+/// Whether two lists of requests ask for the same devices; what the server fills in by itself does not matter.
+#[must_use]
+pub fn same_requests(one: &Value, other: &Value) -> bool {
+    let asked = |requests: &Value| -> Vec<[Value; 3]> {
+        let all = requests.as_array().map(Vec::as_slice).unwrap_or_default();
+        let ask =
+            |of: &Value| [&of["name"], &of["exactly"]["deviceClassName"], &of["exactly"]["count"]].map(Value::clone);
+        all.iter().map(ask).collect()
+    };
+    asked(one) == asked(other)
 }
 
 /// Request, driver, pool, device and share of every result, in order.

@@ -203,12 +203,14 @@ pub struct DeviceTaint {
 
 /// Spec of a class.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ClassSpec {
     /// Selectors.
     pub selectors: Vec<Selector>,
     /// Configuration, passed on.
     pub config: Vec<Value>,
+    /// The extended resource that it stands for.
+    pub extended_resource_name: Option<SmolStr>,
 }
 
 /// A selector.

@@ -5,8 +5,9 @@ use super::types::{NodeSelector, PodSpec};
 use super::{term, types};
 use flowforge_scheduler_core::devices::{
     AllocatedDevice, Allocation, Amounts, Ask, Attribute, Capacity, CapacityPolicy, CapacityRange, ClaimInfo,
-    ClaimSource, ClassInfo, Constraint, Count, DeviceEffect, DeviceInfo, DeviceTaint, DeviceToleration, PodClaim,
-    Quantity, Reach, Request, RequestKind, SliceInfo, TaintRuleInfo,
+    ClaimSource, ClassInfo, Constraint, ContainerAsk, Count, DeviceEffect, DeviceInfo, DeviceTaint, DeviceToleration,
+    EXTENDED_CLAIM_ANNOTATION, PodClaim, Quantity, Reach, Request, RequestKind, SliceInfo, TaintRuleInfo,
+    may_be_devices,
 };
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -122,6 +123,8 @@ pub fn class(of: &api::DeviceClass) -> ClassInfo {
         name: of.metadata.name.clone(),
         selectors: selectors(&of.spec.selectors),
         config: of.spec.config.clone(),
+        extended_resource: of.spec.extended_resource_name.clone(),
+        created_at_ms: of.metadata.creation_timestamp.map_or(0, |at| u64::try_from(at.as_millisecond()).unwrap_or(0)),
     }
 }
 
@@ -145,6 +148,7 @@ pub fn claim(of: &api::ResourceClaim) -> ClaimInfo {
         deleting: of.metadata.deletion_timestamp,
         finalized: of.metadata.keeps_allocation,
         controller: of.metadata.owner_references.iter().find(|o| o.controller).map(|o| o.uid.clone()),
+        special: of.metadata.annotations.get(EXTENDED_CLAIM_ANNOTATION).is_some_and(|value| value == "true"),
         requests: devices.requests.iter().map(request).collect(),
         constraints: devices.constraints.iter().map(constraint).collect(),
         config: devices.config.iter().map(config).collect(),
@@ -231,6 +235,21 @@ fn allocation(of: &api::Allocation) -> Allocation {
         node_selector: of.node_selector.as_ref().map(terms),
         config: Vec::new(),
     }
+}
+
+/// The containers of a pod that ask for resources that a DeviceClass may stand for.
+pub(super) fn container_asks(spec: &PodSpec) -> Vec<ContainerAsk> {
+    let init = spec.init_containers.iter().map(|container| (container, container.restart_policy != "Always"));
+    let all = init.chain(spec.containers.iter().map(|container| (container, false)));
+    let of = |(index, (container, passing)): (usize, (&types::Container, bool))| {
+        let requests = container.resources.requests.iter().flatten().enumerate();
+        let asks: BTreeMap<SmolStr, (usize, i64)> = requests
+            .filter(|(_, (name, _))| may_be_devices(name))
+            .map(|(place, (name, amount))| (name.clone(), (place, amount.value())))
+            .collect();
+        (!asks.is_empty()).then(|| ContainerAsk { name: container.name.clone(), index, passing, asks })
+    };
+    all.enumerate().filter_map(of).collect()
 }
 
 /// The claims of a pod; those made from templates are named by its status.

@@ -85,6 +85,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         fence: own_annotation(&pod.metadata, annotation::FENCE),
         scheduled_condition: scheduled_condition(&pod.status),
         resource_claims: devices::pod_claims(spec, &pod.status),
+        containers: devices::container_asks(spec),
         volumes: volumes::mounted(pod),
     }
 }
@@ -99,6 +100,7 @@ pub fn node(node: &types::Node) -> NodeInfo {
         taints: node.spec.taints.iter().filter_map(taint).collect(),
         unschedulable: node.spec.unschedulable,
         allocatable: requests::to_resources(&node.status.allocatable),
+        without: requests::of_nothing(&node.status.allocatable),
         images: node_images(&node.status),
         declared_features: node.status.declared_features.clone(),
     }

@@ -13,6 +13,7 @@ use super::quantity::{Quantity, QuantityMap};
 use super::types::{Container, ContainerStatus, Pod};
 use flowforge_scheduler_core::model::{CPU, EPHEMERAL_STORAGE, HUGE_PAGES, MEMORY, PODS, Resources};
 use smol_str::SmolStr;
+use std::collections::BTreeSet;
 
 const DEFAULT_CPU: Quantity = Quantity::millis(100);
 const DEFAULT_MEMORY: Quantity = Quantity::units(200 << 20);
@@ -68,6 +69,13 @@ pub fn to_resources(quantities: &QuantityMap) -> Resources {
         .map(|(name, quantity)| (name.clone(), if name == CPU { quantity.milli_value() } else { quantity.value() }))
         .filter(|(_, amount)| *amount != 0)
         .collect()
+}
+
+/// Extended resources that are named with nothing of them.
+#[must_use]
+pub fn of_nothing(quantities: &QuantityMap) -> BTreeSet<SmolStr> {
+    let nothing = quantities.iter().filter(|(name, amount)| name.contains('/') && amount.value() == 0);
+    nothing.map(|(name, _)| name.clone()).collect()
 }
 
 /// Names that kube-scheduler's `framework.Resource` holds; `pods` only makes sense on nodes.

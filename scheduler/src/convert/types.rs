@@ -1,7 +1,7 @@
 //! Pods, nodes, gangs, and what selects pods, as the API server sends them, trimmed to the fields that scheduling uses.
 //!
 //! Decoding is the largest cost of a big cluster's watch: whatever is not named here is skipped by the parser without
-//! being stored (managed fields above all). Annotations keep only our own, those of storage, and those that name gangs.
+//! being stored (managed fields above all). Annotations keep only our own and those of storage, special claims and gangs.
 
 pub mod storage;
 
@@ -10,6 +10,7 @@ pub use storage::Volume;
 use super::quantity::QuantityMap;
 use crate::gangs;
 use flowforge_api::gang::{GangPhase, GangSpec};
+use flowforge_scheduler_core::devices::EXTENDED_CLAIM_ANNOTATION;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -39,7 +40,7 @@ pub struct Meta {
     pub generation: i64,
     /// Labels.
     pub labels: BTreeMap<SmolStr, SmolStr>,
-    /// Annotations of ours, of storage, and of those that declare gangs.
+    /// Annotations of ours, of storage, of special claims, and of those that declare gangs.
     #[serde(deserialize_with = "our_annotations")]
     pub annotations: BTreeMap<SmolStr, String>,
     /// Creation.
@@ -563,7 +564,7 @@ fn has_claim_finalizer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<boo
     Ok(finalizers.is_some_and(|all| all.iter().any(|finalizer| finalizer == CLAIM_FINALIZER)))
 }
 
-/// Keeps our own annotations, those of storage and those that name gangs; the values of all others are skipped without being stored.
+/// Keeps our own annotations and those of storage, special claims and gangs; values of others are skipped without being stored.
 fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<SmolStr, String>, D::Error> {
     struct Ours;
 
@@ -582,7 +583,8 @@ fn our_annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMa
             let mut kept = BTreeMap::new();
             while let Some(key) = map.next_key::<SmolStr>()? {
                 let named = |keys: &[&str]| keys.contains(&key.as_str());
-                if key.starts_with(OUR_PREFIX) || named(&annotation::KEPT) || named(&gangs::ANNOTATIONS) {
+                let kept_too = named(&annotation::KEPT) || named(&gangs::ANNOTATIONS);
+                if key.starts_with(OUR_PREFIX) || kept_too || key == EXTENDED_CLAIM_ANNOTATION {
                     kept.insert(key, map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;

@@ -365,6 +365,10 @@ fn prepare_label(write: &PrepareWrite) -> &'static str {
         PrepareWrite::FinalizeClaim { .. } => "finalize_claim",
         PrepareWrite::ReserveClaim { .. } => "reserve_claim",
         PrepareWrite::UnreserveClaim { .. } => "unreserve_claim",
+        PrepareWrite::CreateClaim { .. } => "create_claim",
+        PrepareWrite::NameClaim { .. } => "name_claim",
+        PrepareWrite::ReleaseClaim { .. } => "release_claim",
+        PrepareWrite::DeleteClaim { .. } => "delete_claim",
         PrepareWrite::FenceClaim { .. } => "fence_claim",
     }
 }

@@ -9,9 +9,11 @@ use super::pods::write_outcome;
 use crate::convert::types::CLAIM_FINALIZER;
 use flowforge_api::names::{annotation, field_manager};
 use flowforge_scheduler_core::command::Command;
+use flowforge_scheduler_core::devices::EXTENDED_CLAIM_ANNOTATION;
 use flowforge_scheduler_core::event::{Outcome, PrepareReadResult};
 use flowforge_scheduler_core::preparation::{
-    ClaimName, ObjectFacts, PrepareWrite, PreparedObject, ResourceClaimFacts, Standing, VolumeClaimFacts, VolumeFacts,
+    ClaimName, ObjectFacts, PodFacts, PrepareWrite, PreparedObject, ResourceClaimFacts, Standing, VolumeClaimFacts,
+    VolumeFacts,
 };
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -47,6 +49,7 @@ fn path(object: &PreparedObject) -> String {
         PreparedObject::Volume { name } => format!("/api/v1/persistentvolumes/{name}"),
         PreparedObject::VolumeClaim { namespace, name } => volume_claim_path(namespace, name),
         PreparedObject::ResourceClaim { namespace, name } => resource_claim_path(namespace, name),
+        PreparedObject::Pod { namespace, name } => pod_path(namespace, name),
     }
 }
 
@@ -54,8 +57,16 @@ fn volume_claim_path(namespace: &str, name: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}")
 }
 
+fn resource_claims_path(namespace: &str) -> String {
+    format!("/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims")
+}
+
 fn resource_claim_path(namespace: &str, name: &str) -> String {
-    format!("/apis/resource.k8s.io/v1/namespaces/{namespace}/resourceclaims/{name}")
+    format!("{}/{name}", resource_claims_path(namespace))
+}
+
+fn pod_path(namespace: &str, name: &str) -> String {
+    format!("/api/v1/namespaces/{namespace}/pods/{name}")
 }
 
 fn managed(path: &str) -> String {
@@ -81,9 +92,9 @@ fn call(write: &PrepareWrite, now: Timestamp) -> Call {
             Call::merge(managed(&volume_claim_path(&claim.namespace, &claim.name)), &metadata)
         }
         PrepareWrite::FinalizeClaim { claim, resource_version } => {
-            let metadata =
-                json!({"uid": claim.uid, "resourceVersion": resource_version, "finalizers": [CLAIM_FINALIZER]});
             // Finalizers merge as a set.
+            let mut metadata = preconditions(claim, resource_version);
+            metadata["finalizers"] = json!([CLAIM_FINALIZER]);
             let path = managed(&resource_claim_path(&claim.namespace, &claim.name));
             Call::strategic(path, &json!({"metadata": metadata}))
         }
@@ -104,6 +115,27 @@ fn call(write: &PrepareWrite, now: Timestamp) -> Call {
             }
             claim_status(claim, resource_version, &status)
         }
+        PrepareWrite::CreateClaim { claim, manifest } => {
+            let mut object = manifest.as_ref().clone();
+            object["metadata"]["finalizers"] = json!([CLAIM_FINALIZER]);
+            Call::post(managed(&resource_claims_path(&claim.namespace)), &object)
+        }
+        PrepareWrite::NameClaim { pod, claim, mappings } => {
+            let status = json!({"resourceClaimName": claim, "requestMappings": **mappings});
+            let body = json!({"metadata": {"uid": pod.uid}, "status": {"extendedResourceClaimStatus": status}});
+            Call::merge(managed(&format!("{}/status", pod_path(&pod.namespace, &pod.name))), &body)
+        }
+        PrepareWrite::ReleaseClaim { claim, resource_version } => {
+            let mut metadata = preconditions(claim, resource_version);
+            metadata["$deleteFromPrimitiveList/finalizers"] = json!([CLAIM_FINALIZER]);
+            let path = managed(&resource_claim_path(&claim.namespace, &claim.name));
+            Call::strategic(path, &json!({"metadata": metadata}))
+        }
+        PrepareWrite::DeleteClaim { claim, resource_version } => {
+            let preconditions = preconditions(claim, resource_version);
+            let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions});
+            Call::delete(resource_claim_path(&claim.namespace, &claim.name), &body)
+        }
         PrepareWrite::FenceClaim { object, uid, resource_version, fence } => {
             Call::merge(managed(&path(object)), &annotated(uid, resource_version, annotation::FENCE, Some(fence)))
         }
@@ -114,9 +146,18 @@ fn annotated(uid: &str, resource_version: &str, annotation: &str, value: Option<
     json!({"metadata": {"uid": uid, "resourceVersion": resource_version, "annotations": {annotation: value}}})
 }
 
+/// What a claim must still be: its UID is left out where the server's was never learned.
+fn preconditions(claim: &ClaimName, resource_version: &str) -> Value {
+    let mut all = json!({"resourceVersion": resource_version});
+    if !claim.uid.is_empty() {
+        all["uid"] = json!(claim.uid);
+    }
+    all
+}
+
 /// A strategic patch of a claim's status, in which consumers merge by UID.
 fn claim_status(claim: &ClaimName, resource_version: &str, status: &Value) -> Call {
-    let body = json!({"metadata": {"uid": claim.uid, "resourceVersion": resource_version}, "status": status});
+    let body = json!({"metadata": preconditions(claim, resource_version), "status": status});
     Call::strategic(managed(&format!("{}/status", resource_claim_path(&claim.namespace, &claim.name))), &body)
 }
 
@@ -141,6 +182,7 @@ fn facts(object: &PreparedObject, found: &Value) -> ObjectFacts {
         PreparedObject::Volume { .. } => ObjectFacts::Volume(volume_facts(found)),
         PreparedObject::VolumeClaim { .. } => ObjectFacts::VolumeClaim(volume_claim_facts(found)),
         PreparedObject::ResourceClaim { .. } => ObjectFacts::ResourceClaim(resource_claim_facts(found)),
+        PreparedObject::Pod { .. } => ObjectFacts::Pod(pod_facts(found)),
     }
 }
 
@@ -187,6 +229,25 @@ fn resource_claim_facts(found: &Value) -> ResourceClaimFacts {
         allocation: found.pointer("/status/allocation").filter(|allocation| !allocation.is_null()).cloned(),
         reserved_for: reserved_for.iter().map(|consumer| text(consumer, "/uid")).collect(),
         standing: standing(&found["status"]),
+        special_for: special_for(&found["metadata"]),
+        requests: found["spec"]["devices"]["requests"].clone(),
+        fence: fence(found),
+    }
+}
+
+/// The pod for whose extended resources a claim was made.
+fn special_for(metadata: &Value) -> Option<SmolStr> {
+    let special = metadata["annotations"][EXTENDED_CLAIM_ANNOTATION] == "true";
+    let controller = list(&metadata["ownerReferences"]).iter().find(|owner| owner["controller"] == true)?;
+    special.then(|| text(controller, "/uid"))
+}
+
+fn pod_facts(found: &Value) -> PodFacts {
+    let special_claim = found.pointer("/status/extendedResourceClaimStatus/resourceClaimName");
+    PodFacts {
+        uid: text(found, "/metadata/uid"),
+        resource_version: text(found, "/metadata/resourceVersion"),
+        special_claim: special_claim.and_then(Value::as_str).map(SmolStr::from),
         fence: fence(found),
     }
 }
@@ -271,6 +332,50 @@ mod tests {
              {\"allocation\":{\"allocationTimestamp\":\"1970-01-01T00:00:00Z\",\"devices\":{}},\
              \"reservedFor\":[{\"name\":\"p\",\"resource\":\"pods\",\"uid\":\"pu\"}]}}"
         );
+    }
+
+    #[test]
+    fn a_special_claim_is_made_named_and_deleted() {
+        let pod = PodKey { namespace: "n".into(), name: "p".into(), uid: "pu".into() };
+        let manifest = Arc::new(json!({"metadata": {"name": "c"}}));
+        assert_eq!(
+            shown(&PrepareWrite::CreateClaim { claim: claim(), manifest }),
+            "POST /apis/resource.k8s.io/v1/namespaces/n/resourceclaims?fieldManager=flowforge-scheduler application/json \
+             {\"metadata\":{\"finalizers\":[\"resource.kubernetes.io/delete-protection\"],\"name\":\"c\"}}"
+        );
+        let unknown = ClaimName { uid: SmolStr::default(), ..claim() };
+        let reserve = PrepareWrite::ReserveClaim {
+            claim: unknown,
+            resource_version: "7".into(),
+            allocation: None,
+            pod: pod.clone(),
+        };
+        assert!(shown(&reserve).contains("{\"metadata\":{\"resourceVersion\":\"7\"},"), "{}", shown(&reserve));
+        let mappings = Arc::new(json!([{"containerName": "a"}]));
+        assert_eq!(
+            shown(&PrepareWrite::NameClaim { pod, claim: "c".into(), mappings }),
+            "PATCH /api/v1/namespaces/n/pods/p/status?fieldManager=flowforge-scheduler application/merge-patch+json \
+             {\"metadata\":{\"uid\":\"pu\"},\"status\":{\"extendedResourceClaimStatus\":\
+             {\"requestMappings\":[{\"containerName\":\"a\"}],\"resourceClaimName\":\"c\"}}}"
+        );
+        let release = PrepareWrite::ReleaseClaim { claim: claim(), resource_version: "7".into() };
+        assert!(shown(&release).contains("\"$deleteFromPrimitiveList/finalizers\""), "{}", shown(&release));
+        let delete = shown(&PrepareWrite::DeleteClaim { claim: claim(), resource_version: "8".into() });
+        assert!(
+            delete.starts_with("DELETE ") && delete.contains("{\"resourceVersion\":\"8\",\"uid\":\"u\"}"),
+            "{delete}"
+        );
+    }
+
+    #[test]
+    fn a_special_claim_belongs_to_the_pod_that_controls_it() {
+        let metadata = |special: &str| {
+            json!({"annotations": {EXTENDED_CLAIM_ANNOTATION: special},
+                "ownerReferences": [{"uid": "x"}, {"uid": "pu", "controller": true}]})
+        };
+        assert_eq!(special_for(&metadata("true")), Some("pu".into()));
+        assert_eq!(special_for(&metadata("false")), None);
+        assert_eq!(special_for(&json!({})), None);
     }
 
     #[test]

@@ -24,7 +24,10 @@ const fn of_devices(name: &'static str, uses: fn(&Value) -> bool) -> Feature {
 }
 
 /// All of them.
-pub(crate) const FEATURES: [Feature; 18] = [
+pub(crate) const FEATURES: [Feature; 19] = [
+    of_devices("devices: extended resources", |case| {
+        list(&case["deviceClasses"]).any(|class| class["spec"]["extendedResourceName"].is_string())
+    }),
     of_devices("devices: selectors", |case| asks(case).any(|ask| is_some(&ask["selectors"]))),
     of_devices("devices: matchAttribute", |case| constraints(case).any(|of| of["matchAttribute"].is_string())),
     of_devices("devices: distinctAttribute", |case| constraints(case).any(|of| of["distinctAttribute"].is_string())),

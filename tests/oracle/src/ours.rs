@@ -6,7 +6,7 @@ use flowforge_scheduler::convert::types::storage;
 use flowforge_scheduler::convert::{self, device_types, types, volumes};
 use flowforge_scheduler_core::config::Config;
 use flowforge_scheduler_core::cycle;
-use flowforge_scheduler_core::devices::DeviceFact;
+use flowforge_scheduler_core::devices::{ClassInfo, DeviceFact};
 use flowforge_scheduler_core::explain::{Reason, VolumeReason};
 use flowforge_scheduler_core::model::PodInfo;
 use flowforge_scheduler_core::opinion::opinions;
@@ -157,7 +157,7 @@ fn detour(case: &Case, snapshot: &mut Snapshot, id: PodId) {
     }
 }
 
-/// Devices; each slice and claim is another one's first.
+/// Devices; each slice and claim is another one's first, and classes stand for nothing else at first.
 fn devices(case: &Case, snapshot: &mut Snapshot, id: PodId) {
     let facts = |turned: bool| {
         let slices = case.resource_slices.iter().zip(case.resource_slices.iter().rev()).map(|(slice, other)| {
@@ -171,7 +171,11 @@ fn devices(case: &Case, snapshot: &mut Snapshot, id: PodId) {
             DeviceFact::Claim(convert::devices::claim(&posing))
         });
         let rules = case.device_taint_rules.iter().map(|rule| DeviceFact::Rule(convert::devices::taint_rule(rule)));
-        let classes = case.device_classes.iter().map(|class| DeviceFact::Class(convert::devices::class(class)));
+        let classes = case.device_classes.iter().map(|class| {
+            let class = convert::devices::class(class);
+            let extended_resource = class.extended_resource.clone().filter(|_| !turned);
+            DeviceFact::Class(ClassInfo { extended_resource, ..class })
+        });
         rules.chain(slices).chain(classes).chain(claims).collect::<Vec<DeviceFact>>()
     };
     for turned in [true, false] {

@@ -53,7 +53,7 @@ func (p *profile) answer(ctx context.Context, c *Case) (*Answer, error) {
 		return nil, err
 	}
 	p.lister.Snapshot = c.snapshot()
-	p.devices.of = c
+	p.devices.show(c)
 	infos, err := p.lister.NodeInfos().List()
 	if err != nil {
 		return nil, err

@@ -1,12 +1,17 @@
 package oracle
 
 import (
-	v1 "k8s.io/api/core/v1"
+	"cmp"
+	"slices"
+	"strings"
+
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/dynamic-resource-allocation/deviceclass/extendedresourcecache"
 	"k8s.io/dynamic-resource-allocation/structured"
+	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/util/assumecache"
 )
@@ -15,12 +20,27 @@ import (
 // which only running informers fill: it shows the case at hand.
 type devices struct {
 	of *Case
+	// Which classes of the case stand for extended resources.
+	extended *extendedresourcecache.ExtendedResourceCache
+}
+
+// show makes a case the one at hand.
+func (d *devices) show(c *Case) {
+	d.of = c
+	d.extended = extendedresourcecache.NewExtendedResourceCache(klog.Logger{})
+	// Each class supersedes those before it: one that came after its better would have no name at all, not even its own.
+	classes := slices.SortedFunc(slices.Values(c.DeviceClasses), func(a, b *resourcev1.DeviceClass) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(b.Name, a.Name))
+	})
+	for _, class := range classes {
+		d.extended.OnAdd(class, true)
+	}
 }
 
 func (d *devices) ResourceClaims() fwk.ResourceClaimTracker     { return claimTracker{d} }
 func (d *devices) ResourceSlices() fwk.ResourceSliceLister      { return sliceLister{d} }
 func (d *devices) DeviceClasses() fwk.DeviceClassLister         { return classLister{d} }
-func (d *devices) DeviceClassResolver() fwk.DeviceClassResolver { return classLister{d} }
+func (d *devices) DeviceClassResolver() fwk.DeviceClassResolver { return d.extended }
 
 type claimTracker struct{ *devices }
 
@@ -115,6 +135,3 @@ func (l classLister) Get(name string) (*resourcev1.DeviceClass, error) {
 	}
 	return nil, apierrors.NewNotFound(resourcev1.Resource("deviceclasses"), name)
 }
-
-// GetDeviceClass knows no extended resources: no case has any that a class stands for.
-func (l classLister) GetDeviceClass(v1.ResourceName) *resourcev1.DeviceClass { return nil }

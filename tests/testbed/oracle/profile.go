@@ -33,7 +33,7 @@ func newProfile(ctx context.Context, configured *config.KubeSchedulerProfile) (*
 		informers: informers.NewSharedInformerFactory(nil, 0),
 		lister:    &lister{schedulercache.NewEmptySnapshot()},
 		nominator: &nominator{},
-		devices:   &devices{&Case{}},
+		devices:   &devices{of: &Case{}},
 	}
 	made := map[string]fwk.Plugin{}
 	registry := remember(plugins.NewInTreeRegistry(), made)

@@ -1,13 +1,14 @@
 //! What a pod's claims ask of a node: the part of DynamicResources that sees nodes, and what refuses the pod before any.
 
 use super::allocator::{MAX_STEPS, Stop, allocate};
+use super::extended::{Special, Wanted, special_name, special_uid};
 use super::facts::{Allocation, ClaimInfo, ClaimSource, PodClaim, RequestKind};
 use super::result;
 use super::store::Devices;
 use crate::explain::Reason;
 use crate::model::{NodeInfo, PodInfo};
 use crate::plugins::{dynamic_resources, node_affinity};
-use crate::preparation::Preparation;
+use crate::preparation::{ClaimName, Preparation};
 use crate::protocol::Check;
 use crate::snapshot::PodId;
 use smol_str::SmolStr;
@@ -20,7 +21,9 @@ const ALTERNATIVES: i64 = 8;
 /// The claims of a pod, with what is assumed of them by others of its gang.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceDemand {
-    claims: Vec<(Arc<ClaimInfo>, Option<Arc<Allocation>>)>,
+    pub(super) claims: Vec<(Arc<ClaimInfo>, Option<Arc<Allocation>>)>,
+    /// Extended resources that classes stand for.
+    pub(super) extended: Option<Wanted>,
 }
 
 /// What a node offers for the claims.
@@ -28,6 +31,8 @@ pub(crate) struct DeviceDemand {
 pub(crate) struct Offer {
     /// For each claim that is allocated now, by its UID.
     pub(crate) allocations: Vec<(SmolStr, Allocation)>,
+    /// The special claim that one of them is for.
+    pub(crate) special: Option<Arc<Special>>,
     /// Raw score.
     pub(crate) score: i64,
 }
@@ -46,7 +51,8 @@ impl Devices {
         for claim in &pod.resource_claims {
             claims.extend(self.claim_of(pod, claim)?);
         }
-        if claims.is_empty() {
+        let extended = self.wanted(pod);
+        if claims.is_empty() && extended.is_none() {
             return Ok(None);
         }
         let mut all = Vec::with_capacity(claims.len());
@@ -66,14 +72,14 @@ impl Devices {
             let pending = pending.map(|pending| pending.allocation.clone());
             all.push((claim, pending));
         }
-        Ok(Some(DeviceDemand { claims: all }))
+        Ok(Some(DeviceDemand { claims: all, extended }))
     }
 
     /// What has to be done for the claims of an assumed pod before it may be bound.
     ///
     /// # Errors
     /// Why its place cannot serve a claim.
-    pub(crate) fn preparations(&self, id: PodId, pod: &PodInfo) -> Result<Vec<Preparation>, Reason> {
+    pub(crate) fn preparations(&self, id: PodId, pod: &PodInfo, node: &NodeInfo) -> Result<Vec<Preparation>, Reason> {
         let mut all = Vec::new();
         for of in &pod.resource_claims {
             let Some(claim) = self.claim_of(pod, of)? else { continue };
@@ -94,7 +100,26 @@ impl Devices {
                 allocation: Arc::new(pending.allocation.to_json()),
             });
         }
+        all.extend(self.special_preparation(id, pod, node)?);
         Ok(all)
+    }
+
+    /// The special claim is made, allocated and reserved, and named in the pod's status; None where the node needs none.
+    fn special_preparation(&self, id: PodId, pod: &PodInfo, node: &NodeInfo) -> Result<Option<Preparation>, Reason> {
+        let Some(wanted) = self.wanted(pod) else { return Ok(None) };
+        if wanted.on(node)?.is_none() {
+            return Ok(None);
+        }
+        let uid = special_uid(&pod.key.uid);
+        let pending = self.pending.get(&uid).filter(|pending| pending.pods.contains(&id)).ok_or(Reason::Devices)?;
+        let special = pending.special.as_ref().ok_or(Reason::Devices)?;
+        let name = special_name(&pod.key.name, &pod.key.uid);
+        Ok(Some(Preparation::CreateClaim {
+            claim: ClaimName { namespace: pod.key.namespace.clone(), name, uid },
+            manifest: Arc::new(special.manifest(pod)),
+            allocation: Arc::new(pending.allocation.to_json()),
+            mappings: Arc::new(special.mappings()),
+        }))
     }
 
     /// Whether the claims of a pod are allocated for a node, as far as is seen by now.
@@ -183,7 +208,15 @@ impl DeviceDemand {
     }
 
     fn allocates(&self) -> bool {
-        self.claims.iter().any(|(claim, _)| claim.allocation.is_none())
+        self.extended.is_some() || self.claims.iter().any(|(claim, _)| claim.allocation.is_none())
+    }
+
+    /// The special claim of an attempt that failed, which keeps the pod from every node.
+    pub(crate) fn leftover(&self) -> Option<&Arc<ClaimInfo>> {
+        match &self.extended {
+            Some(Wanted::Leftover(claim)) => Some(claim),
+            _ => None,
+        }
     }
 
     /// What a node offers.
@@ -191,9 +224,14 @@ impl DeviceDemand {
     /// # Errors
     /// Why it is refused.
     pub(crate) fn offer(&self, devices: &Devices, node: &NodeInfo) -> Result<Offer, Reason> {
+        let special = self.extended.as_ref().map_or(Ok(None), |wanted| wanted.on(node))?.map(Arc::new);
         let mut offer = Offer::default();
+        if self.claims.is_empty() && special.is_none() {
+            return Ok(offer);
+        }
         if self.allocates() {
-            let open: Vec<&ClaimInfo> = self.open().map(Arc::as_ref).collect();
+            let special_claim = special.as_ref().map(|special| &special.claim);
+            let open: Vec<&ClaimInfo> = self.open().map(Arc::as_ref).chain(special_claim).collect();
             let found = allocate(devices, node, &open, MAX_STEPS).map_err(|stop| match stop {
                 Stop::Nothing => Reason::Devices,
                 Stop::InvalidPools => Reason::InvalidPools,
@@ -210,6 +248,7 @@ impl DeviceDemand {
         if !self.claims.iter().all(|(claim, pending)| is_available(claim, pending.as_deref(), node)) {
             return Err(Reason::ClaimElsewhere);
         }
+        offer.special = special;
         if self.scores() {
             offer.score = self.score(&offer.allocations);
         }
@@ -247,7 +286,7 @@ impl DeviceDemand {
 }
 
 /// Whether an allocated claim can be used on a node, and its devices did not fail to become ready.
-fn is_available(claim: &ClaimInfo, pending: Option<&Allocation>, node: &NodeInfo) -> bool {
+pub(super) fn is_available(claim: &ClaimInfo, pending: Option<&Allocation>, node: &NodeInfo) -> bool {
     let Some(allocation) = claim.allocation.as_ref().or(pending) else { return true };
     let reached = allocation
         .node_selector

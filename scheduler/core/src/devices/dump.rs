@@ -105,6 +105,7 @@ impl Devices {
 
 #[cfg(test)]
 mod tests {
+    use super::super::demand::Offer;
     use super::super::facts::{AllocatedDevice, DeviceEffect, DeviceFact, DeviceInfo};
     use super::*;
     use crate::config::Config;
@@ -145,7 +146,8 @@ mod tests {
     fn a_dump_shows_who_holds_a_device_and_who_is_assumed_to() {
         let mut devices = known();
         let pod = Snapshot::new(&Config::default()).upsert_pod(pod("p")).unwrap().id;
-        devices.assume(pod, vec![("u".into(), allocation())]);
+        let allocations = vec![("u".into(), allocation())];
+        devices.assume(pod, Offer { allocations, ..Offer::default() });
         let assumed = devices.dump(|_| "uid-p".into());
         assert_eq!(assumed.held["gpu/pool/dev-0"].by, BTreeSet::from(["u".to_owned()]));
         assert_eq!(assumed.assumed["u"].pods, BTreeSet::from(["uid-p".into()]));

@@ -1,6 +1,7 @@
 //! Facts about devices, as `convert` hands them to the core: slices of pools, classes, claims and taint rules of
 //! `resource.k8s.io/v1`. These hold what allocation looks at; what it only passes on stays JSON.
 
+use super::extended::special_uid;
 use crate::model::NodeSelectorTerm;
 use crate::preparation::ClaimName;
 use flowforge_scheduler_cel::{Attribute, Quantity};
@@ -173,6 +174,10 @@ pub struct ClassInfo {
     pub selectors: Vec<Option<SmolStr>>,
     /// Configuration for the driver, passed on.
     pub config: Vec<Value>,
+    /// `spec.extendedResourceName`.
+    pub extended_resource: Option<SmolStr>,
+    /// Creation, in milliseconds since the epoch.
+    pub created_at_ms: u64,
 }
 
 /// A ResourceClaim.
@@ -192,6 +197,8 @@ pub struct ClaimInfo {
     pub finalized: bool,
     /// UID of the owner with `controller: true`.
     pub controller: Option<SmolStr>,
+    /// Whether a scheduler made it for extended resources of its controller, a pod.
+    pub special: bool,
     /// Requests.
     pub requests: Vec<Request>,
     /// Constraints over the devices of the claim.
@@ -224,9 +231,21 @@ impl ClaimInfo {
         ClaimName { namespace: self.namespace.clone(), name: self.name.clone(), uid: self.uid.clone() }
     }
 
+    /// The same, and for a special claim the one that it was prepared under.
+    pub(crate) fn identities(&self) -> Vec<ClaimName> {
+        let own = self.claim_name();
+        let prepared = self.special_for().map(|pod| ClaimName { uid: special_uid(pod), ..own.clone() });
+        prepared.into_iter().chain([own]).collect()
+    }
+
     /// Whether it is reserved for a consumer, by UID.
     pub(super) fn is_reserved_for(&self, uid: &SmolStr) -> bool {
         self.reserved_for.contains(uid)
+    }
+
+    /// The pod, by UID, for whose extended resources a scheduler made it.
+    pub(crate) fn special_for(&self) -> Option<&SmolStr> {
+        self.controller.as_ref().filter(|_| self.special)
     }
 
     /// Whether one more consumer may reserve it, or this one has.

@@ -10,6 +10,8 @@
 //! partitionable devices with shared counters, consumable capacity, and conditions of devices. An error of one selector
 //! refuses the nodes where it shows, not the pod as a whole. Members of a gang share a claim that one of them allocates.
 //!
+//! Extended resources that a class stands for become one special claim of their pod ([`extended`]).
+//!
 //! What is held while pods are assumed follows their places, also in a transaction: what is rolled back leaves no trace, and
 //! two pods never hold one device (`no_overcommit`, `rollback_is_identity`).
 
@@ -18,7 +20,9 @@ mod capacity;
 mod constraints;
 mod demand;
 mod dump;
+mod extended;
 mod facts;
+mod idle;
 mod pools;
 mod result;
 mod selectors;
@@ -30,6 +34,8 @@ mod view;
 
 pub(crate) use demand::DeviceDemand;
 pub use dump::{AssumedClaim, DumpedDevices, DumpedSlice, HeldDevice};
+pub(crate) use extended::special_uid;
+pub use extended::{ANNOTATION as EXTENDED_CLAIM_ANNOTATION, ContainerAsk, may_be_devices};
 pub use facts::{
     AllocatedDevice, Allocation, Amounts, Ask, Capacity, CapacityPolicy, CapacityRange, ClaimInfo, ClaimSource,
     ClassInfo, Constraint, Count, DeviceEffect, DeviceFact, DeviceInfo, DeviceList, DeviceTaint, DeviceToleration,

@@ -8,6 +8,8 @@
 //! The allocation of a claim that is written, and whose pods are gone again before a watch has shown it, is held until the
 //! claim shows what it has: the devices are others' only when the API server says so.
 
+use super::demand::Offer;
+use super::extended::{Mapping, Special, is_special_uid, special_uid};
 use super::facts::{
     Allocation, ClaimInfo, ClaimSource, ClassInfo, DeviceFact, DeviceInfo, DeviceList, DeviceTaint, PodClaim, Reach,
     SliceInfo, TaintRuleInfo,
@@ -39,6 +41,8 @@ pub(super) struct Slice {
 pub(super) struct Pending {
     pub(super) allocation: Arc<Allocation>,
     pub(super) pods: Vec<PodId>,
+    /// The claim, where it is still to be made.
+    pub(super) special: Option<Arc<Special>>,
 }
 
 impl Pending {
@@ -89,10 +93,15 @@ pub(crate) struct Devices {
     pub(super) by_node: BTreeMap<SmolStr, BTreeSet<SmolStr>>,
     pub(super) by_pool: BTreeMap<(SmolStr, SmolStr), BTreeSet<SmolStr>>,
     pub(super) classes: BTreeMap<SmolStr, ClassInfo>,
+    pub(super) mapping: Mapping,
     pub(super) claims: BTreeMap<ClaimKey, Arc<ClaimInfo>>,
     /// Pods that wait for a place, by claim, and their claims.
     pub(super) users: BTreeMap<ClaimKey, BTreeSet<PodId>>,
     uses: BTreeMap<PodId, Vec<ClaimKey>>,
+    /// Special claims by the UID of their pod.
+    special: BTreeMap<SmolStr, ClaimKey>,
+    /// Pods that wait for a place and may get one, by UID.
+    askers: BTreeMap<SmolStr, PodId>,
     pub(super) rules: BTreeMap<SmolStr, TaintRuleInfo>,
     pub(super) usage: Usage,
     /// By UID of the claim.
@@ -134,10 +143,12 @@ impl Devices {
             DeviceFact::SliceGone(name) => self.remove_slice(&name),
             DeviceFact::Class(class) => {
                 let before = self.classes.insert(class.name.clone(), class.clone());
+                self.mapping.follow(self.classes.values());
                 DeviceNews::of(if before == Some(class) { Cures::NONE } else { Cures::DEVICE_CLASSES })
             }
             DeviceFact::ClassGone(name) => {
                 self.classes.remove(&name);
+                self.mapping.follow(self.classes.values());
                 DeviceNews::default()
             }
             DeviceFact::Claim(claim) => self.set_claim(claim),
@@ -163,11 +174,14 @@ impl Devices {
             DeviceList::Classes(names) => {
                 let listed: BTreeSet<SmolStr> = names.into_iter().collect();
                 self.classes.retain(|name, _| listed.contains(name));
+                self.mapping.follow(self.classes.values());
                 DeviceNews::default()
             }
             DeviceList::Claims(names) => {
                 let gone = absent(&self.claims, names);
-                gone.iter().map(|name| self.remove_claim(name)).collect()
+                let news = gone.iter().map(|name| self.remove_claim(name)).collect();
+                self.settle_unseen();
+                news
             }
             DeviceList::Rules(names) => {
                 for name in absent(&self.rules, names) {
@@ -221,30 +235,61 @@ impl Devices {
 
     fn set_claim(&mut self, claim: ClaimInfo) -> DeviceNews {
         let key = (claim.namespace.clone(), claim.name.clone());
-        let mut news = DeviceNews { cures: Cures::NONE, users: self.users_of(&key) };
-        if let Some(known) = self.claims.remove(&key) {
-            self.give_back(&known);
+        let mut news = DeviceNews { cures: Cures::NONE, users: self.users_of(&key, &claim) };
+        if let Some(known) = self.take_claim(&key) {
             news.cures = freed(known.allocation.as_ref(), claim.allocation.as_ref());
         }
         match &claim.allocation {
             Some(allocation) => {
                 // What was assumed is known now, or was overtaken.
                 self.drop_pending(&claim.uid);
+                if let Some(pod) = claim.special_for() {
+                    self.drop_pending(&special_uid(pod));
+                }
                 self.usage.add(allocation);
             }
             // The controller that deallocates a claim takes the finalizer off with the allocation.
             None if !claim.finalized => self.drop_settling(&claim.uid),
             None => {}
         }
+        if let Some(pod) = claim.special_for() {
+            self.special.insert(pod.clone(), key.clone());
+        }
         self.claims.insert(key, Arc::new(claim));
         news
     }
 
+    /// Takes a claim out of the indexes, and gives back what it holds.
+    fn take_claim(&mut self, key: &ClaimKey) -> Option<Arc<ClaimInfo>> {
+        let known = self.claims.remove(key)?;
+        if let Some(allocation) = &known.allocation {
+            self.usage.remove(allocation);
+        }
+        if let Some(pod) = known.special_for().filter(|pod| self.special.get(*pod) == Some(key)) {
+            self.special.remove(pod);
+        }
+        Some(known)
+    }
+
+    /// The special claim of a pod.
+    pub(super) fn special_of(&self, pod: &SmolStr) -> Option<&Arc<ClaimInfo>> {
+        self.claims.get(self.special.get(pod)?)
+    }
+
+    /// A list shows what became of special claims that no watch has shown, and whose pods are gone.
+    fn settle_unseen(&mut self) {
+        let settling = |(uid, pending): &(&SmolStr, &Pending)| is_special_uid(uid) && pending.is_settling();
+        let unseen: Vec<SmolStr> = self.pending.iter().filter(settling).map(|(uid, _)| uid.clone()).collect();
+        unseen.iter().for_each(|uid| self.drop_pending(uid));
+    }
+
     fn remove_claim(&mut self, key: &ClaimKey) -> DeviceNews {
-        let Some(known) = self.claims.remove(key) else { return DeviceNews::default() };
-        self.give_back(&known);
+        let Some(known) = self.take_claim(key) else { return DeviceNews::default() };
         self.drop_settling(&known.uid);
-        DeviceNews { cures: freed(known.allocation.as_ref(), None), users: self.users_of(key) }
+        if let Some(pod) = known.special_for() {
+            self.drop_settling(&special_uid(pod));
+        }
+        DeviceNews { cures: freed(known.allocation.as_ref(), None), users: self.users_of(key, &known) }
     }
 
     /// A pod waits for a place with these claims.
@@ -256,7 +301,10 @@ impl Devices {
             ClaimSource::Template(_) | ClaimSource::Unknown => None,
         };
         let keys: Vec<ClaimKey> = info.resource_claims.iter().filter_map(named).collect();
-        self.leave(pod);
+        self.leave(pod, &info.key.uid);
+        if !info.containers.is_empty() {
+            self.askers.insert(info.key.uid.clone(), pod);
+        }
         if !keys.is_empty() {
             for key in &keys {
                 self.users.entry(key.clone()).or_default().insert(pod);
@@ -266,20 +314,16 @@ impl Devices {
     }
 
     /// A pod waits no more.
-    pub(crate) fn leave(&mut self, pod: PodId) {
+    pub(crate) fn leave(&mut self, pod: PodId, uid: &SmolStr) {
+        self.askers.remove(uid);
         for key in self.uses.remove(&pod).unwrap_or_default() {
             forget(&mut self.users, &key, &pod);
         }
     }
 
-    fn users_of(&self, key: &ClaimKey) -> Vec<PodId> {
-        self.users.get(key).into_iter().flatten().copied().collect()
-    }
-
-    fn give_back(&mut self, claim: &ClaimInfo) {
-        if let Some(allocation) = &claim.allocation {
-            self.usage.remove(allocation);
-        }
+    fn users_of(&self, key: &ClaimKey, claim: &ClaimInfo) -> Vec<PodId> {
+        let asker = claim.special_for().and_then(|pod| self.askers.get(pod));
+        self.users.get(key).into_iter().flatten().chain(asker).copied().collect()
     }
 
     fn drop_pending(&mut self, uid: &SmolStr) {
@@ -296,13 +340,15 @@ impl Devices {
     }
 
     /// Holds the devices of claims that a pod is assumed to allocate.
-    pub(crate) fn assume(&mut self, pod: PodId, claims: Vec<(SmolStr, Allocation)>) {
+    pub(crate) fn assume(&mut self, pod: PodId, offer: Offer) {
+        let Offer { allocations: claims, special, .. } = offer;
         let mut uids = Vec::with_capacity(claims.len());
         for (uid, allocation) in claims {
             if !self.pending.contains_key(&uid) {
                 self.usage.add(&allocation);
             }
-            let fresh = || Pending { allocation: Arc::new(allocation), pods: Vec::new() };
+            let special = special.clone().filter(|special| special.claim.uid == uid);
+            let fresh = || Pending { allocation: Arc::new(allocation), pods: Vec::new(), special };
             self.pending.entry(uid.clone()).or_insert_with(fresh).pods.push(pod);
             uids.push(uid);
         }

@@ -19,7 +19,7 @@ fn snapshot(nodes: &[&str]) -> Snapshot {
     let class = ClassInfo {
         name: "gpu".into(),
         selectors: vec![Some("device.driver == \"gpu.example\"".into())],
-        config: vec![],
+        ..ClassInfo::default()
     };
     snapshot.note_device(DeviceFact::Class(class));
     snapshot

@@ -72,15 +72,15 @@ impl Engine {
     }
 
     pub(super) fn on_device(&mut self, fact: DeviceFact, now: Millis) {
-        let claim = match &fact {
-            DeviceFact::Claim(claim) => Some(claim.claim_name()),
+        let claims = match &fact {
+            DeviceFact::Claim(claim) => claim.identities(),
             DeviceFact::ClaimGone(namespace, name) => self.snapshot.cluster().device_claim(namespace, name),
-            _ => None,
+            _ => Vec::new(),
         };
         let news = self.snapshot.note_device(fact);
         self.cures = self.cures.and(news.cures);
         self.claimants.extend(news.users);
-        if let Some(claim) = claim {
+        for claim in claims {
             self.protocol.on_claim(&claim, now, &mut self.fx);
         }
     }
@@ -269,6 +269,7 @@ impl Engine {
         self.fx.effects.clear();
         self.flights.clear();
         self.evictions.end_term();
+        self.freeing.end_term();
         self.snapshot.believe_nominations();
         self.journal_lost = false;
         for id in std::mem::take(&mut self.vacant).into_values() {

@@ -13,6 +13,7 @@
 
 mod binding;
 mod facts;
+mod freeing;
 mod gangs;
 mod making_room;
 mod planning;
@@ -23,6 +24,7 @@ mod stats;
 mod tests;
 mod topology;
 
+use freeing::{Freeing, is_of_freeing};
 use preempting::{Evictions, Moment};
 pub use report::Unsaid;
 pub use stats::{Stats, Waiting};
@@ -74,6 +76,8 @@ pub struct Engine {
     refused: BTreeMap<(ShapeId, i32, bool), (Moment, Arc<Refusal>)>,
     /// Who is evicted for whom.
     evictions: Evictions,
+    /// Claims that are given up for refused pods.
+    freeing: Freeing,
     /// Members that wait although their gang is in no queue.
     outside: usize,
     /// Pods whose object is gone while their place is kept for a replacement.
@@ -138,6 +142,7 @@ impl Engine {
             first_ready: HashMap::default(),
             refused: BTreeMap::new(),
             evictions: Evictions::default(),
+            freeing: Freeing::default(),
             outside: 0,
             vacant: BTreeMap::new(),
         }
@@ -198,6 +203,9 @@ impl Engine {
             }
             Event::Follow => self.on_follow(now),
             Event::Outcome(Outcome::Evict { op, result }) => self.on_evicted(op, &result, now, out),
+            Event::Outcome(Outcome::Prepare { op, result }) if is_of_freeing(op) => {
+                self.on_freed(op, &result, now, out);
+            }
             Event::Outcome(outcome) => self.protocol.on_outcome(outcome, now, &mut self.fx),
         }
         self.settle(now, out);

@@ -30,7 +30,7 @@ impl Engine {
         if cures.is_empty() {
             return;
         }
-        if cures.meets(Cures::NODE.and(Cures::POD_GONE)) {
+        if cures.meets(Cures::NODE.and(Cures::POD_GONE).and(Cures::DEVICE_CLASSES)) {
             for shape in self.queue.parked_shapes() {
                 self.wake_shape(shape, cures, now);
             }
@@ -93,6 +93,7 @@ impl Engine {
         match cycle::find_for(&mut self.snapshot, shape, &demand) {
             Ok(node) => self.bind_pod(id, node, now, out),
             Err(refusal) => {
+                self.free_claims(entity, &[id], now, out);
                 let (refusal, found) = self.preempt(id, shape, &demand, *refusal, now, out);
                 let refusal = Arc::new(refusal);
                 let shape = (shared && !found).then_some(shape);
@@ -240,6 +241,7 @@ impl Engine {
                     part: nowhere.part,
                 };
                 self.note(id).proven = nowhere.proven;
+                self.free_claims(entity, &ask.members, now, out);
                 let refusal = Refusal::GangNodes { gang: context, seen: nowhere.seen };
                 // Replacements of a live gang get room together where that can be made, else one after the other.
                 let together = missing.is_none().then(|| ask.clone());

@@ -252,7 +252,7 @@ impl Engine {
     }
 
     /// Whether it is in the queue and not in hand.
-    fn lies(&self, entity: Entity) -> bool {
+    pub(super) fn lies(&self, entity: Entity) -> bool {
         self.queue.get(entity).is_some_and(|entry| entry.place != QueuePlace::InFlight)
     }
 

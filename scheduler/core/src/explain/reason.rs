@@ -1,6 +1,7 @@
 //! The closed list of reasons.
 
 use super::VolumeReason;
+use crate::devices::may_be_devices;
 use crate::plugins::{
     Cures, dynamic_resources, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports,
     node_resources_fit, node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration,
@@ -57,6 +58,10 @@ pub enum Reason {
     ClaimElsewhere,
     /// The node has no devices for the pod's claims, and some of its pools contradict themselves.
     InvalidPools,
+    /// A special claim of the pod for extended resources is left over from an attempt that failed.
+    LeftoverClaim,
+    /// The node has nothing of an extended resource that no DeviceClass stands for.
+    NoSuchResource,
     /// A claim, a class or a selector is wrong; its words.
     DeviceError(String),
     /// The cluster has no node.
@@ -124,9 +129,13 @@ impl Reason {
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::NAME,
             Self::DeclaredFeatures => node_declared_features::NAME,
             Self::Volume(reason) => reason.plugin(),
-            Self::Claim(_) | Self::Devices | Self::ClaimElsewhere | Self::InvalidPools | Self::DeviceError(_) => {
-                dynamic_resources::NAME
-            }
+            Self::Claim(_)
+            | Self::Devices
+            | Self::ClaimElsewhere
+            | Self::InvalidPools
+            | Self::LeftoverClaim
+            | Self::NoSuchResource
+            | Self::DeviceError(_) => dynamic_resources::NAME,
             Self::NoNodes => "NoNodes",
             Self::NoVictims | Self::EvictionUseless => preempt::NAME,
             Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
@@ -166,15 +175,19 @@ impl Reason {
             Self::UntoleratedTaint => taint_toleration::CURED_BY,
             Self::NodeAffinity | Self::AddedAffinity | Self::AffinityConflict => node_affinity::CURED_BY,
             Self::NodePorts => node_ports::CURED_BY,
+            Self::Insufficient(name) if may_be_devices(name) => node_resources_fit::CURED_BY_CLASSES,
             Self::TooManyPods | Self::Insufficient(_) => node_resources_fit::CURED_BY,
             Self::Spread | Self::SpreadLabel => pod_topology_spread::CURED_BY,
             Self::PodAffinity | Self::PodAntiAffinity | Self::ExistingAntiAffinity => inter_pod_affinity::CURED_BY,
             Self::DeclaredFeatures => node_declared_features::CURED_BY,
             Self::Volume(reason) => reason.cures(),
             Self::Claim(_) => dynamic_resources::CLAIM_CURED_BY,
-            Self::Devices | Self::ClaimElsewhere | Self::InvalidPools | Self::DeviceError(_) => {
-                dynamic_resources::CURED_BY
-            }
+            Self::Devices
+            | Self::ClaimElsewhere
+            | Self::InvalidPools
+            | Self::LeftoverClaim
+            | Self::NoSuchResource
+            | Self::DeviceError(_) => dynamic_resources::CURED_BY,
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
             Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
             Self::SplitDomain(_) => Cures::POD_GONE.and(Cures::NODE_LABELS),
@@ -223,6 +236,8 @@ impl fmt::Display for Reason {
             Self::Devices => f.write_str(dynamic_resources::REASON_NONE),
             Self::ClaimElsewhere => f.write_str(dynamic_resources::REASON_ELSEWHERE),
             Self::InvalidPools => f.write_str(dynamic_resources::REASON_INVALID),
+            Self::LeftoverClaim => f.write_str(dynamic_resources::REASON_LEFTOVER),
+            Self::NoSuchResource => f.write_str(dynamic_resources::REASON_NO_RESOURCE),
             Self::Claim(what) | Self::DeviceError(what) => f.write_str(what),
             Self::NoNodes => f.write_str("no nodes available to schedule pods"),
             Self::NoVictims => f.write_str(preempt::NO_VICTIMS),

@@ -1,6 +1,9 @@
 //! DynamicResources: every ResourceClaim of the pod is allocated on the node, or can be. Weight 2: alternatives that stand
 //! earlier in a request are worth more. How devices are chosen: [`crate::devices`].
 //!
+//! Extended resources that a DeviceClass stands for, and that the node's device plugins do not offer, become a claim like the
+//! others.
+//!
 //! As upstream: a claim that is missing, deleted, not the pod's own or being allocated for another pod refuses it whatever the
 //! nodes have; a claim that is allocated for other nodes speaks only where the rest could be allocated.
 
@@ -15,6 +18,10 @@ pub const REASON_NONE: &str = "cannot allocate all claims";
 pub const REASON_ELSEWHERE: &str = "resourceclaim not available on the node";
 /// Reason text: there are no devices, and pools contradict themselves.
 pub const REASON_INVALID: &str = "invalid resource pools were encountered";
+/// Reason text: a special claim is left over from an attempt that failed.
+pub const REASON_LEFTOVER: &str = "cannot schedule extended resource claim";
+/// Reason text: the node has nothing of a resource that no class stands for.
+pub const REASON_NO_RESOURCE: &str = "cannot fit resource";
 /// Text: as many as can have reserved the claim.
 pub const IN_USE: &str = "resourceclaim in use";
 /// Text: the claim is not made from its template yet.

@@ -1,5 +1,6 @@
 //! NodeResourcesFit: what the pod asks for must be free, and the node must take one more pod. Reports every lane that is
-//! short. `Too many pods` is checked even for pods that ask for nothing; a request of zero is no request.
+//! short. `Too many pods` is checked even for pods that ask for nothing; a request of zero is no request. What a DeviceClass
+//! stands for is not looked at on nodes that do not offer it themselves ([`super::dynamic_resources`]).
 //!
 //! The score is a weighted mean over some resources ([`Strategy`]), by default LeastAllocated over CPU and memory, weight 1
 //! each: the mean of the free percentages after the pod, where a container that asks for nothing counts as 100m / 200 MiB.
@@ -13,6 +14,8 @@ pub const NAME: &str = "NodeResourcesFit";
 pub const TOO_MANY_PODS: &str = "Too many pods";
 /// What cures it.
 pub const CURED_BY: Cures = Cures::NODE_ADDED.and(Cures::NODE_ALLOCATABLE).and(Cures::POD_GONE).and(Cures::POD_CHANGED);
+/// What cures it for a resource that a DeviceClass may stand for.
+pub const CURED_BY_CLASSES: Cures = CURED_BY.and(Cures::DEVICE_CLASSES);
 /// Weight of the score.
 pub const WEIGHT: i64 = 1;
 

@@ -32,6 +32,8 @@ use std::sync::Arc;
 const FORMAT: u32 = 1;
 /// The same where a member has preparations, which a leader that does not know them must not bind.
 const FORMAT_WITH_TASKS: u32 = 2;
+/// The same where one of them is to make a claim.
+const FORMAT_WITH_CREATION: u32 = 3;
 
 /// Bytes of a slot that are not parts.
 pub(super) const SLOT_OVERHEAD_BYTES: usize = 128;
@@ -39,7 +41,7 @@ pub(super) const SLOT_OVERHEAD_BYTES: usize = 128;
 /// Payload of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
-    /// Format: 1, or 2 where members have preparations.
+    /// Format: 1, or 2 where members have preparations, or 3 where a claim is to be made.
     pub v: u32,
     /// Epoch of the writer.
     pub epoch: u64,
@@ -121,7 +123,7 @@ pub struct MemberRecord {
 /// A preparation in the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// `b` give a volume, `p` provision, `a` allocate, `r` reserve.
+    /// `b` give a volume, `p` provision, `a` allocate, `r` reserve, `x` make a special claim.
     pub k: SmolStr,
     /// Name of the claim.
     pub c: SmolStr,
@@ -145,7 +147,7 @@ impl Slot {
             return Ok(Self { v: FORMAT, ..Self::default() });
         }
         let slot: Self = serde_json::from_str(payload).map_err(|error| error.to_string())?;
-        if slot.v == FORMAT || slot.v == FORMAT_WITH_TASKS {
+        if (FORMAT..=FORMAT_WITH_CREATION).contains(&slot.v) {
             Ok(slot)
         } else {
             Err(format!("format {} is not known", slot.v))
@@ -194,6 +196,7 @@ impl TaskRecord {
             PreparationKind::Provision => "p",
             PreparationKind::AllocateClaim => "a",
             PreparationKind::ReserveClaim => "r",
+            PreparationKind::CreateClaim => "x",
         };
         let claim = what.claim();
         Self { k: SmolStr::new_static(k), c: claim.name.clone(), u: claim.uid.clone(), v, w }
@@ -222,6 +225,12 @@ impl TaskRecord {
                 allocation: Arc::default(),
             },
             "r" => Preparation::ReserveClaim { claim, resource_version: unread() },
+            "x" => Preparation::CreateClaim {
+                claim,
+                manifest: Arc::default(),
+                allocation: Arc::default(),
+                mappings: Arc::default(),
+            },
             _ => return None,
         };
         Some(Task::inherited(what))
@@ -249,6 +258,12 @@ impl Part {
         let head = (part == 0).then(|| intent.head());
         Self { id: intent.id.clone(), part, head, nodes, members }
     }
+}
+
+/// The oldest format that can hold these.
+fn format_of(parts: &[Part]) -> u32 {
+    let formats = parts.iter().flat_map(|part| &part.members).flat_map(|member| &member.c);
+    formats.map(|task| if task.k == "x" { FORMAT_WITH_CREATION } else { FORMAT_WITH_TASKS }).max().unwrap_or(FORMAT)
 }
 
 /// How much of a slot a record takes, about.
@@ -363,8 +378,7 @@ impl Protocol {
             Some(parts) => parts.clone(),
             None => self.parts_in(state),
         };
-        let with_tasks = parts.iter().flat_map(|part| &part.members).any(|member| !member.c.is_empty());
-        let v = if with_tasks { FORMAT_WITH_TASKS } else { FORMAT };
+        let v = format_of(&parts);
         let payload = Slot { v, epoch: self.epoch, write: state.sent.0 + 1, parts };
         cx.fx.commands.push(Command::WriteJournal {
             op,

@@ -53,6 +53,7 @@ mod prepare;
 mod recover;
 mod repair;
 mod rollback;
+mod special;
 mod task;
 #[cfg(test)]
 mod tests;

@@ -272,6 +272,7 @@ impl Protocol {
         match result {
             PrepareReadResult::Unknown(_) => self.unsure_task(at, cx.now),
             PrepareReadResult::NotFound if back => self.drop_task(at),
+            PrepareReadResult::NotFound if self.begins_again(at) => {}
             PrepareReadResult::NotFound => {
                 let gone = self.task(at).map(|task| format!("{}: it is gone", task.pending()));
                 self.fail_member(seq, index, gone.unwrap_or_default(), cx);
@@ -318,6 +319,20 @@ impl Protocol {
         fences
     }
 
+    /// A claim that is not there is made.
+    fn begins_again(&mut self, at: (u64, usize, usize)) -> bool {
+        let mut begins = false;
+        self.change_task(at.0, at.1, at.2, |task| begins = task.begin_again());
+        begins
+    }
+
+    /// A claim may be deleted now.
+    fn is_released(&mut self, at: (u64, usize, usize), version: &SmolStr) -> bool {
+        let mut released = false;
+        self.change_task(at.0, at.1, at.2, |task| released = task.released(version));
+        released
+    }
+
     fn is_fencing(&self, at: (u64, usize, usize)) -> bool {
         self.task(at).is_some_and(|task| matches!(task.stage, Stage::Fence(_)))
     }
@@ -357,9 +372,14 @@ impl Protocol {
         let (seq, index, number) = at;
         match result {
             WriteResult::NotFound if back => self.drop_task(at),
+            WriteResult::Ok(version) if back && self.is_released(at, &version) => {}
             WriteResult::Ok(_) if back && !self.is_fencing(at) => self.drop_task(at),
             WriteResult::Ok(version) => {
                 let later = cx.now + self.config.prepare_read_interval_ms;
+                if self.task(at).is_some_and(Task::names_claim) {
+                    // It was the pod that was written.
+                    self.update(seq, index, |member| member.resource_version.clone_from(&version));
+                }
                 self.change_task(seq, index, number, |task| {
                     task.landed(version);
                     // Whether a claim that was allocated before has conditions to wait for, only the claim itself tells.

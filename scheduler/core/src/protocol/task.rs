@@ -5,6 +5,8 @@
 //!   ahead:  Todo ──write──> (finalizer ──write──>) Waiting ──watch or GET──> Done
 //!             └── taken by another, refused by the provisioner, conditions failed ──> the member is replanned
 //!
+//!   a special claim:  create ──> allocate and reserve ──> name it in the pod's status ──> as above     back: delete it
+//!
 //!   a former leader's:  GET ──fence──> GET, then as below: what that leader reads now makes it follow
 //!
 //!   back:   never written ──> clean
@@ -15,6 +17,7 @@
 //! Invariants: a write carries the resourceVersion that its decision rests on; what is taken back was ours; nothing is called
 //! clean while a write of ours may land.
 
+use super::special;
 use crate::command::OpId;
 use crate::model::{Millis, PodKey};
 use crate::preparation::{
@@ -39,11 +42,11 @@ pub(super) struct Task {
     /// A watch showed the claim bound while a request was under way: it is read as soon as that is answered.
     pub(super) answered: bool,
     /// Something may have been written.
-    touched: bool,
+    pub(super) touched: bool,
     /// resourceVersion under which a write of ours may still land.
     exposed: Option<SmolStr>,
     /// A former leader's writes may still land, and it may still take it back, until the claim is fenced in this epoch.
-    inherited: bool,
+    pub(super) inherited: bool,
 }
 
 /// How far a preparation is.
@@ -62,12 +65,17 @@ pub(super) enum Stage {
 }
 
 /// What the next write of a preparation needs to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    version: SmolStr,
-    finalized: bool,
+    /// Empty: there is no such claim yet.
+    pub(super) version: SmolStr,
+    pub(super) finalized: bool,
     /// The claim is allocated as wanted: only the reservation is missing.
-    allocated: bool,
+    pub(super) allocated: bool,
+    /// A special claim is reserved: only the pod's status does not name it.
+    pub(super) reserved: bool,
+    /// Its devices have conditions to wait for then.
+    pub(super) waits: bool,
 }
 
 /// What to do next.
@@ -93,7 +101,8 @@ impl Task {
     /// As it was planned.
     pub(super) fn new(what: Preparation) -> Self {
         let known = |version: &SmolStr, finalized, allocated| {
-            (!version.is_empty()).then(|| Known { version: version.clone(), finalized, allocated })
+            let version = version.clone();
+            (!version.is_empty()).then(|| Known { version, finalized, allocated, ..Known::default() })
         };
         let todo = match &what {
             Preparation::BindVolume { volume_resource_version: version, .. }
@@ -102,6 +111,7 @@ impl Task {
                 known(resource_version, *finalized, false)
             }
             Preparation::ReserveClaim { resource_version, .. } => known(resource_version, true, true),
+            Preparation::CreateClaim { .. } => Some(Known::default()),
         };
         let stage = Stage::Todo(todo);
         Self {
@@ -135,6 +145,9 @@ impl Task {
             Stage::Waiting => Move::Read(self.awaited_object()),
             Stage::Todo(None) | Stage::Back(_) => Move::Read(self.written_object()),
             Stage::Fence(write) => Move::Write(write.clone()),
+            Stage::Todo(Some(known)) if self.asks_pod(known) => {
+                Move::Read(PreparedObject::Pod { namespace: pod.namespace.clone(), name: pod.name.clone() })
+            }
             Stage::Todo(Some(known)) => Move::Write(self.write(known, pod)),
         }
     }
@@ -162,7 +175,7 @@ impl Task {
         if self.failures % 2 == 1 { self.written_object() } else { self.claim_object() }
     }
 
-    fn claim_object(&self) -> PreparedObject {
+    pub(super) fn claim_object(&self) -> PreparedObject {
         let ClaimName { namespace, name, .. } = self.what.claim().clone();
         if self.what.kind().is_volume() {
             PreparedObject::VolumeClaim { namespace, name }
@@ -190,14 +203,24 @@ impl Task {
             Preparation::ReserveClaim { .. } => {
                 PrepareWrite::ReserveClaim { claim, resource_version, allocation: None, pod: pod.clone() }
             }
+            Preparation::CreateClaim { manifest, allocation, mappings, .. } => {
+                special::write(known, claim, [manifest, allocation, mappings], pod)
+            }
         }
     }
 
     /// A write is sent.
     pub(super) fn sent(&mut self, write: &PrepareWrite) {
         self.touched = true;
-        if !matches!(write, PrepareWrite::FenceClaim { .. } | PrepareWrite::UnreserveClaim { .. }) {
-            self.exposed = Some(version_of(write).clone());
+        let back = matches!(
+            write,
+            PrepareWrite::FenceClaim { .. }
+                | PrepareWrite::UnreserveClaim { .. }
+                | PrepareWrite::ReleaseClaim { .. }
+                | PrepareWrite::DeleteClaim { .. }
+        );
+        if !back {
+            self.exposed = version_of(write).cloned();
         }
     }
 
@@ -212,8 +235,9 @@ impl Task {
         let Stage::Todo(Some(known)) = &self.stage else { return };
         self.stage = match &self.what {
             Preparation::AllocateClaim { .. } if !known.finalized => {
-                Stage::Todo(Some(Known { version, finalized: true, allocated: known.allocated }))
+                Stage::Todo(Some(Known { version, finalized: true, ..known.clone() }))
             }
+            Preparation::CreateClaim { allocation, .. } => special::landed(known, version, allocation),
             Preparation::AllocateClaim { allocation, .. } if !has_binding_conditions(allocation) => Stage::Done,
             _ => Stage::Waiting,
         };
@@ -239,14 +263,14 @@ impl Task {
     /// A read of what a former leader left: it is fenced first, whichever way it goes then. False: there is no need.
     pub(super) fn fence_first(&mut self, facts: &ObjectFacts, fence: &SmolStr) -> bool {
         let (uid, version, _) = facts.identity();
-        if !self.inherited || *uid != self.what.claim().uid {
+        if !self.inherited || !self.is_about(facts) {
             return false;
         }
         self.stage = Stage::Fence(self.fence(uid, version, fence));
         true
     }
 
-    fn fence(&self, uid: &SmolStr, version: &SmolStr, fence: &SmolStr) -> PrepareWrite {
+    pub(super) fn fence(&self, uid: &SmolStr, version: &SmolStr, fence: &SmolStr) -> PrepareWrite {
         PrepareWrite::FenceClaim {
             object: self.claim_object(),
             uid: uid.clone(),
@@ -261,7 +285,11 @@ impl Task {
         let learned = match facts {
             ObjectFacts::Volume(volume) => self.learn_volume(volume),
             ObjectFacts::VolumeClaim(claim) => self.learn_volume_claim(claim),
-            ObjectFacts::ResourceClaim(claim) => self.learn_resource_claim(claim, pod),
+            ObjectFacts::ResourceClaim(claim) => match self.learn_special_claim(claim, pod) {
+                Some(learned) => learned,
+                None => self.learn_resource_claim(claim, pod),
+            },
+            ObjectFacts::Pod(facts) => self.learn_pod(facts, pod),
         };
         match learned {
             Ok(stage) => {
@@ -360,11 +388,11 @@ impl Task {
     pub(super) fn learn_back(&mut self, facts: &ObjectFacts, pod: &PodKey, fence: &SmolStr) -> bool {
         let (uid, version, _) = facts.identity();
         let taken = match facts {
-            ObjectFacts::Volume(_) => return false,
+            ObjectFacts::Volume(_) | ObjectFacts::Pod(_) => return false,
             ObjectFacts::VolumeClaim(facts) => self.undo_provision(facts),
-            ObjectFacts::ResourceClaim(facts) => self.undo_reserve(facts, pod),
+            ObjectFacts::ResourceClaim(facts) => self.undo_create(facts, pod).or_else(|| self.undo_reserve(facts, pod)),
         };
-        if *uid != self.what.claim().uid {
+        if !self.is_about(facts) {
             return true;
         }
         let may_land = self.exposed.as_ref() == Some(version);
@@ -387,6 +415,9 @@ impl Task {
 
     /// The pod's reservation goes; the allocation too where it was made for this plan and nobody else reserves.
     fn undo_reserve(&self, facts: &ResourceClaimFacts, pod: &PodKey) -> Option<PrepareWrite> {
+        if matches!(self.what, Preparation::CreateClaim { .. }) {
+            return None;
+        }
         let alone = facts.reserved_for.iter().all(|uid| *uid == pod.uid);
         facts.reserved_for.contains(&pod.uid).then(|| PrepareWrite::UnreserveClaim {
             claim: self.what.claim().clone(),
@@ -404,7 +435,7 @@ impl Task {
                 format!("{} is not bound to PersistentVolume {volume}", shown(claim))
             }
             Preparation::Provision { node, .. } => format!("{} has no volume on node {node}", shown(claim)),
-            Preparation::AllocateClaim { .. } | Preparation::ReserveClaim { .. } => {
+            Preparation::AllocateClaim { .. } | Preparation::ReserveClaim { .. } | Preparation::CreateClaim { .. } => {
                 format!("the devices of {} are not ready", shown_devices(claim))
             }
         }
@@ -417,18 +448,22 @@ impl Stage {
     }
 
     fn known(version: &SmolStr, finalized: bool, allocated: bool) -> Self {
-        Self::Todo(Some(Known { version: version.clone(), finalized, allocated }))
+        Self::Todo(Some(Known { version: version.clone(), finalized, allocated, ..Known::default() }))
     }
 }
 
-fn version_of(write: &PrepareWrite) -> &SmolStr {
+/// The resourceVersion that a write rests on.
+fn version_of(write: &PrepareWrite) -> Option<&SmolStr> {
     match write {
         PrepareWrite::ClaimVolume { resource_version, .. }
         | PrepareWrite::SelectNode { resource_version, .. }
         | PrepareWrite::FinalizeClaim { resource_version, .. }
         | PrepareWrite::ReserveClaim { resource_version, .. }
         | PrepareWrite::UnreserveClaim { resource_version, .. }
-        | PrepareWrite::FenceClaim { resource_version, .. } => resource_version,
+        | PrepareWrite::ReleaseClaim { resource_version, .. }
+        | PrepareWrite::DeleteClaim { resource_version, .. }
+        | PrepareWrite::FenceClaim { resource_version, .. } => Some(resource_version),
+        PrepareWrite::CreateClaim { .. } | PrepareWrite::NameClaim { .. } => None,
     }
 }
 
@@ -436,6 +471,6 @@ fn shown(claim: &ClaimName) -> String {
     format!("PersistentVolumeClaim {}/{}", claim.namespace, claim.name)
 }
 
-fn shown_devices(claim: &ClaimName) -> String {
+pub(super) fn shown_devices(claim: &ClaimName) -> String {
     format!("ResourceClaim {}/{}", claim.namespace, claim.name)
 }

@@ -64,6 +64,8 @@ pub struct ShapeCache {
     synced: Option<u64>,
     /// What the scores of images were computed from.
     images: Option<(u64, usize)>,
+    /// Which classes stood for resources, where it asks for any such.
+    mapping: Option<u64>,
     classes: Vec<Option<(Id<crate::snapshot::NodeClass>, SlowFacts)>>,
     nodes: Vec<NodeEval>,
     histogram: BTreeMap<Verdict, u32>,
@@ -81,7 +83,9 @@ impl ShapeCache {
         }
         self.nodes.resize(cluster.nodes.bound(), NodeEval::default());
         let images = cluster.images_state(&spec.images);
-        if std::mem::replace(&mut self.images, images) != images {
+        let mapping = spec.device_backed.then(|| cluster.devices.mapping_version());
+        let before = (std::mem::replace(&mut self.images, images), std::mem::replace(&mut self.mapping, mapping));
+        if before != (images, mapping) {
             self.synced = None;
         }
         let since = self.synced.and_then(|seq| cluster.changes.since(seq));

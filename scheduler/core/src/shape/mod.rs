@@ -114,7 +114,10 @@ impl Shapes {
         if others.saturating_mul(ShapeCache::least_weight(cluster)) > self.budget {
             shape.scans = 0;
         }
-        if shape.cache.is_none() && shape.scans < SCANS {
+        // Columns do not tell which nodes have devices instead.
+        let by_devices =
+            || shape.spec.footprint.requests.iter().any(|(name, _)| cluster.devices.class_for(name).is_some());
+        if shape.cache.is_none() && shape.scans < SCANS && !(shape.spec.device_backed && by_devices()) {
             self.used += 1;
             shape.last_used = self.used;
             shape.scans += 1;

@@ -1,6 +1,7 @@
 //! The filter shape of a pod: everything that filters and scores can see of it, and nothing else, so that the pods of one
 //! template share it.
 
+use crate::devices::may_be_devices;
 use crate::explain::Reason;
 use crate::model::{HUGE_PAGES, NodeSelectorTerm, PodInfo, Toleration};
 use crate::plugins::node_affinity;
@@ -20,6 +21,8 @@ pub struct ShapeSpec {
     pub footprint: Footprint,
     /// Which requests NodeResourcesFit does not look at, a bit each.
     pub ignored: u64,
+    /// Whether it asks for a resource that a DeviceClass may stand for.
+    pub device_backed: bool,
     /// What the pod counts for while it looks for a place, of each resource that NodeResourcesFit scores.
     pub scoring: Vec<i64>,
     /// What it asks of each resource that NodeResourcesBalancedAllocation balances.
@@ -50,6 +53,7 @@ impl ShapeSpec {
         let footprint = Footprint::of(pod);
         Self {
             ignored: ignored(&footprint, &profile),
+            device_backed: footprint.requests.iter().any(|(name, _)| may_be_devices(name)),
             scoring: profile.fit.resources.iter().map(|resource| asking(pod, resource).max(0)).collect(),
             balanced: profile.balanced.iter().map(|resource| footprint.request(&resource.name)).collect(),
             footprint,

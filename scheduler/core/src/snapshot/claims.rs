@@ -5,6 +5,7 @@ use super::node::NodeId;
 use super::pod::PodId;
 use crate::devices::DeviceDemand;
 use crate::explain::Reason;
+use crate::model::PodInfo;
 use crate::preparation::{ClaimName, Preparation};
 use crate::protocol::Check;
 use smol_str::SmolStr;
@@ -15,7 +16,7 @@ impl Cluster {
     /// # Errors
     /// What refuses it whatever the nodes have.
     pub(crate) fn device_demand(&self, id: PodId) -> Result<Option<DeviceDemand>, Reason> {
-        let Some(info) = self.info(id).filter(|info| !info.resource_claims.is_empty()) else { return Ok(None) };
+        let Some(info) = self.info(id).filter(|info| self.may_claim(info)) else { return Ok(None) };
         // What members of one gang allocate together they may share.
         let gang = |pod: PodId| {
             let info = self.info(pod)?;
@@ -25,9 +26,14 @@ impl Cluster {
         self.devices.demand(info, |other| other == id || (own.is_some() && gang(other) == own))
     }
 
-    /// Identity of a claim.
-    pub(crate) fn device_claim(&self, namespace: &SmolStr, name: &SmolStr) -> Option<ClaimName> {
-        self.devices.claim(namespace, name).map(|claim| claim.claim_name())
+    /// Whether a pod has claims, or asks for resources that a class stands for.
+    pub(crate) fn may_claim(&self, info: &PodInfo) -> bool {
+        !info.resource_claims.is_empty() || self.devices.stands_for_any(info)
+    }
+
+    /// Identities of a claim.
+    pub(crate) fn device_claim(&self, namespace: &SmolStr, name: &SmolStr) -> Vec<ClaimName> {
+        self.devices.claim(namespace, name).map(|claim| claim.identities()).unwrap_or_default()
     }
 
     /// What has to be done for its claims before an assumed pod may be bound.
@@ -35,7 +41,11 @@ impl Cluster {
     /// # Errors
     /// Why its node cannot serve its claims.
     pub(crate) fn claim_preparations(&self, id: PodId) -> Result<Vec<Preparation>, Reason> {
-        self.info(id).map_or(Ok(Vec::new()), |info| self.devices.preparations(id, info))
+        let node = self.pod(id).and_then(|pod| pod.place.node()).and_then(|node| self.node(node));
+        match (self.info(id), node) {
+            (Some(info), Some(node)) => self.devices.preparations(id, info, &node.info),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Whether the claims of a pod are allocated for a node, as far as is seen by now.
@@ -51,7 +61,7 @@ impl Cluster {
         let Ok(Some(demand)) = self.device_demand(id) else { return };
         let Some(info) = self.node(node).map(|node| &node.info) else { return };
         if let Ok(offer) = demand.offer(&self.devices, info) {
-            self.devices.assume(id, offer.allocations);
+            self.devices.assume(id, offer);
         }
     }
 }

@@ -430,7 +430,7 @@ impl Cluster {
         self.footprints.release(pod.footprint);
         self.relations.counts.leave(pod.peer);
         self.volumes.leave(id);
-        self.devices.leave(id);
+        self.devices.leave(id, &pod.key.uid);
         Some(pod)
     }
 
@@ -578,12 +578,6 @@ impl Cluster {
     /// Free places for pods on a node.
     pub(crate) fn free_pods(&self, row: usize) -> i64 {
         self.lanes.free(PODS_LANE, row)
-    }
-
-    /// Free amount of a resource on a node by name; None where no node has such a resource.
-    #[must_use]
-    pub fn free(&self, node: NodeId, resource: &str) -> Option<i64> {
-        self.lanes.find(resource).map(|lane| self.lanes.free(lane, node.index()))
     }
 
     /// Narrowest domain of a node.

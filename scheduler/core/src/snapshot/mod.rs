@@ -243,7 +243,7 @@ impl Snapshot {
         if shape.is_some() {
             self.cluster.devices.enter(id, &info);
         } else {
-            self.cluster.devices.leave(id);
+            self.cluster.devices.leave(id, &info.key.uid);
         }
         let info = if stands { settled(info) } else { info };
         let Some(pod) = self.cluster.pods.get_mut(id) else { return false };
@@ -296,7 +296,7 @@ impl Snapshot {
     /// # Errors
     /// What refuses the pod whatever the nodes have.
     pub(crate) fn claims(&self, id: PodId) -> Result<Option<DeviceDemand>, Reason> {
-        let claims = self.cluster.info(id).is_some_and(|info| !info.resource_claims.is_empty());
+        let claims = self.cluster.info(id).is_some_and(|info| self.cluster.may_claim(info));
         if !claims || !self.profile(id).filters.has(Filter::DynamicResources) {
             return Ok(None);
         }
@@ -306,7 +306,7 @@ impl Snapshot {
     /// Whether a pod of ours may ask for something that can refuse a node beyond its shape. `O(terms of pods that are there)`.
     pub(crate) fn may_demand(&self, id: PodId) -> bool {
         let profile = self.profile(id);
-        let claims = |info: &PodInfo| !info.resource_claims.is_empty() && profile.filters.has(Filter::DynamicResources);
+        let claims = |info: &PodInfo| self.cluster.may_claim(info) && profile.filters.has(Filter::DynamicResources);
         let may = |info| claims(info) || self.cluster.relations.may_refuse(info, &profile);
         self.cluster.volumes.is_known(id) || self.cluster.info(id).is_some_and(may)
     }

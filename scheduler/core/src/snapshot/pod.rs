@@ -69,6 +69,7 @@ pub(super) fn settled(info: PodInfo) -> PodInfo {
         tolerations: Vec::new(),
         required_features: BTreeSet::new(),
         host_ports: Vec::new(),
+        containers: Vec::new(),
         ..info
     }
 }

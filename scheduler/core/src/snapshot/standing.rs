@@ -51,10 +51,20 @@ impl Cluster {
         self.device_resources.iter().map(|name| u64::try_from(footprint.request(name)).unwrap_or(0)).sum()
     }
 
-    /// Devices of a node that nobody asks for.
+    /// Devices of a node that nobody asks for; those that a DeviceClass has are not counted.
     pub(crate) fn free_devices(&self, node: NodeId) -> u64 {
-        let free = |name: &SmolStr| u64::try_from(self.free(node, name).unwrap_or(0)).unwrap_or(0);
-        self.device_resources.iter().map(free).sum()
+        let free = |name: &SmolStr| self.lanes.find(name).map_or(0, |lane| self.lanes.free(lane, node.index()));
+        self.device_resources.iter().map(|name| u64::try_from(free(name)).unwrap_or(0)).sum()
+    }
+
+    /// Free amount of a resource on a node by name; None where no node has such a resource. What a DeviceClass stands for
+    /// is not counted on nodes that do not offer it themselves: devices are looked for then.
+    #[must_use]
+    pub fn free(&self, node: NodeId, resource: &str) -> Option<i64> {
+        if self.devices.class_for(resource).is_some() && self.allocatable(node, resource) == 0 {
+            return Some(i64::MAX);
+        }
+        self.lanes.find(resource).map(|lane| self.lanes.free(lane, node.index()))
     }
 
     /// What a node has of a resource; 0 where no node has any.

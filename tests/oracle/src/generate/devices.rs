@@ -1,5 +1,6 @@
 //! Devices: pools of a node and of many, complete and not; classes, claims with every kind of request; who holds what.
 
+use super::extended::extended;
 use super::node::label_value;
 use crate::random::Random;
 use serde_json::{Map, Value, json};
@@ -43,10 +44,12 @@ pub(super) fn devices(random: &Random, nodes: &[String], case: &mut Value) {
     let mut claims = holders(&mut held, &slices);
     let rules: Vec<Value> = (0..held.below(4).saturating_sub(1)).map(|i| rule(&mut held, i, nodes)).collect();
     own_claims(&mut random.fork("own"), &slices, case, &mut claims);
+    let mut classes = classes(&mut random.fork("classes"));
+    extended(&random.fork("extended"), case, &mut classes, &mut claims);
     case["resourceSlices"] = json!(slices);
     case["resourceClaims"] = json!(claims);
     case["deviceTaintRules"] = json!(rules);
-    case["deviceClasses"] = json!(classes(&mut random.fork("classes")));
+    case["deviceClasses"] = json!(classes);
 }
 
 fn classes(random: &mut Random) -> Vec<Value> {

@@ -6,6 +6,7 @@
 mod affinity;
 mod choice;
 mod devices;
+mod extended;
 mod node;
 mod peers;
 mod pod;

@@ -7,19 +7,24 @@ use crate::devices::{
     RequestKind, SliceInfo,
 };
 use crate::event::PrepareReadResult;
+use crate::model::{NodeOperator, NodeRequirement, NodeSelectorTerm};
 use crate::preparation::{ObjectFacts, PrepareWrite, PreparedObject, ResourceClaimFacts};
 use serde_json::Value;
 
 /// What the server holds of ResourceClaims.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    claims: BTreeMap<SmolStr, (ClaimInfo, Option<Value>)>,
-    version: u64,
+    pub(super) claims: BTreeMap<SmolStr, (ClaimInfo, Option<Value>)>,
+    pub(super) version: u64,
     /// Events of claims are held back.
     slow: bool,
+    /// By name of a pod: the special claim that its status names, and how many mappings.
+    pub(super) named: BTreeMap<SmolStr, (SmolStr, usize)>,
+    /// Requests that make special claims are not answered, done or not.
+    pub(super) deaf: bool,
 }
 
-fn slice(node: &str, devices: usize) -> SliceInfo {
+pub(super) fn slice(node: &str, devices: usize) -> SliceInfo {
     let device = |number| DeviceInfo { name: format!("gpu-{number}").into(), ..DeviceInfo::default() };
     SliceInfo {
         name: format!("slice-{node}").into(),
@@ -37,6 +42,17 @@ fn claiming(claim: &str, pod: PodInfo) -> PodInfo {
     PodInfo { resource_claims: vec![PodClaim { name: "gpus".into(), source }], ..pod }
 }
 
+/// The requests of a claim, as the server has them.
+fn asked(claim: &ClaimInfo) -> Value {
+    let one = |request: &Request| match &request.kind {
+        RequestKind::Exactly(Ask { class, count: Count::Exactly(count), .. }) => {
+            serde_json::json!({"name": request.name, "exactly": {"deviceClassName": class, "count": count}})
+        }
+        other => unreachable!("{other:?}"),
+    };
+    claim.requests.iter().map(one).collect()
+}
+
 fn allocation(of: &Value) -> Allocation {
     let text = |of: &Value, key: &str| SmolStr::from(of[key].as_str().unwrap());
     let results = of["devices"]["results"].as_array().unwrap();
@@ -45,12 +61,19 @@ fn allocation(of: &Value) -> Allocation {
         id: [text(result, "driver"), text(result, "pool"), text(result, "device")],
         ..crate::devices::AllocatedDevice::default()
     };
-    Allocation { results: results.iter().map(device).collect(), ..Allocation::default() }
+    let named = of["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0]["values"][0].as_str();
+    let on = |node: &str| {
+        let values = vec![node.into()];
+        let named = NodeRequirement { key: "metadata.name".into(), operator: NodeOperator::In, values };
+        vec![NodeSelectorTerm { match_fields: vec![named], ..NodeSelectorTerm::default() }]
+    };
+    let results = results.iter().map(device).collect();
+    Allocation { results, node_selector: named.map(on), ..Allocation::default() }
 }
 
 impl Scene {
     /// Nodes n0 to n2; n0 and n1 have two devices each.
-    fn with_devices() -> Self {
+    pub(super) fn with_devices() -> Self {
         let mut scene = Self::new();
         scene.nodes(["n0", "n1", "n2"].map(node));
         scene.device(DeviceFact::Class(ClassInfo { name: "gpu".into(), ..ClassInfo::default() }));
@@ -60,7 +83,7 @@ impl Scene {
         scene
     }
 
-    fn device(&mut self, fact: DeviceFact) {
+    pub(super) fn device(&mut self, fact: DeviceFact) {
         self.see(Event::Device(Box::new(fact)));
     }
 
@@ -86,7 +109,7 @@ impl Scene {
         self.put_device_claim(claim, None);
     }
 
-    fn put_device_claim(&mut self, claim: ClaimInfo, written: Option<Value>) {
+    pub(super) fn put_device_claim(&mut self, claim: ClaimInfo, written: Option<Value>) {
         self.claims.version += 1;
         let resource_version = self.claims.version.to_string().into();
         let claim = ClaimInfo { resource_version, allocation: written.as_ref().map(allocation), ..claim };
@@ -96,7 +119,34 @@ impl Scene {
         }
     }
 
-    fn claims_are_seen(&mut self) {
+    /// Someone allocated the claim on a node, and nobody reserves it.
+    fn allocated_on(&mut self, name: &str, node: &str) {
+        let (claim, _) = self.claims.claims[name].clone();
+        let result = serde_json::json!({"request": "gpus", "driver": "gpu.example", "pool": node, "device": "gpu-0"});
+        let terms =
+            serde_json::json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}]);
+        let written = serde_json::json!({
+            "devices": {"results": [result]}, "nodeSelector": {"nodeSelectorTerms": terms},
+        });
+        self.put_device_claim(ClaimInfo { finalized: true, ..claim }, Some(written));
+    }
+
+    pub(super) fn claims_are_slow(&mut self) {
+        self.claims.slow = true;
+    }
+
+    /// The garbage collector deletes what a pod owned.
+    pub(super) fn collect(&mut self, pod: &str) {
+        let uid = SmolStr::from(format!("uid-{pod}"));
+        let owned = |(claim, _): &&(ClaimInfo, Option<Value>)| claim.controller.as_ref() == Some(&uid);
+        let gone: Vec<ClaimInfo> = self.claims.claims.values().filter(owned).map(|(claim, _)| claim.clone()).collect();
+        for claim in gone {
+            self.claims.claims.remove(&claim.name);
+            self.device(DeviceFact::ClaimGone(claim.namespace, claim.name));
+        }
+    }
+
+    pub(super) fn claims_are_seen(&mut self) {
         self.claims.slow = false;
         let claims: Vec<ClaimInfo> = self.claims.claims.values().map(|(claim, _)| claim.clone()).collect();
         claims.into_iter().for_each(|claim| self.device(DeviceFact::Claim(claim)));
@@ -111,7 +161,7 @@ impl Scene {
     }
 
     /// The devices of a claim, as `pool/device`.
-    fn devices_of(&self, name: &str) -> Vec<String> {
+    pub(super) fn devices_of(&self, name: &str) -> Vec<String> {
         let (claim, _) = &self.claims.claims[name];
         let results = claim.allocation.iter().flat_map(|allocation| &allocation.results);
         results.map(|result| format!("{}/{}", result.id[1], result.id[2])).collect()
@@ -125,25 +175,34 @@ impl Scene {
             finalized: claim.finalized,
             allocation: written.clone(),
             reserved_for: claim.reserved_for.clone(),
+            special_for: claim.special_for().cloned(),
+            requests: asked(claim),
             ..ResourceClaimFacts::default()
         };
         PrepareReadResult::Found(Box::new(ObjectFacts::ResourceClaim(facts)))
     }
 
     pub(super) fn write_device_claim(&mut self, op: OpId, write: PrepareWrite) {
+        if let Some(result) = self.write_special_claim(&write) {
+            return self.see(Event::Outcome(Outcome::Prepare { op, result }));
+        }
         let (name, version) = match &write {
             PrepareWrite::FinalizeClaim { claim, resource_version }
             | PrepareWrite::ReserveClaim { claim, resource_version, .. }
+            | PrepareWrite::ReleaseClaim { claim, resource_version }
             | PrepareWrite::UnreserveClaim { claim, resource_version, .. } => (claim.name.clone(), resource_version),
             PrepareWrite::FenceClaim {
                 object: PreparedObject::ResourceClaim { name, .. }, resource_version, ..
             } => (name.clone(), resource_version),
             other => unreachable!("{other:?}"),
         };
-        let (mut claim, mut written) = self.claims.claims[&name].clone();
+        let Some((mut claim, mut written)) = self.claims.claims.get(&name).cloned() else {
+            return self.see(Event::Outcome(Outcome::Prepare { op, result: WriteResult::NotFound }));
+        };
         let result = if claim.resource_version == *version {
             match write {
                 PrepareWrite::FinalizeClaim { .. } => claim.finalized = true,
+                PrepareWrite::ReleaseClaim { .. } => claim.finalized = false,
                 PrepareWrite::ReserveClaim { allocation, pod, .. } => {
                     written = allocation.map(|allocation| allocation.as_ref().clone()).or(written);
                     claim.reserved_for.push(pod.uid);
@@ -291,4 +350,42 @@ fn a_claim_that_goes_while_it_is_prepared_leaves_nothing_assumed() {
     s.pass(60_000);
     assert_eq!(s.engine.snapshot().cluster().assumed_count(), 0);
     assert!(s.devices_of("c").is_empty(), "it was never bound: what was prepared is taken back");
+}
+
+#[test]
+fn a_claim_that_is_stuck_where_its_pod_may_not_stand_is_freed_unless_others_reserve_it() {
+    let mut s = Scene::with_devices();
+    for name in ["c", "d"] {
+        s.device_claim(name, 1);
+        s.allocated_on(name, "n0");
+    }
+    let (claim, written) = s.claims.claims["d"].clone();
+    s.put_device_claim(ClaimInfo { reserved_for: vec!["uid-other".into()], ..claim }, written);
+    // n0 has no CPU left for them, the others have no use for what the claims have.
+    s.create(pod("full").asks("cpu", 63_000).on("n0"));
+    s.run();
+    s.create(claiming("d", pod("stays").asks("cpu", 32_000)));
+    s.run();
+    assert!(s.message("stays").1.contains("resourceclaim not available on the node"), "{:?}", s.message("stays"));
+    assert_eq!(s.devices_of("d"), ["n0/gpu-0"], "another reserves it");
+    s.create(claiming("c", pod("moves").asks("cpu", 32_000)));
+    s.pass(60_000);
+    assert_eq!((s.node_of("moves"), s.devices_of("c")), (Some("n1"), vec!["n1/gpu-0".to_owned()]));
+    assert_eq!((s.node_of("stays"), s.devices_of("d")), (None, vec!["n0/gpu-0".to_owned()]));
+}
+
+#[test]
+fn stuck_claims_of_a_gang_are_freed_together() {
+    let mut s = Scene::with_devices();
+    s.create(pod("full").asks("cpu", 63_000).on("n0"));
+    s.run();
+    for rank in 0..2 {
+        let claim = format!("c{rank}");
+        s.device_claim(&claim, 1);
+        s.allocated_on(&claim, "n0");
+        s.create(claiming(&claim, member("g", rank, 2).asks("cpu", 32_000)));
+    }
+    s.pass(60_000);
+    assert_eq!(s.bound_of("g"), 2);
+    assert!(s.devices_of("c0").iter().chain(&s.devices_of("c1")).all(|device| device.starts_with("n1/")));
 }

@@ -1,6 +1,7 @@
 //! The engine from events to commands, against a script that answers every command as a server without faults would.
 
 mod devices;
+mod extended;
 mod making_room;
 mod preempting;
 mod properties;

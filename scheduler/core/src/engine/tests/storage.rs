@@ -124,6 +124,10 @@ impl Scene {
                     ..VolumeClaimFacts::default()
                 })
             }),
+            PreparedObject::Pod { name, .. } => {
+                let result = self.read_naming(name);
+                return self.see(Event::Outcome(Outcome::PreparedRead { op, result }));
+            }
             PreparedObject::ResourceClaim { name, .. } => {
                 let result = self.read_device_claim(name);
                 return self.see(Event::Outcome(Outcome::PreparedRead { op, result }));

@@ -13,6 +13,7 @@ mod prepare;
 mod replace;
 mod roll_back;
 mod single;
+mod special;
 mod split;
 mod take_back;
 
@@ -370,6 +371,7 @@ fn show_object(object: &PreparedObject) -> String {
         PreparedObject::Volume { name } => format!("volume {name}"),
         PreparedObject::VolumeClaim { name, .. } => format!("pvc {name}"),
         PreparedObject::ResourceClaim { name, .. } => format!("claim {name}"),
+        PreparedObject::Pod { name, .. } => format!("status of {name}"),
     }
 }
 
@@ -391,6 +393,14 @@ fn show_prepare(write: &PrepareWrite) -> String {
         PrepareWrite::UnreserveClaim { claim, resource_version, pod, deallocate } => {
             let what = if *deallocate { "deallocate" } else { "unreserve" };
             format!("{what} claim {} @{resource_version} for {}", claim.name, pod.name)
+        }
+        PrepareWrite::CreateClaim { claim, .. } => format!("create claim {}", claim.name),
+        PrepareWrite::NameClaim { pod, claim, .. } => format!("name claim {claim} in {}", pod.name),
+        PrepareWrite::ReleaseClaim { claim, resource_version } => {
+            format!("release claim {} @{resource_version}", claim.name)
+        }
+        PrepareWrite::DeleteClaim { claim, resource_version } => {
+            format!("delete claim {} ({}) @{resource_version}", claim.name, claim.uid)
         }
         PrepareWrite::FenceClaim { object, resource_version, .. } => {
             format!("fence {} @{resource_version}", show_object(object))
