@@ -113,6 +113,7 @@ const MESSAGE_CURES: &[(&str, &str)] = &[
     ("device class", "create the DeviceClass that the claim names, or correct the name"),
     ("no nodes available to schedule pods", "add a node"),
     ("pod affinity terms conflict", "correct the pod's node affinity: its terms exclude each other"),
+    ("members of role", "the rest of that role's members must be created, or freed of their scheduling gates"),
     ("members exist", "the rest of the gang's members must be created"),
     ("more are gated", "whoever put the scheduling gates on the members must remove them"),
     ("waiting a moment", "nothing: it goes on by itself within a second or so"),
@@ -402,18 +403,19 @@ mod tests {
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
                 R::Undeclared(_) | R::Misdeclared(_) | R::Held(_) | R::PriorityConflict(..) => {}
                 R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}
-                R::BindRefused(_) | R::Undone(_) => {}
+                R::BindRefused(_) | R::Undone(_) | R::RoleIncomplete(..) => {}
             }
         }
         all
     }
 
-    fn every_reason_of_others_gangs() -> [Reason; 4] {
+    fn every_reason_of_others_gangs() -> [Reason; 5] {
         [
             Reason::Undeclared("podgroup.scheduling.k8s.io/train".into()),
             Reason::Misdeclared("spec.subGroupPolicy is not supported".into()),
             Reason::Held("queue q is Closed".into()),
             Reason::PriorityConflict(1, 2),
+            Reason::RoleIncomplete("ps".into(), 0, 1, 0),
         ]
     }
 

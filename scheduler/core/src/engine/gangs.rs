@@ -83,7 +83,9 @@ impl Engine {
     fn wait(&mut self, id: GangId, seen: &Assessment, refusal: Refusal, now: Millis, out: &mut Vec<Command>) {
         self.queue.remove(Entity::Gang(id));
         let quiet_at = self.gangs.get(id).map_or(0, |g| g.last_arrival_ms.saturating_add(self.config.settle_ms));
-        if now < quiet_at && matches!(refusal, Refusal::Gang { reason: Reason::Incomplete(..), .. }) {
+        let arriving =
+            matches!(refusal, Refusal::Gang { reason: Reason::Incomplete(..) | Reason::RoleIncomplete(..), .. });
+        if now < quiet_at && arriving {
             // Members are still arriving: a count on each of them for every arrival would be a flood of writes.
             self.settle_until(id, quiet_at);
             return;

@@ -82,6 +82,8 @@ pub enum Reason {
     EvictionUseless,
     /// Fewer members than needed exist (ungated): have, need, and how many exist but are gated.
     Incomplete(u32, u32, u32),
+    /// Enough members exist, but too few of a role: the role, have, need, and how many members exist but are gated.
+    RoleIncomplete(SmolStr, u32, u32, u32),
     /// All needed members exist; more are expected for a moment.
     Settling,
     /// Members contradict each other about the size.
@@ -195,6 +197,7 @@ impl Reason {
             Self::NoVictims | Self::EvictionUseless => Cures::NODE.and(Cures::POD_GONE),
             Self::UnknownLevel(..)
             | Self::Incomplete(..)
+            | Self::RoleIncomplete(..)
             | Self::Settling
             | Self::SizeConflict(..)
             | Self::SizeInvalid(_)
@@ -256,6 +259,10 @@ impl fmt::Display for Reason {
             Self::Incomplete(have, need, 0) => write!(f, "{have} of {need} members exist"),
             Self::Incomplete(have, need, gated) => {
                 write!(f, "{have} of {need} members are ready, {gated} more are gated")
+            }
+            Self::RoleIncomplete(role, have, need, 0) => write!(f, "{have} of {need} members of role {role} exist"),
+            Self::RoleIncomplete(role, have, need, gated) => {
+                write!(f, "{have} of {need} members of role {role} are ready, {gated} more are gated")
             }
             Self::Settling => f.write_str("waiting a moment for further members"),
             Self::SizeConflict(a, b) => {

@@ -364,13 +364,18 @@ fn readiness(
     }
     let role_of =
         |id: &PodId| members.iter().find(|m| m.id == *id).and_then(|m| Some(m.info.gang.as_ref()?.role.clone()));
-    let short = |role: &SmolStr, missing: u32| {
-        saturate(counted.pending.iter().filter(|id| role_of(id).as_ref() == Some(role)).count()) < missing
-    };
+    let waits =
+        |role: &SmolStr| saturate(counted.pending.iter().filter(|id| role_of(id).as_ref() == Some(role)).count());
+    let short = counted.missing.roles.iter().find(|(role, missing)| waits(role) < **missing);
+    let gated = || saturate(members.iter().filter(|m| m.place == Place::Pending && m.info.gated).count());
     let pending = saturate(counted.pending.len());
-    if pending < counted.missing.total || counted.missing.roles.iter().any(|(role, missing)| short(role, *missing)) {
-        let gated = saturate(members.iter().filter(|m| m.place == Place::Pending && m.info.gated).count());
-        return Readiness::Waiting(Reason::Incomplete(pending + counted.done, counted.minimum.total, gated));
+    if pending < counted.missing.total {
+        return Readiness::Waiting(Reason::Incomplete(pending + counted.done, counted.minimum.total, gated()));
+    }
+    if let Some((role, missing)) = short {
+        let need = counted.minimum.roles.get(role).copied().unwrap_or(*missing);
+        let have = need.saturating_sub(*missing) + waits(role);
+        return Readiness::Waiting(Reason::RoleIncomplete(role.clone(), have, need, gated()));
     }
     let replicas: u32 = roles.iter().map(expected).sum();
     let settled = gang.last_arrival_ms.saturating_add(settle_ms);

@@ -56,7 +56,9 @@ fn a_group_of_unknown_size_goes_with_its_minimum_and_has_no_surplus() {
 fn a_minimum_of_a_task_counts_beside_that_of_all() {
     let workers = || (0..3).map(|rank| of_role("worker", rank)).collect::<Vec<_>>();
     let declared = group(3, &[("ps", 1)]);
-    assert_eq!(look(Some(declared.clone()), workers()).readiness, Readiness::Waiting(Reason::Incomplete(3, 3, 0)));
+    let lacks = Reason::RoleIncomplete("ps".into(), 0, 1, 0);
+    assert_eq!(lacks.to_string(), "0 of 1 members of role ps exist");
+    assert_eq!(look(Some(declared.clone()), workers()).readiness, Readiness::Waiting(lacks));
     let mut all = workers();
     all.push(of_role("ps", 0));
     let seen = look(Some(declared), all);
