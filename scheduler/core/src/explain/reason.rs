@@ -260,10 +260,7 @@ impl fmt::Display for Reason {
             Self::Incomplete(have, need, gated) => {
                 write!(f, "{have} of {need} members are ready, {gated} more are gated")
             }
-            Self::RoleIncomplete(role, have, need, 0) => write!(f, "{have} of {need} members of role {role} exist"),
-            Self::RoleIncomplete(role, have, need, gated) => {
-                write!(f, "{have} of {need} members of role {role} are ready, {gated} more are gated")
-            }
+            Self::RoleIncomplete(role, have, need, gated) => role_incomplete(f, role, *have, *need, *gated),
             Self::Settling => f.write_str("waiting a moment for further members"),
             Self::SizeConflict(a, b) => {
                 write!(f, "members contradict each other about the size ({a} and {b}); give all the same gang-size")
@@ -289,5 +286,12 @@ impl fmt::Display for Reason {
             Self::BindRefused(text) => write!(f, "the API server refuses the binding: {text}"),
             Self::Undone(text) => write!(f, "the binding was undone: {text}"),
         }
+    }
+}
+
+fn role_incomplete(f: &mut fmt::Formatter<'_>, role: &str, have: u32, need: u32, gated: u32) -> fmt::Result {
+    match gated {
+        0 => write!(f, "{have} of {need} members of role {role} exist"),
+        _ => write!(f, "{have} of {need} members of role {role} are ready, {gated} more are gated"),
     }
 }
