@@ -91,6 +91,11 @@ fn measure(txn: &mut Txn<'_>, groups: &[Group], loose: bool) -> Evenness {
         // As full as can be, and all alike: what is lost on the way is lost in any case.
         return Evenness { pace: u64::MAX, hosts: hosts.len(), ideal: true };
     }
+    let elsewhere = match counted.as_slice() {
+        [(group, devices)] => most_elsewhere(txn, group, *devices),
+        _ => 0,
+    };
+    let most = most.max(elsewhere);
     let total: u64 = hosts.iter().map(|(_, n)| n).sum();
     let tree = txn.snapshot().cluster().tree();
     hosts.sort_by_cached_key(|(node, _)| tree_order(tree, *node));
@@ -141,6 +146,18 @@ pub(super) fn tree_order(tree: &Tree, node: NodeId) -> (Vec<DomainId>, NodeId) {
         tree.leaf(node.dense()).map(|leaf| tree.ancestors(leaf).collect()).unwrap_or_default();
     path.reverse();
     (path, node)
+}
+
+/// Most devices that any host could give to members of one shape, also where the gang does not stand: a domain whose hosts
+/// are all small is not the best that there is. `O(nodes)`, which only small gangs are worth.
+fn most_elsewhere(txn: &mut Txn<'_>, group: &Group, devices: u64) -> u64 {
+    let Some((cache, _, cluster)) = txn.view(group.shape).filter(|_| group.members.len() <= MOST_MEMBERS) else {
+        return 0;
+    };
+    let mut nodes = Vec::new();
+    search::collect(cache, cluster, DomainId::ROOT, &mut nodes);
+    let slots = nodes.iter().map(|node| u64::from(cache.node(node.dense()).slots)).max().unwrap_or(0);
+    slots.saturating_mul(devices)
 }
 
 /// Most devices that one of the hosts could give to members of one shape.

@@ -318,6 +318,16 @@ fn the_planner_is_as_good_as_a_search_of_every_placement() {
     compare_all(0..INSTANCES);
 }
 
+/// Hosts of a rack that are as full as can be, where those of another would have more each.
+#[test]
+fn a_rack_of_smaller_hosts_is_not_taken_for_the_best() {
+    let host = h100();
+    for seed in [4_922] {
+        let ratio = compare(&host, seed);
+        assert!(ratio.is_some_and(|ratio| ratio <= 1.25), "seed {seed}: {ratio:?}");
+    }
+}
+
 #[test]
 #[ignore = "takes minutes: cargo test -p flowforge-scheduler-core --lib ten_thousand -- --ignored --nocapture"]
 fn ten_thousand_instances() {
