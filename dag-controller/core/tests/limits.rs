@@ -4,8 +4,8 @@ mod story;
 
 use flowforge_dag_controller_core::event::Starting;
 use flowforge_dag_controller_core::{
-    Cause, Config, Dag, Decision, Edge, Event, Limits, NodeIx, NodePhase, NodeSpec, Observed, PodFacts, Reason,
-    Recorded, WorkflowPhase,
+    Cause, Config, Dag, Decision, Edge, Event, Limits, NodeIx, NodePhase, NodeSpec, Observed, OnFailure, PodFacts,
+    Reason, Recorded, WorkflowPhase,
 };
 use std::sync::Arc;
 use story::{Run, bound, deleting, exited, pending, running};
@@ -137,6 +137,19 @@ fn an_approval_node_makes_nothing_and_ends_as_a_person_says() {
         let (again, first) = start(Observed { decisions: vec![(NodeIx(0), decided(approved))], ..Observed::default() });
         assert_eq!((first.as_str(), again.phases()), (shown, run.phases()));
     }
+}
+
+#[test]
+fn a_denial_that_is_there_before_its_turn_skips_what_follows_and_lets_the_last_run() {
+    let ask = NodeSpec { approval: true, on_failure: OnFailure::SkipDownstream, ..NodeSpec::of("ask", 1) };
+    let last = NodeSpec { finally: true, ..NodeSpec::of("last", 1) };
+    let dag = Dag::new(vec![ask, NodeSpec::of("go", 1), last], [Edge::from((NodeIx(0), NodeIx(1)))]);
+    let dag = Arc::new(dag.unwrap_or_else(|e| unreachable!("three nodes: {e}")));
+    let decisions = vec![(NodeIx(0), Decision { approved: false, by: "by alice".into() })];
+    let observed = Observed { decisions, ..Observed::default() };
+    let (run, first) = Run::of(dag, Config::default(), observed, &Recorded::default());
+    assert_eq!((run.phase("ask"), run.phase("go")), (NodePhase::Failed, NodePhase::Skipped));
+    assert_eq!(first, "gang last", "nothing else is left to wait for");
 }
 
 #[test]

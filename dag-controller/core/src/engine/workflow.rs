@@ -27,9 +27,16 @@ impl State {
         if self.booting {
             return;
         }
-        self.skip_doomed(now_ms);
-        self.begin_closing(now_ms);
-        self.release(now_ms, out);
+        loop {
+            self.skip_doomed(now_ms);
+            self.begin_closing(now_ms);
+            let over = self.over;
+            self.release(now_ms, out);
+            // An approval that was given or denied before its turn ends with its release, which may end or release others.
+            if self.over == over {
+                break;
+            }
+        }
         self.end_workflow(now_ms, out);
         if self.dirty {
             out.push(Command::WriteStatus { urgent: self.urgent });
