@@ -73,6 +73,21 @@ fn a_restart_that_finds_no_gang_tells_a_claim_from_a_loss() {
 }
 
 #[test]
+fn whose_failure_stopped_the_others_has_failed_though_nothing_of_it_is_left() {
+    let others = [1, 2, 3].map(|node| {
+        let cause = Cause::of(Reason::NodeFailed).with_detail("preprocess");
+        RecordedNode { attempt: 0, cause: Some(cause), ..recorded_node(node, NodePhase::Skipped, None) }
+    });
+    let mut nodes = vec![recorded_node(0, NodePhase::Scheduling, None)];
+    nodes.extend(others);
+    let recorded = Recorded { phase: WorkflowPhase::Running, nodes, ..Recorded::default() };
+    let (run, first) = Run::of(diamond(MemberLost::Fail), Config::default(), Observed::default(), &recorded);
+    assert_eq!((first.as_str(), run.phase("preprocess")), ("", NodePhase::Failed));
+    assert_eq!(run.state.node(NodeIx(0)).cause.map(|cause| cause.reason), Some(Reason::Unrecorded));
+    assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+}
+
+#[test]
 fn a_recorded_failure_outlives_a_pod_that_turns_up_later() {
     let end = MemberEnd {
         outcome: MemberOutcome::Failed,

@@ -356,7 +356,12 @@ impl State {
         for at in self.dag.ids() {
             if self.nodes[at.at()].phase == NodePhase::Pending && self.is_stopped(at) {
                 self.nodes[at.at()].finished_at_ms = Some(now_ms);
-                self.settle(at, NodePhase::Skipped);
+                // Whose failure has stopped the others has failed, also where what it did was lost with a former leader.
+                let failed = self.stopper == Some(at);
+                if failed {
+                    self.nodes[at.at()].cause = Some(Box::new(Cause::of(Reason::Unrecorded)));
+                }
+                self.settle(at, if failed { NodePhase::Failed } else { NodePhase::Skipped });
             }
         }
     }
