@@ -6,7 +6,7 @@ use flowforge_dag_controller_core::{
     AttemptKey, Cause, Config, GangEnd, GangFacts, GangPhase, MemberEnd, MemberKey, MemberLost, MemberOutcome, NodeIx,
     NodePhase, Observed, ObservedGang, Reason, Recorded, RecordedMember, RecordedNode, WorkflowPhase,
 };
-use story::{Run, deleting, diamond, running};
+use story::{Run, deleting, diamond, exited, running};
 
 fn recorded_node(node: u32, phase: NodePhase, gang: Option<GangPhase>) -> RecordedNode {
     RecordedNode {
@@ -85,6 +85,12 @@ fn whose_failure_stopped_the_others_has_failed_though_nothing_of_it_is_left() {
     assert_eq!((first.as_str(), run.phase("preprocess")), ("", NodePhase::Failed));
     assert_eq!(run.state.node(NodeIx(0)).cause.map(|cause| cause.reason), Some(Reason::Unrecorded));
     assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+    // Nor does a member that ended well after all take that back.
+    let pod = MemberKey { node: NodeIx(0), attempt: 1, rank: 0, incarnation: 0 };
+    let observed =
+        Observed { gangs: vec![observed_gang(0, None)], pods: vec![(pod, exited(0))], ..Observed::default() };
+    let (mut run, _) = Run::of(diamond(MemberLost::Fail), Config::default(), observed, &recorded);
+    assert_eq!(run.recorded("preprocess.0"), "free preprocess.0, finish preprocess Unrecorded");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use flowforge_dag_controller_core::{
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use story::{Run, deleting, exited, running};
+use story::{Run, deleting, exited, pending, running};
 
 /// train (2 members), tried again as `retry` says, then eval.
 fn run(retry: Retry) -> Run {
@@ -82,6 +82,22 @@ fn a_failed_gang_is_claimed_again_at_once_and_its_pods_wait_for_their_pause() {
     assert_eq!(durable(&mut run, 2, Reason::MemberFailed), "", "the budget is used");
     assert_eq!((run.phase("train"), run.phase("eval")), (NodePhase::Failed, NodePhase::Skipped));
     assert_eq!(run.state.phase(), WorkflowPhase::Failed);
+}
+
+#[test]
+fn a_member_of_a_later_attempt_does_not_wait_for_a_stray_pod_of_that_attempt() {
+    let mut run = run(user(1));
+    start(&mut run, 1);
+    fail(&mut run, 1, 3);
+    durable(&mut run, 1, Reason::MemberFailed);
+    run.tell(Event::Gang(AttemptKey { node: NodeIx(0), attempt: 2 }, GangFacts::default()));
+    assert_eq!(run.wake(), "service train, pod train.0, pod train.1");
+    for rank in 0..2 {
+        run.tell(Event::Pod(member(2, rank), pending()));
+    }
+    assert_eq!(run.tell(Event::PodGone(member(2, 1))), "pod train.1r1");
+    assert_eq!(run.tell(Event::Pod(member(2, 1), running())), "delete train.1", "it was not gone after all");
+    assert_eq!(run.tell(Event::PodGone(member(2, 0))), "pod train.0r1");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::retry::{Plan, Retry, Scope};
 use crate::state::Config;
 use smol_str::SmolStr;
 
-use super::gang::{Cx, Gang, member_end};
+use super::gang::{Cx, Ending, Gang, member_end};
 use super::member::{Member, Stage, flag, infrastructure_sign};
 use super::timers::spread;
 
@@ -50,6 +50,14 @@ impl Gang {
         let random = spread(config.seed ^ 0xA77E, self.key.node, self.key.attempt);
         let plan = retry.next(&self.plan, &end.cause, end.finished_at_ms, waited_ms, random)?;
         Some(plan.avoiding(self.machine.clone()))
+    }
+
+    /// Its failure has stopped others, for good: that stands, whatever else a later leader finds of it.
+    pub(super) fn stays_failed(&mut self) {
+        if let Some(ending) = self.ending.as_deref_mut().filter(|ending| ending.succeeded) {
+            *ending = Ending { succeeded: false, cause: Cause::of(Reason::Unrecorded) };
+            self.dirty = true;
+        }
     }
 
     /// Nothing will follow: its end waits for no sign any more.

@@ -132,7 +132,7 @@ impl Gang {
         let reason = if self.plan.not_before_ms > cx.now_ms {
             cx.timers.set(self.plan.not_before_ms, Wake::Gang(self.key.node));
             Some(Reason::BackOff)
-        } else if self.key.attempt > 1 && cx.trailing.is_stopping(self.key.node) {
+        } else if self.key.attempt > 1 && cx.trailing.is_stopping_before(self.key) {
             Some(Reason::PredecessorUnreachable)
         } else {
             None

@@ -3,7 +3,7 @@
 
 use crate::command::Command;
 use crate::event::PodFacts;
-use crate::ids::{MemberKey, NodeIx};
+use crate::ids::{AttemptKey, MemberKey};
 use std::collections::BTreeMap;
 
 use super::member::is_stopped;
@@ -31,11 +31,12 @@ impl Trailing {
         self.stopping
     }
 
-    /// Whether a pod of this node may still run.
-    pub(crate) fn is_stopping(&self, node: NodeIx) -> bool {
-        let first = MemberKey { node, attempt: 0, rank: 0, incarnation: 0 };
-        let of_node = self.pods.range(first..).take_while(|(key, _)| key.node == node);
-        self.stopping > 0 && of_node.into_iter().any(|(_, trail)| *trail == Trail::Stopping)
+    /// Whether a pod of an attempt before this one may still run. An older incarnation of a member of this one does not count:
+    /// its successor waits for nothing, in the first attempt as in any other.
+    pub(crate) fn is_stopping_before(&self, AttemptKey { node, attempt }: AttemptKey) -> bool {
+        let first = |attempt| MemberKey { node, attempt, rank: 0, incarnation: 0 };
+        let mut before = self.pods.range(first(0)..first(attempt));
+        self.stopping > 0 && before.any(|(_, trail)| *trail == Trail::Stopping)
     }
 
     /// Asks again for the deletion of all that may still run.

@@ -343,8 +343,12 @@ impl State {
                 false => cause.clone(),
             };
             let attempt = self.nodes[node.at()].attempt;
+            let failed = self.stopper == Some(node);
             self.with_gang(AttemptKey { node, attempt }, now_ms, out, |gang, cx| {
                 gang.end(false, cause, cx);
+                if failed {
+                    gang.stays_failed();
+                }
                 gang.hurry();
             });
         }
