@@ -79,6 +79,8 @@ mod tests {
         (Subject::Engine, 1366),
         // Two leaders of one epoch, when the Lease was deleted twice.
         (Subject::Engine, 1255),
+        // A gang was refused because a volume was seen after its claim, and the volume woke nobody.
+        (Subject::Engine, 51),
     ];
 
     #[test]

@@ -9,7 +9,7 @@ use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness,
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
-use crate::queue::Entity;
+use crate::queue::{Entity, Place};
 use crate::shape::ShapeId;
 use crate::snapshot::{NodeId, PodId};
 use smol_str::SmolStr;
@@ -22,8 +22,9 @@ const WOKEN_AT_LEAST: usize = 256;
 impl Engine {
     /// Refused entities that something since the last run may have cured are active again: the first pods of each shape
     /// that fits somewhere now (more in the next run, while it does), pods that other pods may refuse after a backoff, and
-    /// gangs for which the counters leave a place possible. `O(shapes that wait · changed nodes + such pods)`. What the counters had not proved needs a search, and backs off;
-    /// only a node, for which people wait and which comes seldom, is worth a search at once.
+    /// gangs for which the counters leave a place possible, or of which something else than before is wrong. `O(shapes that
+    /// wait · changed nodes + such pods + members of such gangs)`. What the counters had not proved needs a search, and backs
+    /// off; only a node, for which people wait and which comes seldom, is worth a search at once.
     pub(super) fn wake_cured(&mut self, now: Millis) {
         self.wake_claimants(now);
         let cures = std::mem::take(&mut self.cures);
@@ -40,12 +41,32 @@ impl Engine {
         }
         for gang in self.queue.refused_gangs(cures) {
             let Some(note) = self.notes.get(&gang) else { continue };
-            if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
+            if note.would_do.is_empty() {
+                self.wake_refused_anyway(gang, cures, now);
+            } else if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
                 let patient = !note.proven && !cures.meets(Cures::NODE);
                 self.queue.wake(Entity::Gang(gang), patient, cures, now);
             } else if note.would_do.iter().any(|ask| self.gang_may_preempt(&ask.members)) {
                 self.queue.wake(Entity::Gang(gang), true, cures, now);
             }
+        }
+    }
+
+    /// A gang that was refused without asking for nodes is active again, unless the same is still against it: a claim whose
+    /// volume is not seen yet is cured by the volume, and nothing else tells of that. `O(members)`.
+    fn wake_refused_anyway(&mut self, id: GangId, cures: Cures, now: Millis) {
+        let entity = Entity::Gang(id);
+        let parked = self.queue.get(entity).filter(|entry| matches!(entry.place, Place::Parked(_)));
+        let (Some(parked), Some(note)) = (parked, self.notes.get(&id)) else { return };
+        let stays = match (parked.refusal.as_deref(), &note.asked) {
+            (Some(Refusal::PreFilter { reason, .. }), Some((ask, _))) => {
+                self.refused_anyway(ask).as_ref() == Some(reason)
+            }
+            _ => false,
+        };
+        if !stays {
+            let patient = !note.proven;
+            self.queue.wake(entity, patient, cures, now);
         }
     }
 
@@ -221,13 +242,13 @@ impl Engine {
             Ok(ask) => ask,
             Err(reason) => return self.refuse_gang(id, &seen, Vec::new(), self.named(id, reason), now, out),
         };
+        self.note(id).proven = true;
         if let Some(reason) = self.refused_anyway(&ask) {
             let total = self.snapshot.cluster().node_count();
             let refusal = Refusal::PreFilter { total, reason };
             return self.refuse_gang(id, &seen, Vec::new(), refusal, now, out);
         }
         let would_do = self.would_do(&ask, &seen, missing.as_ref());
-        self.note(id).proven = true;
         match self.place_gang(&ask, &seen, missing.as_ref()) {
             Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing.as_ref(), now, out),
             Planned::Nowhere(nowhere) => {
@@ -393,7 +414,11 @@ impl Engine {
         let pods: Vec<PodId> = places.iter().map(|(pod, _)| *pod).collect();
         let members = match self.placements(places) {
             Ok(members) => members,
-            Err(reason) => return self.refuse_gang(id, seen, Vec::new(), self.named(id, reason), now, out),
+            Err(reason) => {
+                // The search took this place for a good one: whether it finds another takes a search.
+                self.note(id).proven = false;
+                return self.refuse_gang(id, seen, Vec::new(), self.named(id, reason), now, out);
+            }
         };
         self.cures = self.cures.and(Cures::POD_ADDED);
         let plan = Plan {

@@ -318,6 +318,44 @@ fn a_volume_that_is_seen_after_its_claim_is_waited_for_without_a_clock() {
     assert!(s.node_of("p").is_some());
 }
 
+/// A gang whose claims are bound to volumes that are not seen yet.
+fn unseen_volumes(s: &mut Scene) {
+    for rank in 0..2 {
+        s.claim(&format!("c{rank}"), "local");
+        let claim = s.storage.claims[format!("c{rank}").as_str()].clone();
+        s.put_claim(ClaimInfo { volume: Some(format!("v{rank}").into()), bind_completed: true, ..claim });
+        s.create(mounts(&[&format!("c{rank}")], member("g", rank, 2)));
+    }
+    s.run();
+    assert_eq!(s.bound_of("g"), 0);
+}
+
+#[test]
+fn a_gang_that_is_tried_before_its_volumes_are_seen_is_tried_again_when_they_are() {
+    let mut s = Scene::with_storage();
+    unseen_volumes(&mut s);
+    assert!(s.message("g-0").1.contains("\"v0\" not found"), "{:?}", s.message("g-0"));
+    s.put_volume(local("v0", "n1"));
+    s.run();
+    assert!(s.message("g-0").1.contains("\"v1\" not found"), "{:?}", s.message("g-0"));
+    s.put_volume(local("v1", "n2"));
+    s.run();
+    assert_eq!((s.node_of("g-0"), s.node_of("g-1")), (Some("n1"), Some("n2")));
+}
+
+#[test]
+fn a_gang_whose_volumes_are_not_seen_is_not_tried_for_those_of_others() {
+    let mut s = Scene::with_storage();
+    unseen_volumes(&mut s);
+    let attempts = |s: &Scene| s.engine.queue.iter().map(|(_, entry)| entry.attempts).collect::<Vec<_>>();
+    let before = attempts(&s);
+    for other in 0..3 {
+        s.put_volume(local(&format!("other{other}"), "n0"));
+        s.pass(10_000);
+    }
+    assert_eq!((attempts(&s), s.bound_of("g")), (before, 0));
+}
+
 #[test]
 fn a_claim_that_is_deleted_while_it_is_prepared_ends_the_wait() {
     let mut s = Scene::with_storage();
