@@ -15,15 +15,16 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{
     DeviceClass, DeviceTaintRule, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
 };
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use scheduler::devices::{assert_held_once, claims, devices_of, is_bound};
 use scheduler::{
-    create, delete, gang, install, install_with_short_lease, is_live, members, namespace, node_names, node_of,
-    open_intents, patiently, pod, pods, unscheduled, until,
+    create, delete, gang, install, install_with_short_lease, members, namespace, node_names, node_of, open_intents,
+    patiently, pod, pods, unscheduled, until,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -90,64 +91,30 @@ fn with_claim(mut pod: Value, template: &str) -> Value {
     pod
 }
 
-async fn claims(testbed: &Testbed) -> Vec<ResourceClaim> {
-    let api: Api<ResourceClaim> = Api::namespaced(testbed.client().clone(), SPACE);
-    let all = ListParams::default();
-    patiently("list claims", || api.list(&all)).await.items
-}
-
-/// The devices of a claim, as `pool/device`.
-fn devices_of(claim: &ResourceClaim) -> Vec<String> {
-    let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
-    let results = allocation.and_then(|allocation| allocation.devices.as_ref()?.results.as_ref());
-    results.into_iter().flatten().map(|result| format!("{}/{}", result.pool, result.device)).collect()
-}
-
 /// Checks that no device is held by two claims, that every live pod's claim is reserved for it, and that its devices are
 /// those of its node; answers how many devices are held.
 async fn assert_sound(testbed: &Testbed) -> usize {
-    let pods = pods(testbed, SPACE, "").await;
-    let claims = claims(testbed).await;
-    let mut holders: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for claim in &claims {
-        for device in devices_of(claim) {
-            holders.entry(device).or_default().push(claim.metadata.name.clone().unwrap());
-        }
+    assert_held_once(testbed, SPACE, assert_served).await
+}
+
+fn assert_served(pod: &Pod, claims: &[ResourceClaim]) {
+    let node = node_of(pod).unwrap();
+    for claim in claim_names(pod) {
+        let Some(claim) = claims.iter().find(|found| found.metadata.name.as_deref() == Some(&claim)) else {
+            panic!("claim {claim} of a live pod is gone");
+        };
+        let reserved = claim.status.as_ref().and_then(|status| status.reserved_for.as_ref());
+        let for_it = |uid: &str| Some(uid) == pod.metadata.uid.as_deref();
+        assert!(reserved.into_iter().flatten().any(|consumer| for_it(&consumer.uid)), "{claim:?} for {pod:?}");
+        let devices = devices_of(claim);
+        assert!(!devices.is_empty() && devices.iter().all(|device| device.starts_with(node)), "{devices:?} on {node}");
     }
-    let twice: Vec<_> = holders.iter().filter(|(_, claims)| claims.len() > 1).collect();
-    assert!(twice.is_empty(), "devices that are held twice: {twice:?}");
-    for pod in pods.iter().filter(|pod| is_live(pod)) {
-        let node = node_of(pod).unwrap();
-        for claim in claim_names(pod) {
-            let Some(claim) = claims.iter().find(|found| found.metadata.name.as_deref() == Some(&claim)) else {
-                panic!("claim {claim} of a live pod is gone");
-            };
-            let reserved = claim.status.as_ref().and_then(|status| status.reserved_for.as_ref());
-            let for_it = |uid: &str| Some(uid) == pod.metadata.uid.as_deref();
-            assert!(reserved.into_iter().flatten().any(|consumer| for_it(&consumer.uid)), "{claim:?} for {pod:?}");
-            let devices = devices_of(claim);
-            assert!(
-                !devices.is_empty() && devices.iter().all(|device| device.starts_with(node)),
-                "{devices:?} on {node}"
-            );
-        }
-    }
-    holders.len()
 }
 
 /// Names of a pod's claims that were made from templates.
 fn claim_names(pod: &Pod) -> Vec<String> {
     let statuses = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_ref());
     statuses.into_iter().flatten().filter_map(|status| status.resource_claim_name.clone()).collect()
-}
-
-async fn is_bound(testbed: &Testbed, name: &str) -> String {
-    until(&format!("{name} is bound"), SOON, || async {
-        let pods = pods(testbed, SPACE, "").await;
-        let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).ok_or("it is not there")?;
-        node_of(pod).map(str::to_owned).ok_or_else(|| format!("{:?}", unscheduled(pod)))
-    })
-    .await
 }
 
 async fn is_refused(testbed: &Testbed, name: &str, why: &str) {
@@ -175,7 +142,7 @@ async fn claims_are_allocated_before_their_pods_are_bound_and_free_after_them() 
         .await;
     create(&testbed, SPACE, vec![claiming("first", "one-h100"), claiming("pair", "two-a100")]).await;
     assert_eq!(
-        [is_bound(&testbed, "first").await, is_bound(&testbed, "pair").await],
+        [is_bound(&testbed, SPACE, "first").await, is_bound(&testbed, SPACE, "pair").await],
         [nodes[1].clone(), nodes[0].clone()]
     );
     assert_eq!(assert_sound(&testbed).await, 3);
@@ -187,12 +154,12 @@ async fn claims_are_allocated_before_their_pods_are_bound_and_free_after_them() 
     is_refused(&testbed, "waits", "3 cannot allocate all claims").await;
     let api: Api<Pod> = Api::namespaced(testbed.client().clone(), SPACE);
     api.delete("first", &DeleteParams::default()).await.unwrap();
-    assert_eq!(is_bound(&testbed, "waits").await, nodes[1]);
+    assert_eq!(is_bound(&testbed, SPACE, "waits").await, nodes[1]);
     assert_eq!(assert_sound(&testbed).await, 1, "what ended holds nothing");
 
     // A new slice is enough for the one that waits for its model.
     give(&testbed, &nodes[2], 1, "b200", json!({})).await;
-    assert_eq!(is_bound(&testbed, "never").await, nodes[2]);
+    assert_eq!(is_bound(&testbed, SPACE, "never").await, nodes[2]);
     a_claim_by_name_is_shared(&testbed, &nodes[0]).await;
     a_stuck_claim_is_given_up(&testbed, &nodes[0], &nodes[2]).await;
     conditions_are_waited_for(&testbed, &nodes[2]).await;
@@ -213,7 +180,7 @@ async fn a_claim_by_name_is_shared(testbed: &Testbed, node: &str) {
     is_refused(testbed, "early", "could not find ResourceClaim").await;
     make::<ResourceClaim>(&Api::namespaced(testbed.client().clone(), SPACE), claim).await;
     create(testbed, SPACE, vec![sharing("late")]).await;
-    assert_eq!([is_bound(testbed, "early").await, is_bound(testbed, "late").await], [node, node]);
+    assert_eq!([is_bound(testbed, SPACE, "early").await, is_bound(testbed, SPACE, "late").await], [node, node]);
     let api: Api<ResourceClaim> = Api::namespaced(testbed.client().clone(), SPACE);
     let common = api.get("common").await.unwrap();
     assert_eq!(common.status.unwrap().reserved_for.unwrap_or_default().len(), 2);
@@ -250,7 +217,7 @@ async fn a_stuck_claim_is_given_up(testbed: &Testbed, node: &str, other: &str) {
     let mut pod = claiming("unstuck", "stuck");
     pod["spec"]["resourceClaims"] = json!([{"name": "gpus", "resourceClaimName": "stuck"}]);
     create(testbed, SPACE, vec![pod]).await;
-    assert_eq!(is_bound(testbed, "unstuck").await, other);
+    assert_eq!(is_bound(testbed, SPACE, "unstuck").await, other);
     assert_eq!(devices_of(&api.get("stuck").await.unwrap()), [format!("{other}-a100/gpu-0").to_lowercase()]);
     cordon(false).await;
     delete(testbed, SPACE, "template=stuck").await;
@@ -268,7 +235,7 @@ async fn conditions_are_waited_for(testbed: &Testbed, node: &str) {
     make::<ResourceClaimTemplate>(&Api::namespaced(testbed.client().clone(), SPACE), template).await;
     create(testbed, SPACE, vec![claiming("patient", "remote")]).await;
     let (name, device) = until("the device is allocated", SOON, || async {
-        let claims = claims(testbed).await;
+        let claims = claims(testbed, SPACE).await;
         let found = claims.iter().find(|claim| devices_of(claim).iter().any(|device| device.contains("remote")));
         found.map(|claim| (claim.metadata.name.clone().unwrap(), devices_of(claim)[0].clone())).ok_or("no".to_owned())
     })
@@ -283,7 +250,7 @@ async fn conditions_are_waited_for(testbed: &Testbed, node: &str) {
     let api: Api<ResourceClaim> = Api::namespaced(testbed.client().clone(), SPACE);
     let patch = json!({"status": {"devices": [status]}});
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-    assert_eq!(is_bound(testbed, "patient").await, node);
+    assert_eq!(is_bound(testbed, SPACE, "patient").await, node);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -344,7 +311,7 @@ async fn a_scheduler_that_dies_among_claims_leaves_nothing_half_done() {
         let all = (0..GANGS).flat_map(|number| gang(&format!("g{round}-{number}"), SIZE, "0"));
         create(&testbed, SPACE, all.map(|member| with_claim(member, "two")).collect()).await;
         until("some claims are allocated", SOON, || async {
-            let held = claims(&testbed).await.iter().filter(|claim| !devices_of(claim).is_empty()).count();
+            let held = claims(&testbed, SPACE).await.iter().filter(|claim| !devices_of(claim).is_empty()).count();
             let why: BTreeSet<String> =
                 pods(&testbed, SPACE, "").await.iter().filter_map(unscheduled).map(|(_, message)| message).collect();
             if held > round { Ok(()) } else { Err(format!("{held}; {why:?}")) }
@@ -364,7 +331,7 @@ async fn a_scheduler_that_dies_among_claims_leaves_nothing_half_done() {
         assert_eq!(assert_sound(&testbed).await, GANGS * SIZE * 2);
         delete(&testbed, SPACE, "template=two").await;
         until("the devices are free", SOON, || async {
-            let held: BTreeSet<String> = claims(&testbed).await.iter().flat_map(devices_of).collect();
+            let held: BTreeSet<String> = claims(&testbed, SPACE).await.iter().flat_map(devices_of).collect();
             if held.is_empty() { Ok(()) } else { Err(format!("{} are held", held.len())) }
         })
         .await;

@@ -13,13 +13,13 @@ use flowforge_testbed::{Profile, Testbed};
 use flowforge_tests::install::SCHEDULER;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use scheduler::devices::{assert_held_once, claims, devices_of, is_bound};
 use scheduler::{
-    create, delete, gang, install, install_with_short_lease, is_live, members, namespace, node_names, node_of,
-    open_intents, patiently, pod, pods, unscheduled, until,
+    create, delete, gang, install, install_with_short_lease, members, namespace, node_names, node_of, open_intents,
+    pod, pods, unscheduled, until,
 };
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(90);
@@ -62,36 +62,10 @@ fn asking(mut pod: Value, resource: &str, count: usize) -> Value {
     pod
 }
 
-async fn claims(testbed: &Testbed) -> Vec<ResourceClaim> {
-    let api: Api<ResourceClaim> = Api::namespaced(testbed.client().clone(), SPACE);
-    let all = ListParams::default();
-    patiently("list claims", || api.list(&all)).await.items
-}
-
-/// The devices of a claim, as `pool/device`.
-fn devices_of(claim: &ResourceClaim) -> Vec<String> {
-    let allocation = claim.status.as_ref().and_then(|status| status.allocation.as_ref());
-    let results = allocation.and_then(|allocation| allocation.devices.as_ref()?.results.as_ref());
-    results.into_iter().flatten().map(|result| format!("{}/{}", result.pool, result.device)).collect()
-}
-
 /// Checks that no device is held twice, and that every live pod has a special claim of its own that is reserved for it, has
 /// devices of its node and is named in its status; answers how many devices are held.
 async fn assert_sound(testbed: &Testbed) -> usize {
-    let pods = pods(testbed, SPACE, "").await;
-    let claims = claims(testbed).await;
-    let mut holders: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for claim in &claims {
-        for device in devices_of(claim) {
-            holders.entry(device).or_default().push(claim.metadata.name.clone().unwrap());
-        }
-    }
-    let twice: Vec<_> = holders.iter().filter(|(_, claims)| claims.len() > 1).collect();
-    assert!(twice.is_empty(), "devices that are held twice: {twice:?}");
-    for pod in pods.iter().filter(|pod| is_live(pod)) {
-        assert_served(pod, &claims);
-    }
-    holders.len()
+    assert_held_once(testbed, SPACE, assert_served).await
 }
 
 fn assert_served(pod: &Pod, claims: &[ResourceClaim]) {
@@ -117,15 +91,6 @@ fn assert_served(pod: &Pod, claims: &[ResourceClaim]) {
     assert!(told.request_mappings.iter().zip(requests).all(|(mapped, request)| mapped.request_name == request.name));
 }
 
-async fn is_bound(testbed: &Testbed, name: &str) -> String {
-    until(&format!("{name} is bound"), SOON, || async {
-        let pods = pods(testbed, SPACE, "").await;
-        let pod = pods.iter().find(|pod| pod.metadata.name.as_deref() == Some(name)).ok_or("it is not there")?;
-        node_of(pod).map(str::to_owned).ok_or_else(|| format!("{:?}", unscheduled(pod)))
-    })
-    .await
-}
-
 async fn is_refused(testbed: &Testbed, name: &str, why: &[&str]) {
     until(&format!("{name} is refused"), SOON, || async {
         let pods = pods(testbed, SPACE, "").await;
@@ -139,7 +104,7 @@ async fn is_refused(testbed: &Testbed, name: &str, why: &[&str]) {
 
 async fn nothing_is_held(testbed: &Testbed) {
     until("claims have gone with their pods", SOON, || async {
-        let left = claims(testbed).await.len();
+        let left = claims(testbed, SPACE).await.len();
         if left == 0 { Ok(()) } else { Err(format!("{left} are left")) }
     })
     .await;
@@ -165,9 +130,9 @@ async fn pods_get_devices_for_extended_resources_by_a_claim_that_goes_with_them(
     create(&testbed, SPACE, vec![asking(pod("early", "0"), GPU, 3)]).await;
     is_refused(&testbed, "early", &["3 Insufficient example.com/gpu"]).await;
     declare(&testbed).await;
-    let first = is_bound(&testbed, "early").await;
+    let first = is_bound(&testbed, SPACE, "early").await;
     create(&testbed, SPACE, vec![asking(pod("implicit", "0"), IMPLICIT, 2)]).await;
-    let second = is_bound(&testbed, "implicit").await;
+    let second = is_bound(&testbed, SPACE, "implicit").await;
     assert_ne!(first, second, "{first} has nothing left");
     assert_eq!(assert_sound(&testbed).await, 5);
 
@@ -185,11 +150,11 @@ async fn pods_get_devices_for_extended_resources_by_a_claim_that_goes_with_them(
         if told == 3 { Ok(()) } else { Err(format!("{refused:?}")) }
     })
     .await;
-    assert_eq!(claims(&testbed).await.len(), 0, "no claim is made for a gang that does not fit");
+    assert_eq!(claims(&testbed, SPACE).await.len(), 0, "no claim is made for a gang that does not fit");
     // What the plugin of the third node offers makes it whole; that member needs no claim.
     offer(&testbed, &nodes[2], 3).await;
     scheduler::bound(&testbed, SPACE, "wide", 3, SOON).await;
-    assert_eq!(claims(&testbed).await.iter().flat_map(devices_of).count(), 6);
+    assert_eq!(claims(&testbed, SPACE).await.iter().flat_map(devices_of).count(), 6);
     let named = members(&testbed, SPACE, "wide").await.into_iter().filter(|pod| {
         let claim = pod.status.as_ref().and_then(|status| status.extended_resource_claim_status.as_ref());
         assert_eq!(claim.is_none(), node_of(pod) == Some(&nodes[2]), "{:?}", pod.metadata.name);
@@ -216,7 +181,7 @@ async fn a_scheduler_that_dies_leaves_no_claim_without_its_pod_bound() {
         let all = (0..GANGS).flat_map(|number| gang(&format!("g{round}-{number}"), SIZE, "0"));
         create(&testbed, SPACE, all.map(|member| asking(member, GPU, 2)).collect()).await;
         until("some claims are made", SOON, || async {
-            let made = claims(&testbed).await.len();
+            let made = claims(&testbed, SPACE).await.len();
             if made > 4 * round { Ok(()) } else { Err(format!("{made}")) }
         })
         .await;

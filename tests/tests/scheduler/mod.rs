@@ -1,6 +1,8 @@
 //! What the scheduler's control-plane tests share: pods and gangs, and what becomes of them.
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "each test binary uses a part of this")]
 
+pub(crate) mod devices;
+
 use flowforge_api::PlacementJournal;
 use flowforge_testbed::{Profile, Testbed};
 use flowforge_tests::install::{Installation, NAMESPACE, Options};
