@@ -6,25 +6,21 @@
 //!                                          └──────────── outcome of every command ────────┘
 //! ```
 //! Invariants: only [`dispatch`] writes to the API server, and only under the lease; only [`convert`] knows Kubernetes
-//! types, and only [`gangs`] those of others; everything between two terms of leadership is thrown away.
+//! types, those of others in [`convert::gangs`]; everything between two terms of leadership is thrown away.
 
-mod budgets;
+mod as_is;
 mod clock;
 pub mod config;
-pub mod convert;
-mod devices;
 mod dispatch;
 mod gangs;
 mod input;
 pub mod metrics;
-mod plain;
-mod selecting;
-mod storing;
 mod term;
 mod thread;
 mod topology;
 mod watch;
 mod writer;
 
+pub use flowforge_scheduler_convert as convert;
 pub use term::Scheduler;
 pub use thread::EnginePanicked;

@@ -6,19 +6,19 @@
 //! Invariants: a term begins with an empty engine and ends with nothing in flight, so that nothing of one term reaches
 //! the next; the journal is read before the lists, so that every intent in it is older than what the lists show.
 
-use crate::budgets::Budgets;
+use crate::as_is::AsIs;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::devices;
+use crate::convert::Ours;
+use crate::convert::gangs as theirs;
+use crate::convert::kinds::{budgets, devices, selecting, storing};
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
-use crate::gangs::{self, Beside, Objects};
+use crate::gangs::{Beside, Objects};
 use crate::input::{CAPACITY, Input};
 use crate::metrics::Metrics;
-use crate::selecting;
-use crate::storing;
 use crate::thread::{EnginePanicked, EngineThread};
 use crate::topology::ClusterTopologies;
-use crate::watch::{Gangs, Nodes, Ours, Pods, Watched, Watcher};
+use crate::watch::{Gangs, Nodes, Pods, Watched, Watcher};
 use crate::writer::{Pulse, Writer};
 use flowforge_runtime::{Leadership, LeaseTiming, Pressure};
 use flowforge_scheduler_core::engine::Engine;
@@ -105,7 +105,7 @@ impl Scheduler {
     /// When the engine panicked: what is wrong with it would be wrong again in the next term.
     pub async fn serve(&self, leadership: &Leadership) -> Result<(), EnginePanicked> {
         let inner = &self.inner;
-        let ours = Ours(Arc::new(inner.config.names().into_iter().collect()));
+        let ours = Ours::new(inner.config.names());
         let Some(slots) = self.read_journal(leadership).await else {
             self.followed();
             return Ok(());
@@ -203,34 +203,34 @@ impl Scheduler {
         ours: Ours,
     ) -> Vec<(&'static str, watch::Receiver<bool>)> {
         vec![
-            self.start_watch(tasks, selecting::Namespaces, input),
-            self.start_watch(tasks, selecting::Service, input),
-            self.start_watch(tasks, selecting::ReplicationController, input),
-            self.start_watch(tasks, selecting::ReplicaSet, input),
-            self.start_watch(tasks, selecting::StatefulSet, input),
-            self.start_watch(tasks, Budgets, input),
-            self.start_watch(tasks, storing::Claims, input),
-            self.start_watch(tasks, storing::Volumes, input),
-            self.start_watch(tasks, storing::Classes, input),
-            self.start_watch(tasks, storing::CsiNodes, input),
-            self.start_watch(tasks, storing::CsiDrivers, input),
-            self.start_watch(tasks, storing::Capacities, input),
-            self.start_watch(tasks, storing::Attachments, input),
-            self.start_watch(tasks, devices::Slices, input),
-            self.start_watch(tasks, devices::Classes, input),
-            self.start_watch(tasks, devices::TaintRules, input),
-            self.start_watch(tasks, devices::Claims, input),
+            self.start_watch(tasks, AsIs(selecting::Namespaces), input),
+            self.start_watch(tasks, AsIs(selecting::Service), input),
+            self.start_watch(tasks, AsIs(selecting::ReplicationController), input),
+            self.start_watch(tasks, AsIs(selecting::ReplicaSet), input),
+            self.start_watch(tasks, AsIs(selecting::StatefulSet), input),
+            self.start_watch(tasks, AsIs(budgets::Budgets), input),
+            self.start_watch(tasks, AsIs(storing::Claims), input),
+            self.start_watch(tasks, AsIs(storing::Volumes), input),
+            self.start_watch(tasks, AsIs(storing::Classes), input),
+            self.start_watch(tasks, AsIs(storing::CsiNodes), input),
+            self.start_watch(tasks, AsIs(storing::CsiDrivers), input),
+            self.start_watch(tasks, AsIs(storing::Capacities), input),
+            self.start_watch(tasks, AsIs(storing::Attachments), input),
+            self.start_watch(tasks, AsIs(devices::Slices), input),
+            self.start_watch(tasks, AsIs(devices::Classes), input),
+            self.start_watch(tasks, AsIs(devices::TaintRules), input),
+            self.start_watch(tasks, AsIs(devices::Claims), input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),
             self.start_watch(tasks, ClusterTopologies, input),
-            self.start_watch(tasks, Objects::<gangs::NativePodGroup>::default(), input),
-            self.start_watch(tasks, Objects::<gangs::CoschedulingPodGroup>::default(), input),
-            self.start_watch(tasks, Objects::<gangs::VolcanoPodGroup>::default(), input),
-            self.start_watch(tasks, Objects::<gangs::KaiPodGroup>::default(), input),
-            self.start_watch(tasks, Objects::<gangs::JobSet>::default(), input),
-            self.start_watch(tasks, Beside::<gangs::VolcanoQueue>::default(), input),
-            self.start_watch(tasks, Beside::<gangs::VolcanoJob>::default(), input),
-            self.start_watch(tasks, Beside::<gangs::HyperNode>::default(), input),
+            self.start_watch(tasks, Objects::<theirs::NativePodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<theirs::CoschedulingPodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<theirs::VolcanoPodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<theirs::KaiPodGroup>::default(), input),
+            self.start_watch(tasks, Objects::<theirs::JobSet>::default(), input),
+            self.start_watch(tasks, Beside::<theirs::VolcanoQueue>::default(), input),
+            self.start_watch(tasks, Beside::<theirs::VolcanoJob>::default(), input),
+            self.start_watch(tasks, Beside::<theirs::HyperNode>::default(), input),
             self.start_watch(tasks, Pods(ours), input),
         ]
     }

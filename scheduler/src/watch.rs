@@ -10,7 +10,7 @@
 //! this term is gone only when discovery has said so for a while ([`Absence`]).
 
 use crate::clock::Clock;
-use crate::convert::{self, types};
+use crate::convert::{self, Ours, types};
 use crate::dispatch::PodFacts;
 use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
@@ -19,8 +19,6 @@ use kube::core::WatchEvent;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -69,10 +67,6 @@ pub(crate) struct Listed {
     uid: SmolStr,
 }
 
-/// Which scheduler names are ours.
-#[derive(Clone, Debug)]
-pub(crate) struct Ours(pub(crate) Arc<BTreeSet<SmolStr>>);
-
 /// Pods.
 pub(crate) struct Pods(pub(crate) Ours);
 /// Nodes.
@@ -104,7 +98,7 @@ impl Watched for Pods {
 
 /// A pod with what only the shell needs of it.
 pub(crate) fn pod_fact(object: &types::Pod, ours: &Ours) -> PodFact {
-    let info = convert::pod(object, |name| ours.0.contains(name));
+    let info = convert::pod(object, |name| ours.serves(name));
     let facts = PodFacts {
         generation: object.metadata.generation,
         conditioned: info.scheduled_condition.is_some(),

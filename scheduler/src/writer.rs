@@ -4,12 +4,13 @@
 //! facts and outcomes are still taken in, but nothing new is planned.
 
 use crate::clock::Clock;
+use crate::convert::Ours;
 use crate::dispatch::{Outbox, PodFacts, Report, subject};
 use crate::gangs;
 use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
 use crate::topology::TopologyDesk;
-use crate::watch::{Ours, pod_fact};
+use crate::watch::pod_fact;
 use flowforge_scheduler_core::command::{Command, Observation};
 use flowforge_scheduler_core::engine::{Engine, Stats, Waiting};
 use flowforge_scheduler_core::event::{Event, Outcome, ReadResult, RelistedKind};
@@ -104,7 +105,7 @@ impl Writer {
         pulse: Arc<Pulse>,
         ours: Ours,
     ) -> Self {
-        let profile = ours.0.first().cloned().unwrap_or_default();
+        let profile = ours.first().cloned().unwrap_or_default();
         let topology = TopologyDesk::new(engine.snapshot().cluster().tree().levels().clone());
         let groups = gangs::Desk::new(ours.clone());
         Self {

@@ -28,9 +28,7 @@ use flowforge_scheduler_core::event::{JournalSlotRead, Outcome};
 use flowforge_scheduler_core::model::PodKey;
 use flowforge_scheduler_core::preparation::PrepareWrite;
 use gate::{Failure, Gate};
-pub(crate) use groups::GroupWrite;
 pub(crate) use journal::Journal;
-pub(crate) use pods::seconds;
 use prometheus::IntGauge;
 use reports::{ConditionWrite, GangWrite, Reports};
 use smol_str::SmolStr;
@@ -208,7 +206,7 @@ impl Outbox {
     }
 
     /// Takes the status of an object of others; false when there is no room for it.
-    pub(crate) fn write_group(&self, write: GroupWrite) -> bool {
+    pub(crate) fn write_group(&self, write: crate::convert::gangs::GroupWrite) -> bool {
         self.reports.group(write)
     }
 

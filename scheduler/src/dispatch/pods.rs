@@ -2,6 +2,7 @@
 
 use super::Report;
 use super::gate::{Call, Failure, Gate};
+use crate::convert::gangs::seconds;
 use crate::convert::types;
 use flowforge_api::names::{annotation, field_manager};
 use flowforge_scheduler_core::command::{Command, OpId};
@@ -119,10 +120,6 @@ fn mark(pod: &PodKey, reason: &str, message: &str, now: Timestamp) -> Call {
 }
 
 /// `metav1.Time`: RFC 3339 without fractions.
-pub(crate) fn seconds(now: Timestamp) -> String {
-    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 async fn read(gate: &Gate, op: OpId, pod: &PodKey, queued: Instant) -> Option<Report> {
     match gate.send::<types::Pod>(Call::get(path(pod)), queued).await {
         Ok(found) => Some(Report::PodRead { op, pod: Box::new(found) }),
@@ -183,11 +180,6 @@ mod tests {
         assert!(nominated.contains("PATCH, path: \"/api/v1/namespaces/n/pods/p/status?fieldManager"), "{nominated}");
         let marked = shown(&mark(&pod(), "GangRollback", "why", Timestamp::UNIX_EPOCH));
         assert!(marked.contains("/pods/p/status?") && marked.contains("strategic-merge"), "{marked}");
-    }
-
-    #[test]
-    fn times_have_whole_seconds_as_the_api_wants() {
-        assert_eq!(seconds(Timestamp::from_millisecond(1_767_323_045_678).expect("a time")), "2026-01-02T03:04:05Z");
     }
 
     #[test]

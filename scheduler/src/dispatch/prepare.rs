@@ -164,7 +164,7 @@ fn claim_status(claim: &ClaimName, resource_version: &str, status: &Value) -> Ca
 /// The allocation with the time from which its binding conditions are waited for.
 fn stamped(allocation: &Value, now: Timestamp) -> Value {
     let mut allocation = allocation.as_object().cloned().unwrap_or_else(Map::new);
-    allocation.insert("allocationTimestamp".to_owned(), Value::from(super::pods::seconds(now)));
+    allocation.insert("allocationTimestamp".to_owned(), Value::from(crate::convert::gangs::seconds(now)));
     Value::Object(allocation)
 }
 

@@ -9,9 +9,8 @@
 
 use super::events::{EventBook, EventKey, EventWrite};
 use super::gate::{Call, Failure, Gate};
-use super::groups::GroupWrite;
 use super::latest::{Inserted, Latest};
-use super::pods::seconds;
+use crate::convert::gangs::{GroupWrite, seconds};
 use crate::metrics::Metrics;
 use flowforge_api::names::{condition, field_manager};
 use flowforge_scheduler_core::command::{EventKind, GangSchedulingStatus};
@@ -117,7 +116,7 @@ impl Reports {
 
     /// Takes the status of an object of others; false when there is no room for it.
     pub(super) fn group(&self, write: GroupWrite) -> bool {
-        let inserted = self.waiting.lock().groups.insert(write.uid.clone(), write);
+        let inserted = self.waiting.lock().groups.insert(write.uid().clone(), write);
         self.count("group_statuses", inserted)
     }
 
@@ -208,7 +207,7 @@ impl Reports {
         let (queue, outcome) = match &write {
             ReportWrite::Condition(condition) => ("conditions", self.write_condition(gate, condition).await),
             ReportWrite::Gang(gang) => ("gang_statuses", self.write_gang(gate, gang).await),
-            ReportWrite::Group(group) => ("group_statuses", group.send(gate).await),
+            ReportWrite::Group(group) => ("group_statuses", super::groups::send(group, gate).await),
             ReportWrite::Event(event) => ("events", self.write_event(gate, event).await),
         };
         self.metrics.queue_items.with_label_values(&[queue, "out"]).inc();
@@ -233,7 +232,7 @@ impl Reports {
             match write {
                 ReportWrite::Condition(condition) => waiting.conditions.done(&condition.pod.uid),
                 ReportWrite::Gang(gang) => waiting.gangs.done(&gang.uid),
-                ReportWrite::Group(group) => waiting.groups.done(&group.uid),
+                ReportWrite::Group(group) => waiting.groups.done(group.uid()),
                 ReportWrite::Event(event) => waiting.events.done(&event.key()),
             }
         }
@@ -256,7 +255,7 @@ impl Reports {
                 Failed::Gang(uid)
             }
             ReportWrite::Group(group) => {
-                let uid = group.uid.clone();
+                let uid = group.uid().clone();
                 waiting.groups.failed(uid.clone(), group);
                 Failed::Group(uid)
             }

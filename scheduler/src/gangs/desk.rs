@@ -8,12 +8,11 @@
 //! `flowforge.dev/adopt: "true"`; it then stays known to the core until it is gone. It is written to only as long as one of
 //! these holds. A write that another writer overtook is simply lost: the news of the other write make the next one.
 
-use super::Declaration;
-use super::Standing;
-use super::beside::{BesideFact, Surroundings};
-use super::members::{Key, Members};
+use crate::convert::Ours;
+use crate::convert::gangs::beside::{BesideFact, Surroundings};
+use crate::convert::gangs::members::{Key, Members};
+use crate::convert::gangs::{Declaration, Standing};
 use crate::dispatch::Outbox;
-use crate::watch::Ours;
 use flowforge_api::names::annotation;
 use flowforge_scheduler_core::command::GangSchedulingStatus;
 use flowforge_scheduler_core::engine::Engine;

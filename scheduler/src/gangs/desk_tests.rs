@@ -2,14 +2,13 @@
 #![allow(clippy::needless_pass_by_value, reason = "literals of json! are given as they are written")]
 
 use super::*;
-use crate::gangs::CoschedulingPodGroup as PodGroup;
+use crate::convert::gangs::CoschedulingPodGroup as PodGroup;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 const NAME: &str = "podgroup.scheduling.x-k8s.io/g";
 
 fn desk() -> Desk {
-    Desk::new(Ours(Arc::new(BTreeSet::from(["flowforge".into()]))))
+    Desk::new(Ours::new(["flowforge".into()]))
 }
 
 fn seen(uid: &str, min: u32, annotations: Value) -> GroupFact {

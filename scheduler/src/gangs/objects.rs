@@ -2,13 +2,12 @@
 //!
 //! Their APIs may be absent, come later, or be closed to us; none of that keeps the scheduler from starting.
 
-use super::beside::{BesideFact, Fact as Said};
 use super::desk::GroupFact;
-use super::{Declared, gang_name};
+use crate::convert::gangs::beside::{BesideFact, BesideKind};
+use crate::convert::gangs::{Declared, gang_name};
 use crate::convert::types::Meta;
 use crate::input::Fact;
 use crate::watch::{Listed, Watched};
-use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 
 /// All objects of a kind that declares gangs.
@@ -43,18 +42,6 @@ impl<D: Declared> Watched for Objects<D> {
         let names = metas.into_iter().map(|listed| (listed.namespace, gang_name(D::KIND, &listed.name)));
         Fact::Group(GroupFact::Listed { kind: D::KIND, names: names.collect() })
     }
-}
-
-/// A kind that stands beside such objects.
-pub(crate) trait BesideKind: DeserializeOwned + Clone + Send + Sync + 'static {
-    /// `plural.group`, the label of its metrics.
-    const PLURAL: &'static str;
-    /// Path of the collection over all namespaces.
-    const PATH: &'static str;
-    /// Its metadata.
-    fn meta(&self) -> &Meta;
-    /// What of it counts.
-    fn said(&self) -> Said;
 }
 
 /// All objects of such a kind.

@@ -6,10 +6,10 @@
 
 use super::beside::Surroundings;
 use super::{
-    COMPLETION_INDEX, Convention, Declaration, Declared, Standing, at_least, gang_name, label, member, number, role,
+    COMPLETION_INDEX, Convention, Declaration, Declared, GroupWrite, Standing, at_least, gang_name, label, member,
+    number, role,
 };
-use crate::convert::types::{Meta, Pod};
-use crate::dispatch::GroupWrite;
+use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -39,7 +39,7 @@ impl Convention for JobSets {
 /// The object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct JobSet {
+pub struct JobSet {
     metadata: Meta,
     spec: Spec,
     status: Status,

@@ -8,13 +8,15 @@
 mod beside;
 mod status;
 
-pub(crate) use beside::{HyperNode, Job, Queue};
+pub use beside::{HyperNode, Job, Queue};
 
 use super::beside::Surroundings;
-use super::{Convention, Declaration, Declared, Standing, annotated, at_least, gang_name, label, member, number, role};
-use crate::convert::quantity::QuantityMap;
-use crate::convert::types::{Meta, Pod};
-use crate::dispatch::GroupWrite;
+use super::{
+    Convention, Declaration, Declared, GroupWrite, Standing, annotated, at_least, gang_name, label, member, number,
+    role,
+};
+use crate::quantity::QuantityMap;
+use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -45,7 +47,7 @@ impl Convention for Volcano {
 /// The object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct PodGroup {
+pub struct PodGroup {
     metadata: Meta,
     spec: Spec,
     status: status::Status,

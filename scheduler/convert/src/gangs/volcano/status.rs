@@ -10,9 +10,9 @@
 //! as in Volcano the former is left as it was when the latter comes.
 
 use super::PodGroup;
-use crate::convert::requests::to_resources;
-use crate::dispatch::seconds;
 use crate::gangs::Standing;
+use crate::gangs::seconds;
+use crate::requests::to_resources;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use smol_str::SmolStr;

@@ -1,8 +1,8 @@
 //! The kinds that say what storage there is. The engine takes them as they are.
 
-use crate::convert::types::storage;
-use crate::convert::volumes as convert;
-use crate::plain::plain;
+use super::plain;
+use crate::types::storage;
+use crate::volumes as convert;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use flowforge_scheduler_core::volumes::{StorageFact, StorageKind};
 use smol_str::SmolStr;
@@ -54,18 +54,17 @@ storing!(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Fact;
-    use crate::watch::Watched as _;
+    use crate::kinds::Plain as _;
     use serde_json::json;
 
     #[test]
     fn each_kind_becomes_a_fact_of_its_kind() {
         let claim = serde_json::from_value(json!({"metadata": {"name": "c", "namespace": "n"}})).expect("a claim");
-        let Fact::Plain(event) = Claims.upsert(&claim) else { panic!("not for the engine") };
-        let Event::StorageUpsert(fact) = *event else { panic!("{event:?}") };
+        let event = Claims::upsert(&claim);
+        let Event::StorageUpsert(fact) = event else { panic!("{event:?}") };
         assert!(matches!(*fact, StorageFact::Claim(claim) if claim.key() == ("n".into(), "c".into())));
-        let node = serde_json::from_value(json!({"metadata": {"name": "x"}})).expect("a node");
-        let Fact::Plain(event) = CsiNodes::gone(&node) else { panic!("not for the engine") };
-        assert!(matches!(*event, Event::StorageDelete { kind: StorageKind::CsiNode, name, .. } if name == "x"));
+        assert!(
+            matches!(CsiNodes::gone("".into(), "x".into()), Event::StorageDelete { kind: StorageKind::CsiNode, name, .. } if name == "x")
+        );
     }
 }

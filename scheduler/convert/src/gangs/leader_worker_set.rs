@@ -4,7 +4,7 @@
 //! runs, so that its pods must not wait for each other: they are annotated `flowforge.dev/adopt: "false"`.
 
 use super::{Convention, annotated, label, member, number, size};
-use crate::convert::types::Pod;
+use crate::types::Pod;
 use flowforge_scheduler_core::model::GangMembership;
 use smol_str::format_smolstr;
 

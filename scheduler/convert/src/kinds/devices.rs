@@ -2,8 +2,8 @@
 //!
 //! All of them may be absent: `resource.k8s.io/v1` is served from Kubernetes 1.34 on, DeviceTaintRules from 1.37 on.
 
-use crate::convert::{device_types as api, devices as convert};
-use crate::plain::plain;
+use super::plain;
+use crate::{device_types as api, devices as convert};
 use flowforge_scheduler_core::devices::{DeviceFact, DeviceList};
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use smol_str::SmolStr;
@@ -58,13 +58,11 @@ fn names(all: Vec<(SmolStr, SmolStr)>) -> Vec<SmolStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Fact;
-    use crate::watch::Watched as _;
+    use crate::kinds::Plain as _;
     use serde_json::json;
 
-    fn fact(of: Fact) -> DeviceFact {
-        let Fact::Plain(event) = of else { panic!("not for the engine") };
-        let Event::Device(fact) = *event else { panic!("{event:?}") };
+    fn fact(event: Event) -> DeviceFact {
+        let Event::Device(fact) = event else { panic!("{event:?}") };
         *fact
     }
 
@@ -72,23 +70,21 @@ mod tests {
     fn each_kind_becomes_a_fact_of_its_kind() {
         let slice =
             serde_json::from_value(json!({"metadata": {"name": "s"}, "spec": {"driver": "d"}})).expect("a slice");
-        assert!(matches!(fact(Slices.upsert(&slice)), DeviceFact::Slice(slice) if slice.driver == "d"));
+        assert!(matches!(fact(Slices::upsert(&slice)), DeviceFact::Slice(slice) if slice.driver == "d"));
         let class = serde_json::from_value(json!({"metadata": {"name": "c"}, "spec": {}})).expect("a class");
-        assert!(matches!(fact(Classes.upsert(&class)), DeviceFact::Class(class) if class.name == "c"));
+        assert!(matches!(fact(Classes::upsert(&class)), DeviceFact::Class(class) if class.name == "c"));
         let taint = json!({"key": "k", "effect": "NoSchedule"});
         let rule = json!({"metadata": {"name": "r"}, "spec": {"taint": taint}});
         let rule = serde_json::from_value(rule).expect("a rule");
-        assert!(matches!(fact(TaintRules.upsert(&rule)), DeviceFact::Rule(rule) if rule.taint.key == "k"));
+        assert!(matches!(fact(TaintRules::upsert(&rule)), DeviceFact::Rule(rule) if rule.taint.key == "k"));
         let claim = json!({"metadata": {"name": "c", "namespace": "n", "uid": "u"}, "spec": {}});
         let claim = serde_json::from_value(claim).expect("a claim");
-        assert!(matches!(fact(Claims.upsert(&claim)), DeviceFact::Claim(claim) if claim.uid == "u"));
+        assert!(matches!(fact(Claims::upsert(&claim)), DeviceFact::Claim(claim) if claim.uid == "u"));
     }
 
     #[test]
     fn what_goes_away_is_named() {
-        let claim = serde_json::from_value(json!({"metadata": {"name": "c", "namespace": "n"}})).expect("a claim");
-        assert_eq!(fact(Claims::gone(&claim)), DeviceFact::ClaimGone("n".into(), "c".into()));
-        let Fact::Plain(event) = Slices::listed(Vec::new()) else { panic!("not for the engine") };
-        assert_eq!(*event, Event::Relisted(RelistedKind::Devices(DeviceList::Slices(Vec::new()))));
+        assert_eq!(fact(Claims::gone("n".into(), "c".into())), DeviceFact::ClaimGone("n".into(), "c".into()));
+        assert_eq!(Slices::listed(Vec::new()), RelistedKind::Devices(DeviceList::Slices(Vec::new())));
     }
 }

@@ -1,8 +1,8 @@
 //! The kinds that pods are found by: namespaces, and the Services and controllers that select pods. The engine takes them as
 //! they are.
 
-use crate::convert::{self, types};
-use crate::plain::plain;
+use super::plain;
+use crate::types;
 use flowforge_scheduler_core::event::{Event, RelistedKind};
 use flowforge_scheduler_core::relations::SelectorKind;
 use smol_str::SmolStr;
@@ -33,30 +33,29 @@ macro_rules! selecting {
 
 selecting!(
     /// Services.
-    Service, types::LabelOwner, "services", "/api/v1/services", convert::selecting_labels
+    Service, types::LabelOwner, "services", "/api/v1/services", crate::selecting_labels
 );
 selecting!(
     /// ReplicationControllers.
     ReplicationController, types::LabelOwner, "replicationcontrollers", "/api/v1/replicationcontrollers",
-    convert::selecting_labels
+    crate::selecting_labels
 );
 selecting!(
     /// ReplicaSets.
-    ReplicaSet, types::SelectorOwner, "replicasets", "/apis/apps/v1/replicasets", convert::selecting_pods
+    ReplicaSet, types::SelectorOwner, "replicasets", "/apis/apps/v1/replicasets", crate::selecting_pods
 );
 selecting!(
     /// StatefulSets.
-    StatefulSet, types::SelectorOwner, "statefulsets", "/apis/apps/v1/statefulsets", convert::selecting_pods
+    StatefulSet, types::SelectorOwner, "statefulsets", "/apis/apps/v1/statefulsets", crate::selecting_pods
 );
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::input::Fact;
-    use crate::watch::Watched;
+    use crate::kinds::Plain;
     use serde_json::{Value, json};
 
-    fn object<W: Watched>(value: Value) -> W::Object {
+    fn object<W: Plain>(value: Value) -> W::Object {
         serde_json::from_value(value).expect("an object")
     }
 
@@ -64,12 +63,11 @@ mod tests {
     fn each_kind_becomes_a_selector_of_its_kind() {
         let service =
             object::<Service>(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": {"selector": {"a": "b"}}}));
-        let Fact::Plain(event) = Service.upsert(&service) else { panic!("not for the engine") };
-        let Event::SelectorUpsert(info) = *event else { panic!("{event:?}") };
+        let event = Service::upsert(&service);
+        let Event::SelectorUpsert(info) = event else { panic!("{event:?}") };
         assert_eq!((info.kind, info.name.as_str()), (SelectorKind::Service, "s"));
         assert!(info.selector.is_some_and(|selector| selector.requirements.len() == 1));
         let set = object::<StatefulSet>(json!({"metadata": {"name": "t", "namespace": "n"}, "spec": {}}));
-        let Fact::Plain(event) = StatefulSet.upsert(&set) else { panic!("not for the engine") };
-        assert!(matches!(*event, Event::SelectorUpsert(info) if info.selector.is_none()));
+        assert!(matches!(StatefulSet::upsert(&set), Event::SelectorUpsert(info) if info.selector.is_none()));
     }
 }

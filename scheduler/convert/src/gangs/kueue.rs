@@ -6,7 +6,7 @@
 //! assignment is a constraint like any other. The name is that of the Workload that Kueue keeps for the group.
 
 use super::{Convention, annotated, label, member, number, size};
-use crate::convert::types::Pod;
+use crate::types::Pod;
 use flowforge_scheduler_core::model::GangMembership;
 
 pub(super) const TOTAL_COUNT: &str = "kueue.x-k8s.io/pod-group-total-count";

@@ -6,9 +6,10 @@
 //! node pools that we do not know.
 
 use super::beside::Surroundings;
-use super::{Convention, Declaration, Declared, Standing, annotated, at_least, gang_name, label, member_of_job, role};
-use crate::convert::types::{Meta, Pod};
-use crate::dispatch::GroupWrite;
+use super::{
+    Convention, Declaration, Declared, GroupWrite, Standing, annotated, at_least, gang_name, label, member_of_job, role,
+};
+use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
 use smol_str::SmolStr;
@@ -33,7 +34,7 @@ impl Convention for Kai {
 /// The object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct PodGroup {
+pub struct PodGroup {
     metadata: Meta,
     spec: Spec,
 }

@@ -1,14 +1,11 @@
 //! Each convention: what its pods say, what its object asks for, what is answered.
 #![allow(clippy::needless_pass_by_value, reason = "literals of json! are given as they are written")]
 
-use super::beside::{BesideFact, Fact, Surroundings};
+use super::beside::{BesideFact, BesideKind as _, Fact, Surroundings};
 use super::members::Tally;
-use super::objects::BesideKind as _;
 use super::*;
-use crate::watch::Ours;
+use crate::Ours;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::sync::Arc;
 
 fn pod_of(labels: Value, annotations: Value, group: Option<&str>) -> Pod {
     serde_json::from_value(json!({
@@ -29,7 +26,7 @@ fn said(pod: &Pod) -> Option<Said> {
 }
 
 fn ours() -> Ours {
-    Ours(Arc::new(BTreeSet::from(["flowforge".into()])))
+    Ours::new(["flowforge".into()])
 }
 
 fn nothing_beside() -> Surroundings {

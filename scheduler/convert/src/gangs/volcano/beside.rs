@@ -1,8 +1,7 @@
 //! What Volcano's PodGroups refer to: their queue, the Job that owns them, the tiers of the network.
 
-use crate::convert::types::Meta;
-use crate::gangs::beside::{Fact, Surroundings};
-use crate::gangs::objects::BesideKind;
+use crate::gangs::beside::{BesideKind, Fact, Surroundings};
+use crate::types::Meta;
 use flowforge_topology_core::readers::volcano::{self as reader, HyperNodes};
 use serde::Deserialize;
 use smol_str::SmolStr;
@@ -10,7 +9,7 @@ use smol_str::SmolStr;
 /// A queue.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Queue {
+pub struct Queue {
     metadata: Meta,
     status: QueueStatus,
 }
@@ -37,7 +36,7 @@ impl BesideKind for Queue {
 /// A Volcano Job.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Job {
+pub struct Job {
     metadata: Meta,
     spec: JobSpec,
 }
@@ -64,7 +63,7 @@ impl BesideKind for Job {
 /// A group of nodes of one tier.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct HyperNode {
+pub struct HyperNode {
     metadata: Meta,
     spec: HyperNodeSpec,
 }

@@ -6,9 +6,8 @@
 //! that many run, `Running`, and for ever `Finished` or `Failed`. Where that controller runs, too, it writes the same.
 
 use super::beside::Surroundings;
-use super::{Convention, Declaration, Declared, Standing, at_least, gang_name, label, member_of_job};
-use crate::convert::types::{Meta, Pod};
-use crate::dispatch::GroupWrite;
+use super::{Convention, Declaration, Declared, GroupWrite, Standing, at_least, gang_name, label, member_of_job};
+use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
 use serde_json::json;
@@ -28,7 +27,7 @@ impl Convention for Coscheduling {
 /// The object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct PodGroup {
+pub struct PodGroup {
     metadata: Meta,
     spec: Spec,
     status: Status,
@@ -81,7 +80,7 @@ impl Declaration for PodGroup {
         } else {
             "Running"
         };
-        let started = || crate::dispatch::seconds(standing.now);
+        let started = || crate::gangs::seconds(standing.now);
         let wanted = Status {
             phase: phase.into(),
             running: pods.running,

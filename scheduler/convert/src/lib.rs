@@ -1,19 +1,29 @@
 //! The only place that knows Kubernetes types: API objects in, the core's plain facts out.
+//!
+//! ```text
+//!   pod, node, Gang ─────────────> here ──────────> PodInfo, NodeInfo, GangInfo
+//!   what gangs others declare ───> [`gangs`] ─────> GangMembership, GangInfo, and the answer in their objects
+//!   all that needs no other look > [`kinds`] ─────> Event
+//! ```
+//! Pure: no network. The scheduler reads a live cluster through it, the command line a cluster as it was written down.
 
 pub mod device_types;
 pub mod devices;
 mod features;
+pub mod gangs;
+pub mod kinds;
 mod layout;
 mod migration;
+mod ours;
 pub mod quantity;
 mod relations;
 pub mod requests;
 pub mod types;
 pub mod volumes;
 
+pub use ours::Ours;
 pub use relations::{budget, selecting_labels, selecting_pods};
 
-use crate::gangs;
 use flowforge_api::gang::GangPhase;
 use flowforge_api::names::{annotation, label};
 use flowforge_scheduler_core::model::{
@@ -173,7 +183,8 @@ fn term(term: &types::SelectorTerm) -> NodeSelectorTerm {
 }
 
 /// The operator of this name; None where this build does not know it.
-pub(crate) fn node_operator(name: &str) -> Option<NodeOperator> {
+#[must_use]
+pub fn node_operator(name: &str) -> Option<NodeOperator> {
     match name {
         "In" => Some(NodeOperator::In),
         "NotIn" => Some(NodeOperator::NotIn),

@@ -1,13 +1,15 @@
 //! What stands beside the objects that declare gangs and says how they are meant: queues, owners, tiers.
 
 use super::members::Key;
-use crate::watch::Ours;
+use crate::Ours;
+use crate::types::Meta;
+use serde::de::DeserializeOwned;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What of such an object counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fact {
+pub enum Fact {
     /// A queue is in this state.
     Queue(SmolStr),
     /// An owner asks for this scheduler.
@@ -16,9 +18,21 @@ pub(crate) enum Fact {
     Tier(u32, Option<SmolStr>),
 }
 
+/// A kind that stands beside such objects.
+pub trait BesideKind: DeserializeOwned + Clone + Send + Sync + 'static {
+    /// `plural.group`, the label of its metrics.
+    const PLURAL: &'static str;
+    /// Path of the collection over all namespaces.
+    const PATH: &'static str;
+    /// Its metadata.
+    fn meta(&self) -> &Meta;
+    /// What of it counts.
+    fn said(&self) -> Fact;
+}
+
 /// News of such an object: its kind, namespace and name.
 #[derive(Debug)]
-pub(crate) enum BesideFact {
+pub enum BesideFact {
     /// It says this.
     Is(&'static str, Key, Fact),
     /// It is gone.
@@ -29,19 +43,19 @@ pub(crate) enum BesideFact {
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub struct Surroundings {
     ours: Ours,
     known: BTreeMap<(&'static str, Key), Fact>,
 }
 
 impl Surroundings {
     /// Nothing is known yet.
-    pub(crate) fn new(ours: Ours) -> Self {
+    pub fn new(ours: Ours) -> Self {
         Self { ours, known: BTreeMap::new() }
     }
 
     /// Takes news in; whether anything is different now.
-    pub(crate) fn take(&mut self, fact: BesideFact) -> bool {
+    pub fn take(&mut self, fact: BesideFact) -> bool {
         match fact {
             BesideFact::Is(kind, key, fact) => {
                 self.known.insert((kind, key), fact.clone()).is_none_or(|before| before != fact)
@@ -56,17 +70,17 @@ impl Surroundings {
     }
 
     /// Whether this scheduler serves the name.
-    pub(crate) fn is_ours(&self, scheduler: &str) -> bool {
-        self.ours.0.contains(scheduler)
+    pub fn is_ours(&self, scheduler: &str) -> bool {
+        self.ours.serves(scheduler)
     }
 
     /// What an object says.
-    pub(crate) fn find(&self, kind: &'static str, namespace: &str, name: &str) -> Option<&Fact> {
+    pub fn find(&self, kind: &'static str, namespace: &str, name: &str) -> Option<&Fact> {
         self.known.get(&(kind, (namespace.into(), name.into())))
     }
 
     /// All objects of a kind by name.
-    pub(crate) fn all(&self, kind: &'static str) -> impl Iterator<Item = (&Key, &Fact)> {
+    pub fn all(&self, kind: &'static str) -> impl Iterator<Item = (&Key, &Fact)> {
         self.known.iter().filter(move |((have, _), _)| *have == kind).map(|((_, key), fact)| (key, fact))
     }
 }

@@ -5,21 +5,21 @@ use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Namespace and name of a gang.
-pub(crate) type Key = (SmolStr, SmolStr);
+pub type Key = (SmolStr, SmolStr);
 
 /// Pods of a gang.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// All that exist and are not being deleted.
-    pub(crate) all: u32,
+    pub all: u32,
     /// On a node and not ended.
-    pub(crate) bound: u32,
+    pub bound: u32,
     /// Running.
-    pub(crate) running: u32,
+    pub running: u32,
     /// Ended well.
-    pub(crate) succeeded: u32,
+    pub succeeded: u32,
     /// Ended badly.
-    pub(crate) failed: u32,
+    pub failed: u32,
 }
 
 /// What of a pod is counted.
@@ -32,14 +32,14 @@ struct Seen {
 
 /// Every pod of ours in such a gang.
 #[derive(Debug, Default)]
-pub(crate) struct Members {
+pub struct Members {
     by_gang: BTreeMap<Key, BTreeMap<SmolStr, Seen>>,
     gang_of: BTreeMap<SmolStr, Key>,
 }
 
 impl Members {
     /// A pod was added or changed; answers the gangs for which that is news: its own, and one that it left.
-    pub(crate) fn see(&mut self, pod: &PodInfo) -> Vec<Key> {
+    pub fn see(&mut self, pod: &PodInfo) -> Vec<Key> {
         let name = pod.gang.as_ref().map(|gang| &gang.name).filter(|name| pod.ours && GangInfo::is_of_others(name));
         let key = name.map(|name| (pod.key.namespace.clone(), name.clone()));
         let left = self.gang_of.get(&pod.key.uid).filter(|before| key.as_ref() != Some(*before)).is_some();
@@ -58,7 +58,7 @@ impl Members {
     }
 
     /// A pod is gone; answers its gang.
-    pub(crate) fn forget(&mut self, uid: &SmolStr) -> Option<Key> {
+    pub fn forget(&mut self, uid: &SmolStr) -> Option<Key> {
         let key = self.gang_of.remove(uid)?;
         if let Some(pods) = self.by_gang.get_mut(&key) {
             pods.remove(uid);
@@ -70,18 +70,18 @@ impl Members {
     }
 
     /// Only these pods are left; answers the gangs of the others.
-    pub(crate) fn retain(&mut self, listed: &BTreeSet<&SmolStr>) -> Vec<Key> {
+    pub fn retain(&mut self, listed: &BTreeSet<&SmolStr>) -> Vec<Key> {
         let gone: Vec<SmolStr> = self.gang_of.keys().filter(|uid| !listed.contains(uid)).cloned().collect();
         gone.iter().filter_map(|uid| self.forget(uid)).collect()
     }
 
     /// Whether a gang has a pod of ours.
-    pub(crate) fn any(&self, key: &Key) -> bool {
+    pub fn any(&self, key: &Key) -> bool {
         self.by_gang.contains_key(key)
     }
 
     /// Counts the pods of a gang. `O(pods)`.
-    pub(crate) fn tally(&self, key: &Key) -> Tally {
+    pub fn tally(&self, key: &Key) -> Tally {
         let mut tally = Tally::default();
         for pod in self.by_gang.get(key).into_iter().flat_map(BTreeMap::values) {
             let live = !pod.deleting;

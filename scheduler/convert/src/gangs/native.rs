@@ -7,9 +7,8 @@
 //! the group's is refused.
 
 use super::beside::Surroundings;
-use super::{Convention, Declaration, Declared, Standing, at_least, gang_name, member_of_job};
-use crate::convert::types::{Meta, Pod};
-use crate::dispatch::GroupWrite;
+use super::{Convention, Declaration, Declared, GroupWrite, Standing, at_least, gang_name, member_of_job};
+use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -31,7 +30,7 @@ impl Convention for Native {
 /// The object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct PodGroup {
+pub struct PodGroup {
     metadata: Meta,
     spec: Spec,
     status: Status,
@@ -161,7 +160,7 @@ impl Declaration for PodGroup {
         let condition = json!({
             "type": CONDITION, "status": status, "reason": reason, "message": message,
             "observedGeneration": self.metadata.generation,
-            "lastTransitionTime": since.unwrap_or_else(|| crate::dispatch::seconds(standing.now)),
+            "lastTransitionTime": since.unwrap_or_else(|| crate::gangs::seconds(standing.now)),
         });
         let body = json!({
             "apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup",
