@@ -14,6 +14,7 @@ impl<P: Plain> Watched for AsIs<P> {
     const KIND: &'static str = P::PLURAL;
     const PATH: &'static str = P::PATH;
     const OPTIONAL: bool = P::OPTIONAL;
+    const FOREIGN: bool = P::FOREIGN;
 
     fn meta(object: &P::Object) -> &Meta {
         P::meta(object)

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::convert::Ours;
 use crate::convert::gangs as theirs;
-use crate::convert::kinds::{budgets, devices, selecting, storing};
+use crate::convert::kinds::{budgets, devices, hardware, selecting, storing};
 use crate::dispatch::{Dispatch, Journal, Settings, read_journal};
 use crate::gangs::{Beside, Objects};
 use crate::input::{CAPACITY, Input};
@@ -220,6 +220,7 @@ impl Scheduler {
             self.start_watch(tasks, AsIs(devices::Classes), input),
             self.start_watch(tasks, AsIs(devices::TaintRules), input),
             self.start_watch(tasks, AsIs(devices::Claims), input),
+            self.start_watch(tasks, AsIs(hardware::NodeResourceTopologies), input),
             self.start_watch(tasks, Nodes, input),
             self.start_watch(tasks, Gangs, input),
             self.start_watch(tasks, ClusterTopologies, input),

@@ -5,6 +5,7 @@
 
 pub mod budgets;
 pub mod devices;
+pub mod hardware;
 pub mod selecting;
 pub mod storing;
 
@@ -23,6 +24,8 @@ pub trait Plain: Send + Sync + 'static {
     const PATH: &'static str;
     /// Whether the API may be absent, which counts as an empty list.
     const OPTIONAL: bool = false;
+    /// Whether it is of somebody else: where we may not read it, it is as if it were absent.
+    const FOREIGN: bool = false;
     /// Metadata.
     fn meta(object: &Self::Object) -> &Meta;
     /// Added or changed.
@@ -37,6 +40,7 @@ pub trait Plain: Send + Sync + 'static {
 macro_rules! plain {
     (
         $(#[$doc:meta])* $name:ident: $object:ty, $plural:literal, $path:expr, $(optional $optional:literal,)?
+        $(foreign $foreign:literal,)?
         upsert $upsert:expr, gone $gone:expr, listed $listed:expr
     ) => {
         $(#[$doc])*
@@ -47,6 +51,7 @@ macro_rules! plain {
             const PLURAL: &'static str = $plural;
             const PATH: &'static str = $path;
             $(const OPTIONAL: bool = $optional;)?
+            $(const FOREIGN: bool = $foreign;)?
 
             fn meta(object: &$object) -> &$crate::types::Meta {
                 &object.metadata

@@ -5,10 +5,20 @@
 //! slices and devices, and the first full solution is taken. Within a request devices only move forward, so that of the
 //! solutions that differ by swapping two of them one is tried. Every look at a device is a step; without steps left the search
 //! gives up ([`Stop::Limit`]), which is never "there is none".
+//!
+//! [`allocate`] says whether a node will do, and ends there. On the node that a pod is placed on [`choose`] goes on from that
+//! solution to the best one, which upstream does not: it changes which devices are taken, never whether some are.
+
+mod improve;
+#[cfg(test)]
+mod tests;
+mod ways;
+mod worth;
 
 use super::capacity;
 use super::constraints::Watch;
-use super::facts::{Amounts, Ask, ClaimInfo, ClassInfo, Constraint, Count, DeviceEffect, DeviceInfo, RequestKind};
+use super::facts::{Amounts, Ask, ClaimInfo, ClassInfo, Count, DeviceEffect, DeviceInfo, RequestKind};
+use super::inside::DeviceId;
 use super::pools::{Pool, gather, reaches};
 use super::store::{Devices, Slice};
 use super::usage::Use;
@@ -40,6 +50,7 @@ pub(super) enum Stop {
 pub(super) struct Chosen<'a> {
     pub(super) request: String,
     pub(super) ask: &'a Ask,
+    spot: Spot,
     pub(super) driver: &'a SmolStr,
     pub(super) pool: &'a SmolStr,
     pub(super) slice: &'a Slice,
@@ -111,151 +122,66 @@ struct Search<'a> {
     steps: u32,
 }
 
-/// Finds devices for these claims on a node. Steps that are used are taken off.
+/// Finds devices for these claims on a node: the first that will do.
+///
+/// # Errors
+/// Why none were found.
 pub(super) fn allocate<'a>(
     devices: &'a Devices,
     node: &'a NodeInfo,
     claims: &'a [&'a ClaimInfo],
     steps: u32,
 ) -> Result<Vec<Found<'a>>, Stop> {
-    let pools = gather(devices, node);
-    let held = pools.iter().map(|pool| devices.usage.of_pool(pool.driver, pool.name)).collect();
-    let mut search = Search {
-        devices,
-        node,
-        claims,
-        held,
-        ways: Vec::new(),
-        picked: claims.iter().map(|claim| vec![0; claim.requests.len()]).collect(),
-        watches: Vec::new(),
-        taken: BTreeMap::new(),
-        shares: BTreeMap::new(),
-        counted: vec![BTreeMap::new(); pools.len()],
-        left: vec![None; pools.len()],
-        results: vec![Vec::new(); claims.len()],
-        steps,
-        pools,
-    };
-    let outcome = search
-        .prepare()
-        .and_then(|()| search.go(At { claim: 0, request: 0, alternative: 0, device: 0 }, false, [0; 3]));
-    match outcome {
-        Ok(true) => Ok(search.found()),
-        Ok(false) | Err(Ended::TooMany) if search.pools.iter().any(|pool| pool.invalid) => Err(Stop::InvalidPools),
-        Ok(false) | Err(Ended::TooMany) => Err(Stop::Nothing),
-        Err(Ended::Error(what)) => Err(Stop::Error(what)),
-        Err(Ended::Limit) => Err(Stop::Limit),
-    }
+    Search::of(devices, node, claims, steps).run().map(Search::found)
+}
+
+/// Finds the best devices for these claims on a node where [`allocate`] finds any; `mates` are devices that the others of its gang
+/// have there. See [`improve`].
+///
+/// # Errors
+/// As [`allocate`].
+pub(super) fn choose<'a>(
+    devices: &'a Devices,
+    node: &'a NodeInfo,
+    claims: &'a [&'a ClaimInfo],
+    steps: u32,
+    mates: &[DeviceId],
+) -> Result<Vec<Found<'a>>, Stop> {
+    let mut search = Search::of(devices, node, claims, steps).run()?;
+    search.improve(mates);
+    Ok(search.found())
 }
 
 impl<'a> Search<'a> {
-    /// Looks at every request before any device is taken.
-    fn prepare(&mut self) -> Result<(), Ended> {
-        for (at, claim) in self.claims.iter().enumerate() {
-            let mut least = 0;
-            let mut all = Vec::with_capacity(claim.requests.len());
-            for request in &claim.requests {
-                let mut ways = Vec::new();
-                match &request.kind {
-                    RequestKind::Exactly(ask) => ways.push(self.way(claim, &request.name, None, ask)?),
-                    RequestKind::FirstAvailable(alternatives) => {
-                        for (name, ask) in alternatives {
-                            ways.push(self.way(claim, &request.name, Some(name), ask)?);
-                        }
-                    }
-                    RequestKind::Unknown => {
-                        return Err(Ended::Error(format!(
-                            "claim {}, request {}: unknown request type",
-                            claim.key(),
-                            request.name
-                        )));
-                    }
-                }
-                let fewest = ways.iter().map(|way| way.count).min().unwrap_or(0);
-                if fewest > MAX_RESULTS - least {
-                    return Err(Ended::Error(format!(
-                        "claim {}, request {}: adding {fewest} devices exceeds the claim limit of {MAX_RESULTS}, with {least} already accounted for",
-                        claim.key(),
-                        request.name
-                    )));
-                }
-                least += fewest;
-                all.push(ways);
-            }
-            self.ways.push(all);
-            let watches: Option<Vec<Watch<'a>>> = claim.constraints.iter().map(Watch::new).collect();
-            let Some(watches) = watches else {
-                let number = claim.constraints.iter().position(|c| *c == Constraint::Unknown).unwrap_or(0);
-                return Err(Ended::Error(format!(
-                    "claim {}, constraint #{number}: empty constraint (unsupported constraint type?)",
-                    self.claims[at].key()
-                )));
-            };
-            self.watches.push(watches);
+    fn of(devices: &'a Devices, node: &'a NodeInfo, claims: &'a [&'a ClaimInfo], steps: u32) -> Self {
+        let pools = gather(devices, node);
+        Self {
+            devices,
+            node,
+            claims,
+            held: pools.iter().map(|pool| devices.usage.of_pool(pool.driver, pool.name)).collect(),
+            ways: Vec::new(),
+            picked: claims.iter().map(|claim| vec![0; claim.requests.len()]).collect(),
+            watches: Vec::new(),
+            taken: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            counted: vec![BTreeMap::new(); pools.len()],
+            left: vec![None; pools.len()],
+            results: vec![Vec::new(); claims.len()],
+            steps,
+            pools,
         }
-        Ok(())
     }
 
-    fn way(
-        &self,
-        claim: &'a ClaimInfo,
-        request: &'a SmolStr,
-        alternative: Option<&'a SmolStr>,
-        ask: &'a Ask,
-    ) -> Result<Way<'a>, Ended> {
-        let name = alternative.unwrap_or(request);
-        let wrong = |what: String| Ended::Error(format!("claim {}, request {name}: {what}", claim.key()));
-        if ask.derived {
-            return Err(wrong("cannot handle request with derived attributes, the feature is disabled".into()));
+    fn run(mut self) -> Result<Self, Stop> {
+        let start = At { claim: 0, request: 0, alternative: 0, device: 0 };
+        match self.prepare().and_then(|()| self.go(start, false, [0; 3])) {
+            Ok(true) => Ok(self),
+            Ok(false) | Err(Ended::TooMany) if self.pools.iter().any(|pool| pool.invalid) => Err(Stop::InvalidPools),
+            Ok(false) | Err(Ended::TooMany) => Err(Stop::Nothing),
+            Err(Ended::Error(what)) => Err(Stop::Error(what)),
+            Err(Ended::Limit) => Err(Stop::Limit),
         }
-        if let Some(number) = ask.selectors.iter().position(Option::is_none) {
-            let what = format!("selector #{number}: CEL expression empty (unsupported selector type?)");
-            return Err(Ended::Error(format!("claim {}, request {name}, {what}", claim.key())));
-        }
-        let Some(class) = self.devices.class(&ask.class) else {
-            return Err(wrong(format!("could not retrieve device class {}: it does not exist", ask.class)));
-        };
-        let mut way = Way { request, alternative, ask, class, count: 0, all: Vec::new() };
-        match &ask.count {
-            Count::Exactly(count) => way.count = usize::try_from(*count).unwrap_or(0),
-            Count::Unknown(mode) => return Err(wrong(format!("unsupported count mode {mode}"))),
-            Count::All => {
-                way.all = self.all(claim, &way).map_err(|error| match error {
-                    Ended::Error(what) if what.starts_with("asks") => wrong(what),
-                    other => other,
-                })?;
-                way.count = way.all.len();
-            }
-        }
-        Ok(way)
-    }
-
-    /// All devices that a request is about.
-    fn all(&self, claim: &ClaimInfo, way: &Way<'a>) -> Result<Vec<Spot>, Ended> {
-        let mut all = Vec::new();
-        for (at, pool) in self.pools.iter().enumerate() {
-            let state = match (pool.incomplete, pool.invalid) {
-                (true, _) => "being updated",
-                (_, true) => "invalid",
-                _ => "",
-            };
-            if !state.is_empty() {
-                let what = format!(
-                    "asks for all devices, but resource pool {}/{} is currently {state}",
-                    pool.driver, pool.name
-                );
-                return Err(Ended::Error(what));
-            }
-            for (slice, of) in pool.slices.iter().enumerate() {
-                for device in 0..of.info.devices.len() {
-                    let spot = [at, slice, device];
-                    if self.is_selected(claim, way, spot)? && self.has_capacity(claim, way, spot, true)? {
-                        all.push(spot);
-                    }
-                }
-            }
-        }
-        Ok(all)
     }
 
     fn slice(&self, [pool, slice, _]: Spot) -> &'a Slice {
@@ -279,15 +205,14 @@ impl<'a> Search<'a> {
     fn is_selected(&self, claim: &ClaimInfo, way: &Way<'a>, spot: Spot) -> Tried {
         let slice = self.slice(spot);
         let (number, seen) = (slice.numbers[spot[2]], &slice.seen[spot[2]]);
-        let owners = [
-            (format!("class {}", way.class.name), &way.class.selectors),
-            (format!("claim {}", claim.key()), &way.ask.selectors),
-        ];
-        for (owner, selectors) in owners {
+        for (of_class, selectors) in [(true, &way.class.selectors), (false, &way.ask.selectors)] {
+            let owner =
+                || if of_class { format!("class {}", way.class.name) } else { format!("claim {}", claim.key()) };
             for (at, selector) in selectors.iter().enumerate() {
                 let Some(text) = selector else {
                     return Err(Ended::Error(format!(
-                        "{owner}: selector #{at}: CEL expression empty (unsupported selector type?)"
+                        "{}: selector #{at}: CEL expression empty (unsupported selector type?)",
+                        owner()
                     )));
                 };
                 match self.devices.selectors.matches(text, number, seen) {
@@ -295,7 +220,8 @@ impl<'a> Search<'a> {
                     Ok(false) => return Ok(false),
                     Err(what) => {
                         return Err(Ended::Error(format!(
-                            "{owner}: selector #{at} on device {}: {what}",
+                            "{}: selector #{at} on device {}: {what}",
+                            owner(),
                             self.id(spot)
                         )));
                     }
@@ -508,7 +434,7 @@ impl<'a> Search<'a> {
         };
         let request = alternative.map_or_else(|| request.to_string(), |alternative| format!("{request}/{alternative}"));
         let (pool, slice) = (self.pools[spot[0]].name, self.slice(spot));
-        self.results[at.claim].push(Chosen { request, ask, driver, pool, slice, device, share });
+        self.results[at.claim].push(Chosen { request, ask, spot, driver, pool, slice, device, share });
         undo.result = true;
         Ok(true)
     }

@@ -60,6 +60,11 @@ impl<'a> Watch<'a> {
         may
     }
 
+    /// Takes all devices out again.
+    pub(super) fn clear(&mut self) {
+        self.values.clear();
+    }
+
     /// Takes the device that came last out again.
     pub(super) fn remove(&mut self, request: &str, alternative: Option<&SmolStr>) {
         if self.applies(request, alternative) {

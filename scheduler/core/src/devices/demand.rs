@@ -1,8 +1,9 @@
 //! What a pod's claims ask of a node: the part of DynamicResources that sees nodes, and what refuses the pod before any.
 
-use super::allocator::{MAX_STEPS, Stop, allocate};
+use super::allocator::{MAX_STEPS, Stop, allocate, choose};
 use super::extended::{Special, Wanted, special_name, special_uid};
 use super::facts::{Allocation, ClaimInfo, ClaimSource, PodClaim, RequestKind};
+use super::inside::DeviceId;
 use super::result;
 use super::store::Devices;
 use crate::explain::Reason;
@@ -137,7 +138,7 @@ impl Devices {
         Check::Sound
     }
 
-    fn claim_of(&self, pod: &PodInfo, of: &PodClaim) -> Result<Option<Arc<ClaimInfo>>, Reason> {
+    pub(super) fn claim_of(&self, pod: &PodInfo, of: &PodClaim) -> Result<Option<Arc<ClaimInfo>>, Reason> {
         let owner = || format!("pod \"{}/{}\"", pod.key.namespace, pod.key.name);
         let (name, generated) = match &of.source {
             ClaimSource::Named(name) => (name, false),
@@ -219,11 +220,24 @@ impl DeviceDemand {
         }
     }
 
-    /// What a node offers.
+    /// What a node offers: the first devices that will do.
     ///
     /// # Errors
     /// Why it is refused.
     pub(crate) fn offer(&self, devices: &Devices, node: &NodeInfo) -> Result<Offer, Reason> {
+        self.offer_of(devices, node, None)
+    }
+
+    /// What is taken of a node: the best devices, where [`Self::offer`] finds any. `mates` are those that others of the pod's
+    /// gang have there.
+    ///
+    /// # Errors
+    /// As [`Self::offer`].
+    pub(crate) fn choose(&self, devices: &Devices, node: &NodeInfo, mates: &[DeviceId]) -> Result<Offer, Reason> {
+        self.offer_of(devices, node, Some(mates))
+    }
+
+    fn offer_of(&self, devices: &Devices, node: &NodeInfo, mates: Option<&[DeviceId]>) -> Result<Offer, Reason> {
         let special = self.extended.as_ref().map_or(Ok(None), |wanted| wanted.on(node))?.map(Arc::new);
         let mut offer = Offer::default();
         if self.claims.is_empty() && special.is_none() {
@@ -232,7 +246,11 @@ impl DeviceDemand {
         if self.allocates() {
             let special_claim = special.as_ref().map(|special| &special.claim);
             let open: Vec<&ClaimInfo> = self.open().map(Arc::as_ref).chain(special_claim).collect();
-            let found = allocate(devices, node, &open, MAX_STEPS).map_err(|stop| match stop {
+            let found = match mates {
+                None => allocate(devices, node, &open, MAX_STEPS),
+                Some(mates) => choose(devices, node, &open, MAX_STEPS, mates),
+            };
+            let found = found.map_err(|stop| match stop {
                 Stop::Nothing => Reason::Devices,
                 Stop::InvalidPools => Reason::InvalidPools,
                 Stop::Error(what) => Reason::DeviceError(what),

@@ -2,6 +2,7 @@
 //! `resource.k8s.io/v1`. These hold what allocation looks at; what it only passes on stays JSON.
 
 use super::extended::special_uid;
+use super::inside::HardwareInfo;
 use crate::model::NodeSelectorTerm;
 use crate::preparation::ClaimName;
 use flowforge_scheduler_cel::{Attribute, Quantity};
@@ -388,6 +389,10 @@ pub enum DeviceFact {
     Rule(TaintRuleInfo),
     /// A taint rule went away.
     RuleGone(SmolStr),
+    /// What is inside a node was reported.
+    Hardware(HardwareInfo),
+    /// Nothing is reported of a node any more.
+    HardwareGone(SmolStr),
     /// A list came: what it does not name is gone.
     Relisted(DeviceList),
 }
@@ -403,4 +408,6 @@ pub enum DeviceList {
     Claims(Vec<(SmolStr, SmolStr)>),
     /// Of taint rules.
     Rules(Vec<SmolStr>),
+    /// Of nodes that something is reported of.
+    Hardware(Vec<SmolStr>),
 }

@@ -10,6 +10,9 @@
 //! partitionable devices with shared counters, consumable capacity, and conditions of devices. An error of one selector
 //! refuses the nodes where it shows, not the pod as a whole. Members of a gang share a claim that one of them allocates.
 //!
+//! Which of the devices that will do are taken is ours: those that are best linked and aligned, and leave most to others
+//! ([`allocator`], [`inside`]).
+//!
 //! Extended resources that a class stands for become one special claim of their pod ([`extended`]).
 //!
 //! What is held while pods are assumed follows their places, also in a transaction: what is rolled back leaves no trace, and
@@ -17,12 +20,18 @@
 
 mod allocator;
 mod capacity;
+#[cfg(test)]
+mod choice_tests;
 mod constraints;
 mod demand;
 mod dump;
 mod extended;
 mod facts;
+mod holding;
 mod idle;
+mod inside;
+#[cfg(test)]
+mod machines;
 mod pools;
 mod result;
 mod selectors;
@@ -42,6 +51,8 @@ pub use facts::{
     PodClaim, Reach, Request, RequestKind, SliceInfo, TaintRuleInfo,
 };
 pub use flowforge_scheduler_cel::{Attribute, Quantity};
+pub(crate) use inside::DeviceId;
+pub use inside::HardwareInfo;
 pub use store::DeviceNews;
 pub(crate) use store::Devices;
 pub use usage::Use;

@@ -8,12 +8,13 @@
 //! The allocation of a claim that is written, and whose pods are gone again before a watch has shown it, is held until the
 //! claim shows what it has: the devices are others' only when the API server says so.
 
-use super::demand::Offer;
 use super::extended::{Mapping, Special, is_special_uid, special_uid};
 use super::facts::{
     Allocation, ClaimInfo, ClaimSource, ClassInfo, DeviceFact, DeviceInfo, DeviceList, DeviceTaint, PodClaim, Reach,
     SliceInfo, TaintRuleInfo,
 };
+use super::holding::Lent;
+use super::inside::Insides;
 use super::selectors::Selectors;
 use super::usage::Usage;
 use crate::model::PodInfo;
@@ -34,6 +35,8 @@ pub(super) struct Slice {
     pub(super) taints: Vec<Vec<DeviceTaint>>,
     /// By device: its number among all devices.
     pub(super) numbers: Vec<usize>,
+    /// Tells it apart from what it was before.
+    pub(super) stamp: u64,
 }
 
 /// An allocation that is assumed, and the pods that it is assumed for.
@@ -108,6 +111,9 @@ pub(crate) struct Devices {
     pub(super) pending: BTreeMap<SmolStr, Pending>,
     /// UIDs of the claims that pods are assumed to allocate.
     pub(super) assumed: BTreeMap<PodId, Vec<SmolStr>>,
+    /// Holdings of pods that are taken off their nodes on trial.
+    pub(super) lent: BTreeMap<PodId, Lent>,
+    pub(super) insides: Insides,
     pub(super) selectors: Selectors,
     free_numbers: Vec<usize>,
     next_number: usize,
@@ -161,6 +167,14 @@ impl Devices {
                 self.rules.remove(&name);
                 self.taint_again()
             }
+            DeviceFact::Hardware(info) => {
+                self.insides.report(info);
+                DeviceNews::default()
+            }
+            DeviceFact::HardwareGone(node) => {
+                self.insides.retract(&node);
+                DeviceNews::default()
+            }
             DeviceFact::Relisted(list) => self.retain(list),
         }
     }
@@ -189,6 +203,11 @@ impl Devices {
                 }
                 self.taint_again()
             }
+            DeviceList::Hardware(nodes) => {
+                let listed: BTreeSet<SmolStr> = nodes.into_iter().collect();
+                self.insides.retain_reports(|node| listed.contains(node));
+                DeviceNews::default()
+            }
         }
     }
 
@@ -203,7 +222,8 @@ impl Devices {
         let seen = info.devices.iter().map(|device| seen(&info.driver, device)).collect();
         let numbers = info.devices.iter().map(|_| self.number()).collect();
         let taints = taints(&info, &self.rules);
-        self.slices.insert(name, Slice { info, seen, taints, numbers });
+        let stamp = self.insides.stamp();
+        self.slices.insert(name, Slice { info, seen, taints, numbers, stamp });
         DeviceNews::of(Cures::DEVICES)
     }
 
@@ -217,7 +237,11 @@ impl Devices {
     /// Without it a pool may be complete, or agree with itself.
     fn remove_slice(&mut self, name: &SmolStr) -> DeviceNews {
         let Some(slice) = self.slices.remove(name) else { return DeviceNews::default() };
-        forget(&mut self.by_node, &node_of(&slice.info), name);
+        let node = node_of(&slice.info);
+        forget(&mut self.by_node, &node, name);
+        if !self.by_node.contains_key(&node) {
+            self.insides.forget(&node);
+        }
         forget(&mut self.by_pool, &(slice.info.driver, slice.info.pool), name);
         for number in slice.numbers {
             self.selectors.forget(number);
@@ -326,7 +350,7 @@ impl Devices {
         self.users.get(key).into_iter().flatten().chain(asker).copied().collect()
     }
 
-    fn drop_pending(&mut self, uid: &SmolStr) {
+    pub(super) fn drop_pending(&mut self, uid: &SmolStr) {
         if let Some(pending) = self.pending.remove(uid) {
             self.usage.remove(&pending.allocation);
         }
@@ -336,35 +360,6 @@ impl Devices {
     fn drop_settling(&mut self, uid: &SmolStr) {
         if self.pending.get(uid).is_some_and(Pending::is_settling) {
             self.drop_pending(uid);
-        }
-    }
-
-    /// Holds the devices of claims that a pod is assumed to allocate.
-    pub(crate) fn assume(&mut self, pod: PodId, offer: Offer) {
-        let Offer { allocations: claims, special, .. } = offer;
-        let mut uids = Vec::with_capacity(claims.len());
-        for (uid, allocation) in claims {
-            if !self.pending.contains_key(&uid) {
-                self.usage.add(&allocation);
-            }
-            let special = special.clone().filter(|special| special.claim.uid == uid);
-            let fresh = || Pending { allocation: Arc::new(allocation), pods: Vec::new(), special };
-            self.pending.entry(uid.clone()).or_insert_with(fresh).pods.push(pod);
-            uids.push(uid);
-        }
-        if !uids.is_empty() {
-            self.assumed.insert(pod, uids);
-        }
-    }
-
-    /// Gives back what a pod is assumed to allocate, where no other pod shares it and the claim has not got it for certain.
-    pub(crate) fn forget(&mut self, pod: PodId, written: bool) {
-        for uid in self.assumed.remove(&pod).unwrap_or_default() {
-            let Some(pending) = self.pending.get_mut(&uid) else { continue };
-            pending.pods.retain(|other| *other != pod);
-            if pending.pods.is_empty() && !written {
-                self.drop_pending(&uid);
-            }
         }
     }
 

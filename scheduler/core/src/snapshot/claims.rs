@@ -2,8 +2,8 @@
 
 use super::cluster::Cluster;
 use super::node::NodeId;
-use super::pod::PodId;
-use crate::devices::DeviceDemand;
+use super::pod::{Place, PodId};
+use crate::devices::{DeviceDemand, DeviceId};
 use crate::explain::Reason;
 use crate::model::PodInfo;
 use crate::preparation::{ClaimName, Preparation};
@@ -56,12 +56,30 @@ impl Cluster {
         }
     }
 
-    /// Allocates the claims of a pod that is assumed on a node: the devices are those that it was offered there.
-    pub(super) fn hold_devices(&mut self, id: PodId, node: NodeId) {
+    /// Allocates the claims of a pod that is assumed on a node: the best devices there beside those of its gang. One that was
+    /// taken off the node on trial gets what it had.
+    pub(super) fn hold_devices(&mut self, id: PodId, place: Place) {
+        let Some(node) = place.node() else { return };
+        if self.devices.return_lent(id, node) || !matches!(place, Place::Assumed(_)) {
+            return;
+        }
         let Ok(Some(demand)) = self.device_demand(id) else { return };
         let Some(info) = self.node(node).map(|node| &node.info) else { return };
-        if let Ok(offer) = demand.offer(&self.devices, info) {
+        let mates = self.devices_of_mates(id, node);
+        if let Ok(offer) = demand.choose(&self.devices, info, &mates) {
             self.devices.assume(id, offer);
         }
+    }
+
+    /// Devices that others of a pod's gang have on a node. `O(pods on the node)`.
+    fn devices_of_mates(&self, id: PodId, node: NodeId) -> Vec<DeviceId> {
+        let gang = |pod: PodId| {
+            let info = self.info(pod)?;
+            Some((&info.key.namespace, &info.gang.as_ref()?.name))
+        };
+        let Some(own) = gang(id) else { return Vec::new() };
+        let on_node = self.node(node).into_iter().flat_map(|record| record.pods());
+        let mates = on_node.filter(|pod| **pod != id && gang(**pod) == Some(own));
+        mates.filter_map(|pod| Some(self.devices.devices_of(*pod, self.info(*pod)?))).flatten().collect()
     }
 }

@@ -471,9 +471,7 @@ impl Cluster {
                 self.take_off(id, node);
                 self.devices.forget(id, matches!(old, Place::Bound(_)));
             }
-            if let Place::Assumed(node) = place {
-                self.hold_devices(id, node);
-            }
+            self.hold_devices(id, place);
             if let Some(node) = place.node() {
                 self.put_on(id, node);
             }

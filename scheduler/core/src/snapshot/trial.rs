@@ -106,6 +106,9 @@ impl Trial<'_> {
     fn put(&mut self, pod: PodId, place: Place) {
         let Some(before) = self.cluster().pod(pod).map(|p| p.place) else { return };
         before.node().into_iter().chain(place.node()).for_each(|node| self.remember(node));
+        if let Some(node) = before.node() {
+            self.snapshot.cluster.devices.lend(pod, node);
+        }
         self.moved.push((pod, before));
         self.snapshot.cluster.set_place(pod, place);
     }

@@ -120,6 +120,7 @@ impl Txn<'_> {
         {
             unknown.insert(before);
         }
+        self.snapshot.cluster.devices.lend(pod, node);
         self.snapshot.cluster.set_place(pod, Place::Pending);
         self.moved.push((pod, place));
     }

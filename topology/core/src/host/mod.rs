@@ -13,7 +13,7 @@ mod path;
 
 pub use catalog::{Catalogued, gpu_of_product};
 pub use nvlink::NvLinks;
-pub use path::{Path, PathKind};
+pub use path::{Nearness, Path, PathKind};
 
 use crate::cost::Generation;
 use smol_str::SmolStr;
@@ -228,6 +228,12 @@ impl Host {
     /// A bus and all above it, the root last.
     fn above(&self, bus: Option<usize>) -> impl Iterator<Item = usize> + '_ {
         std::iter::successors(bus, |at| self.facts.buses.get(*at)?.parent)
+    }
+
+    /// The bus at the top of what a device hangs on: its PCIe root, by its place among the buses.
+    #[must_use]
+    pub fn root_of(&self, device: usize) -> Option<usize> {
+        self.above(self.facts.devices.get(device)?.bus).last()
     }
 
     /// NUMA nodes that devices are known to hang on.

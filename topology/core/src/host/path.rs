@@ -42,6 +42,23 @@ impl fmt::Display for PathKind {
     }
 }
 
+/// How near two devices are to each other on the PCIe tree, nearest first; NVLinks do not count.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Nearness {
+    /// The same device.
+    Same,
+    /// Below one switch.
+    Switch,
+    /// Below several switches that meet under one root.
+    Switches,
+    /// Below one root.
+    Root,
+    /// On one NUMA node.
+    Numa,
+    /// On several NUMA nodes, or nobody knows.
+    Apart,
+}
+
 /// A path.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Path {
@@ -61,6 +78,24 @@ impl Host {
             return Some(Path { kind: PathKind::Local, gb_per_s: constants::LOCAL_GB_PER_S });
         }
         Some(self.nvlink_path(from, to).unwrap_or_else(|| self.pcie_path((from, a), (to, b))))
+    }
+
+    /// How near two devices are on the PCIe tree, as a GPU and a NIC are; [`Nearness::Apart`] for one that does not exist.
+    /// `O(depth of the PCIe tree)`.
+    #[must_use]
+    pub fn nearness(&self, from: usize, to: usize) -> Nearness {
+        let devices = &self.facts().devices;
+        let (Some(a), Some(b)) = (devices.get(from), devices.get(to)) else { return Nearness::Apart };
+        if from == to {
+            return Nearness::Same;
+        }
+        match self.pcie_kind((from, a), (to, b)) {
+            PathKind::Pix => Nearness::Switch,
+            PathKind::Pxb => Nearness::Switches,
+            PathKind::Sys => Nearness::Apart,
+            _ if self.root_of(from).is_some() && self.root_of(from) == self.root_of(to) => Nearness::Root,
+            _ => Nearness::Numa,
+        }
     }
 
     /// By NVLink, or through one other GPU where both are linked to it; the widest of those.
@@ -196,6 +231,13 @@ mod tests {
         assert_eq!(told(&host, 0, 3), "SYS 16.0");
         assert_eq!(told(&host, 3, 0), told(&host, 0, 3), "both ways alike");
         assert_eq!(host.path(0, 9), None);
+        let near = |a, b| host.nearness(a, b);
+        assert_eq!([near(0, 0), near(0, 1), near(0, 5)], [Nearness::Same, Nearness::Switch, Nearness::Switch]);
+        assert_eq!([near(0, 2), near(0, 4), near(0, 3)], [Nearness::Switches, Nearness::Numa, Nearness::Apart]);
+        assert_eq!(near(0, 9), Nearness::Apart);
+        let mut facts = host.facts().clone();
+        facts.devices[4].bus = Some(0);
+        assert_eq!(Host::new(facts).unwrap().nearness(0, 4), Nearness::Root);
     }
 
     #[test]

@@ -127,6 +127,16 @@ fn text(value: Option<&Value>) -> Option<&SmolStr> {
     }
 }
 
+/// Gives NVIDIA's GPUs without a product the one that a label of GPU feature discovery tells of their node.
+pub fn name_products(devices: &mut [SliceDevice], label: &str) {
+    let product = super::gfd::whole_product(label);
+    for device in devices.iter_mut().filter(|device| device.driver == GPU_DRIVERS[0] && device.parent().is_none()) {
+        if let (Some(product), None) = (product, device.own_text("productName")) {
+            device.attributes.insert(SmolStr::new_static("productName"), Value::Text(product.into()));
+        }
+    }
+}
+
 /// Reads all devices of one node's slices: GPUs, NICs, and parts of GPUs; devices of other drivers are none of ours.
 /// `O(devices · log devices)`; the result does not depend on their order.
 #[must_use]
@@ -275,6 +285,23 @@ mod tests {
         let mut turned = slices.to_vec();
         turned.reverse();
         assert_eq!(host(&turned), found, "the order of slices is nothing");
+    }
+
+    #[test]
+    fn a_label_names_the_product_where_the_driver_does_not() {
+        let mut gpus = [gpu(0, 0), gpu(1, 0), gpu(2, 1)];
+        gpus.iter_mut().for_each(|gpu| drop(gpu.attributes.remove("productName")));
+        let linked = |gpus: &[SliceDevice]| host(gpus).host.links.between(0, 2);
+        assert_eq!(linked(&gpus), 0);
+        let named = |label: &str| {
+            let mut gpus = gpus.clone();
+            name_products(&mut gpus, label);
+            linked(&gpus)
+        };
+        assert_eq!([named("NVIDIA-H100-80GB-HBM3-SHARED"), named("NVIDIA-A100-SXM4-40GB-MIG-1g.5gb")], [18, 0]);
+        let mut told = [gpu(0, 0), gpu(1, 0), gpu(2, 1)];
+        name_products(&mut told, "NVIDIA-L40S");
+        assert_eq!(linked(&told), 18, "what a driver says counts more");
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::host::{DeviceKind, Host, HostFacts, gpu_of_product};
 use smol_str::{SmolStr, format_smolstr};
 use thiserror::Error;
 
-const PRODUCT: &str = "nvidia.com/gpu.product";
+/// Label with the product.
+pub const PRODUCT: &str = "nvidia.com/gpu.product";
 const COUNT: &str = "nvidia.com/gpu.count";
 const MAJOR: &str = "nvidia.com/gpu.compute.major";
 const MINOR: &str = "nvidia.com/gpu.compute.minor";
@@ -44,6 +45,11 @@ pub struct GfdNode {
     pub clique: Option<SmolStr>,
     /// Whether several pods may share a GPU by time, so that a device of the resource is less than a GPU.
     pub shared: bool,
+}
+
+/// The product that a label names; None where it counts pieces of GPUs.
+pub(super) fn whole_product(label: &str) -> Option<&str> {
+    (!label.is_empty() && !label.contains(MIG_MARK)).then(|| label.trim_end_matches(SHARED_MARK))
 }
 
 /// Reads a node's labels; nothing in them says how many NUMA nodes there are. A product that is not known has no links that

@@ -3,7 +3,7 @@
 //! ```text
 //!   Kueue Topology, KAI Topology ──> levels (name, label key)          the nodes' labels then make the tree
 //!   Volcano HyperNode ───────────> levels and each node's path         no label names its domains
-//!   GFD labels, ResourceSlices, NodeResourceTopology ──> a host        see `host`
+//!   GFD labels, ResourceSlices, NodeResourceTopology ──> a host        see `host`; `merged` puts the last two together
 //! ```
 //! Input is plain: whoever watches the objects fills the structs in. What cannot be used is an error, or a problem beside the
 //! rest, that names object, field and fix; nothing is left out silently.
@@ -12,6 +12,7 @@ pub mod dra;
 pub mod gfd;
 pub mod kai;
 pub mod kueue;
+pub mod merged;
 pub mod nrt;
 pub mod volcano;
 
