@@ -43,6 +43,9 @@ pub mod annotation {
     /// On an object of others that declares a gang: `true` takes it up before it has pods of ours. On a pod: `false` leaves the
     /// gang out of account that somebody else's label or annotation puts it in.
     pub const ADOPT: &str = "flowforge.dev/adopt";
+    /// How long a pod runs at most, as `90m` or `1h30m`: while a big gang waits for room that is reserved for it, pods that are
+    /// gone by then may run there. Who runs longer is not stopped.
+    pub const EXPECTED_DURATION: &str = "flowforge.dev/expected-duration";
     /// Topology levels that members of a plain gang prefer to share, comma separated, best first.
     pub const TOPOLOGY_PREFERRED: &str = "flowforge.dev/topology-preferred";
 }

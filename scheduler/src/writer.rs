@@ -242,7 +242,7 @@ impl Writer {
 
     fn set_gauges(&mut self) {
         if self.gauges_at.is_none_or(|at| at.elapsed() >= GAUGE_PERIOD) {
-            self.metrics.set_gauges(&self.engine.stats());
+            self.metrics.set_gauges(&self.engine.stats(), self.clock.now_ms());
             self.metrics.framework.entered(&self.engine.take_incoming());
             self.gauges_at = Some(Instant::now());
         }

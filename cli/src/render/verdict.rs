@@ -15,6 +15,9 @@ pub(crate) struct NodeReason {
     pub(crate) cure: String,
 }
 
+/// What lets a pod in where a gang waits for its turn.
+const SHORT_WORK: &str = "wait until the gang has started; who is gone by then may run there: say so with the annotation flowforge.dev/expected-duration";
+
 /// What cures a reason that the scheduler gives for a node; the longest matching beginning counts.
 const NODE_CURES: &[(&str, &str)] = &[
     ("Too many pods", "end pods there, or raise the kubelet's pod limit (maxPods)"),
@@ -87,6 +90,8 @@ const NODE_CURES: &[(&str, &str)] = &[
     ("cannot fit resource", "add nodes that offer all extended resources that the pod asks for"),
     ("invalid resource pools", "the driver's ResourceSlices contradict themselves: see its logs"),
     ("node(s) were outside", "free places inside that domain: the gang's other members are there"),
+    ("node(s) were reserved for gang", SHORT_WORK),
+    ("node(s) were kept for gang", SHORT_WORK),
     ("node(s) didn't satisfy", "relax the constraint, or add nodes that satisfy it"),
     ("node(s) didn't match", "relax the constraint, or add nodes that match it"),
 ];
@@ -373,6 +378,8 @@ mod tests {
             R::OutsideDomain("rack/r1".into()),
             R::UnknownLevel("spec.topology.required".into(), "row".into(), "zone, rack".into()),
             R::NoDomain("rack".into()),
+            reserved(false),
+            reserved(true),
             R::SplitDomain("rack".into()),
             R::SearchLimit(9),
             R::Incomplete(2, 4, 0),
@@ -403,10 +410,14 @@ mod tests {
                 R::Incomplete(..) | R::Settling | R::SizeConflict(..) | R::SizeInvalid(_) | R::SizeMissing => {}
                 R::Undeclared(_) | R::Misdeclared(_) | R::Held(_) | R::PriorityConflict(..) => {}
                 R::UnknownRole(_) | R::Surplus(_) | R::RankTaken(_) | R::UnknownGang | R::GangEnded => {}
-                R::BindRefused(_) | R::Undone(_) | R::RoleIncomplete(..) => {}
+                R::BindRefused(_) | R::Undone(_) | R::RoleIncomplete(..) | R::Reserved { .. } => {}
             }
         }
         all
+    }
+
+    fn reserved(kept: bool) -> Reason {
+        Reason::Reserved { gang: "ml/train".into(), until_ms: 0, kept, misdeclared: true }
     }
 
     fn every_reason_of_others_gangs() -> [Reason; 5] {

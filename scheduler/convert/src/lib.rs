@@ -9,6 +9,7 @@
 
 pub mod device_types;
 pub mod devices;
+pub mod duration;
 mod features;
 pub mod gangs;
 pub mod kinds;
@@ -18,6 +19,7 @@ mod ours;
 pub mod quantity;
 mod relations;
 pub mod requests;
+mod run_time;
 pub mod types;
 pub mod volumes;
 
@@ -97,6 +99,7 @@ pub fn pod(pod: &types::Pod, ours: impl Fn(&str) -> bool) -> PodInfo {
         resource_claims: devices::pod_claims(spec, &pod.status),
         containers: devices::container_asks(spec),
         volumes: volumes::mounted(pod),
+        expected: run_time::declared(pod),
     }
 }
 

@@ -3,8 +3,10 @@
 //! Decoding is the largest cost of a big cluster's watch: whatever is not named here is skipped by the parser without
 //! being stored (managed fields above all). Annotations keep only our own and those of storage, special claims and gangs.
 
+mod owner;
 pub mod storage;
 
+pub use owner::OwnerReference;
 pub use storage::Volume;
 
 use super::quantity::QuantityMap;
@@ -55,22 +57,6 @@ pub struct Meta {
     pub owner_references: Vec<OwnerReference>,
 }
 
-/// An owner.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct OwnerReference {
-    /// `apiVersion`.
-    pub api_version: SmolStr,
-    /// `kind`.
-    pub kind: SmolStr,
-    /// `name`.
-    pub name: SmolStr,
-    /// `uid`.
-    pub uid: SmolStr,
-    /// Whether it is the controller.
-    pub controller: bool,
-}
-
 /// A pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -97,6 +83,8 @@ pub struct PodSpec {
     pub preemption_policy: SmolStr,
     /// Gates; only their number counts.
     pub scheduling_gates: Vec<IgnoredAny>,
+    /// How long it may run, in seconds from its start; the kubelet ends it then.
+    pub active_deadline_seconds: Option<i64>,
     /// Whether it uses its node's network.
     pub host_network: bool,
     /// Whether it uses its node's users; None means yes.

@@ -200,6 +200,10 @@ pub enum Observation {
     },
     /// So many pods were evicted for a gang that then could not be placed or went away.
     WastedEvictions(u32),
+    /// So many pods were placed where room is reserved for a gang that they do not delay.
+    Backfilled(u32),
+    /// A reserved start moved to a later time than was promised, or cannot be promised any more.
+    ReservationDelayed,
     /// A gang was planned, and its binding begins.
     GangPlanned,
     /// A gang was wholly bound; each span in milliseconds.

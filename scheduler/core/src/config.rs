@@ -25,6 +25,10 @@ pub struct Config {
     pub attempts_per_run: usize,
     /// Most placements tried while planning one gang before the search gives up with `SearchLimit`.
     pub search_steps: u32,
+    /// Most gangs that room is reserved for at once, the first of each profile and priority; 0 reserves nothing.
+    pub reservations: usize,
+    /// After this long without room the nodes of a reservation are kept for its gang until it starts.
+    pub starvation_ms: Millis,
     /// Bytes that the caches of pod shapes may take together.
     pub shape_cache_bytes: usize,
     /// Resource names that count whole devices, for the device tables of nodes.
@@ -48,6 +52,8 @@ impl Default for Config {
             unschedulable_flush_ms: 300_000,
             attempts_per_run: 512,
             search_steps: 20_000,
+            reservations: 8,
+            starvation_ms: 1_800_000,
             shape_cache_bytes: 256 << 20,
             device_resources: vec!["nvidia.com/gpu".into(), "amd.com/gpu".into(), "gpu.intel.com/i915".into()],
             bind: true,

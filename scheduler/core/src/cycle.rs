@@ -66,10 +66,10 @@ pub fn feasible(snapshot: &mut Snapshot, shape: ShapeId) -> usize {
     nodes.iter().filter(|n| verdict(**n, &spec, snapshot.cluster()).is_feasible()).count()
 }
 
-/// The same without the nodes that are promised to others that this pod must stand back for.
+/// The same without the nodes that are promised to others, or reserved, that this pod must stand back for.
 pub(crate) fn feasible_for(snapshot: &mut Snapshot, pod: PodId, shape: ShapeId) -> usize {
     let all = feasible(snapshot, shape);
-    if all == 0 || !snapshot.any_nominated() {
+    if all == 0 || !(snapshot.any_nominated() || snapshot.reservations().in_force()) {
         return all;
     }
     let Ok(demand) = snapshot.demand(pod) else { return 0 };

@@ -29,6 +29,7 @@ pub mod profile;
 pub mod protocol;
 pub mod queue;
 pub mod relations;
+pub mod reserve;
 pub mod shape;
 pub mod snapshot;
 pub mod volumes;

@@ -135,6 +135,9 @@ pub struct PodInfo {
     pub resource_claims: Vec<PodClaim>,
     /// Containers that ask for resources that a DeviceClass may stand for.
     pub containers: Vec<ContainerAsk>,
+    /// How long it runs at most, as it declares (the shorter of its deadline and its annotation); Err holds the unusable text.
+    #[serde(default)]
+    pub expected: Option<Result<Millis, SmolStr>>,
     /// Volumes that scheduling has anything to do with, in the order of the spec. They never change.
     pub volumes: Vec<PodVolume>,
 }

@@ -109,6 +109,10 @@ pub struct Planning {
     pub attempts_per_run: usize,
     /// Most placements tried for one gang before the search gives up.
     pub search_steps: u32,
+    /// Most gangs that room in time is reserved for at once, the first of each profile and priority; 0 reserves nothing.
+    pub reservations: usize,
+    /// A gang that has waited so long keeps the nodes that are reserved for it until it starts.
+    pub starvation_ms: u64,
     /// Memory for the caches of pod shapes.
     pub shape_cache_mib: usize,
     /// Resources that count whole devices.
@@ -172,6 +176,8 @@ impl Default for Planning {
             unschedulable_flush_ms: core.unschedulable_flush_ms,
             attempts_per_run: core.attempts_per_run,
             search_steps: core.search_steps,
+            reservations: core.reservations,
+            starvation_ms: core.starvation_ms,
             shape_cache_mib: core.shape_cache_bytes >> 20,
             device_resources: core.device_resources,
             seed: core.seed,
@@ -447,6 +453,8 @@ impl Config {
             unschedulable_flush_ms: planning.unschedulable_flush_ms,
             attempts_per_run: planning.attempts_per_run,
             search_steps: planning.search_steps,
+            reservations: planning.reservations,
+            starvation_ms: planning.starvation_ms,
             shape_cache_bytes: planning.shape_cache_mib << 20,
             device_resources: planning.device_resources.clone(),
             seed: planning.seed,

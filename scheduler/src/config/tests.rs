@@ -24,7 +24,7 @@ schedulerNames: [flowforge, default-scheduler]
 topology:
   - {name: zone, labels: [topology.kubernetes.io/zone]}
   - {name: rack, labels: [a, b]}
-planning: {settleMs: 5, backoffInitialMs: 2, backoffMaxMs: 9, shapeCacheMib: 3, seed: 7}
+planning: {settleMs: 5, backoffInitialMs: 2, backoffMaxMs: 9, shapeCacheMib: 3, seed: 7, reservations: 2, starvationMs: 60000}
 binding: {repairDeadlineMs: 4000, volumeBindTimeoutMs: 7000, deviceBindTimeoutMs: 8000, requestTimeoutMs: 500, parallelRequests: 2, parallelReports: 1, journalSlots: 1}
 rollback:
   barePods: false
@@ -34,6 +34,7 @@ rollback:
     let core = config.core(Duration::from_millis(500));
     assert_eq!(core.topology[1], ("rack".into(), vec!["a".into(), "b".into()]));
     assert_eq!((core.settle_ms, core.shape_cache_bytes, core.seed), (5, 3 << 20, 7));
+    assert_eq!((core.reservations, core.starvation_ms), (2, 60_000));
     let protocol = core.protocol;
     assert_eq!((protocol.repair_deadline_ms, protocol.outcome_timeout_ms), (4_000, 1_500));
     assert_eq!((protocol.volume_bind_timeout_ms, protocol.device_bind_timeout_ms), (7_000, 8_000));

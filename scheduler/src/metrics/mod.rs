@@ -69,6 +69,10 @@ pub struct Metrics {
     preemption_attempts: IntCounter,
     preemption_victims: Histogram,
     wasted_evictions: IntCounter,
+    backfilled: IntCounter,
+    reservations_delayed: IntCounter,
+    reservations_active: IntGauge,
+    head_wait: IntGauge,
     journal_failures: IntCounterVec,
     topology_findings: IntGaugeVec,
     /// Times that other topology levels came into force.
@@ -245,6 +249,26 @@ impl Metrics {
                 "flowforge_preemption_wasted_evictions_total",
                 "Pods evicted for a gang that then could not be placed, or went away first.",
             )?,
+            backfilled: counter(
+                r,
+                "flowforge_backfilled_pods_total",
+                "Pods placed where room is reserved for a gang that they do not delay.",
+            )?,
+            reservations_delayed: counter(
+                r,
+                "flowforge_reservations_delayed_total",
+                "Reserved starts of gangs that moved to a later time, or that could not be promised any more.",
+            )?,
+            reservations_active: gauge(
+                r,
+                "flowforge_reservations_active",
+                "Gangs that room in time is reserved for: the first of each profile and priority that finds none.",
+            )?,
+            head_wait: gauge(
+                r,
+                "flowforge_reservations_longest_wait_seconds",
+                "How long the gang has waited that waits longest of those that room is reserved for; 0 when there is none.",
+            )?,
             journal_failures: counters(
                 r,
                 "flowforge_journal_failures_total",
@@ -332,6 +356,8 @@ impl Metrics {
             Observation::PrepareFailed => self.prepare_failures.inc(),
             Observation::VolumesFailed(pods) => self.framework.volumes_failed(*pods),
             Observation::WastedEvictions(pods) => self.wasted_evictions.inc_by(u64::from(*pods)),
+            Observation::Backfilled(pods) => self.backfilled.inc_by(u64::from(*pods)),
+            Observation::ReservationDelayed => self.reservations_delayed.inc(),
             Observation::Repair => self.repairs.inc(),
             Observation::Rollback => self.rollbacks.inc(),
             Observation::ForeignBind => self.foreign_binds.inc(),
@@ -351,8 +377,8 @@ impl Metrics {
         }
     }
 
-    /// Sets the gauges.
-    pub fn set_gauges(&self, stats: &Stats) {
+    /// Sets the gauges; `now_ms` is the engine's clock.
+    pub fn set_gauges(&self, stats: &Stats, now_ms: u64) {
         self.framework.flush();
         let depths = [stats.active, stats.backoff, stats.unschedulable, stats.gated, stats.incomplete, stats.pending];
         for (queue, depth) in QUEUES.iter().zip(depths) {
@@ -374,6 +400,9 @@ impl Metrics {
         self.open_intents.set(integer(stats.open_intents));
         self.preparing.set(integer(stats.preparing));
         self.held_partial.set(integer(stats.gangs_held_partial));
+        self.reservations_active.set(integer(stats.reservations));
+        let waited_ms = stats.head_waits_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
+        self.head_wait.set(i64::try_from(waited_ms / 1_000).unwrap_or(i64::MAX));
     }
 
     /// Sets what is wrong with the topology: how many nodes or domains each kind concerns, and whether levels are unusable.
@@ -402,7 +431,7 @@ impl Metrics {
 
     /// A follower has nothing pending.
     pub fn clear_gauges(&self) {
-        self.set_gauges(&Stats::default());
+        self.set_gauges(&Stats::default(), 0);
         self.set_topology(&Survey::default(), false);
     }
 }
@@ -477,11 +506,14 @@ mod tests {
         let (registry, metrics) = metrics();
         let mut stats = Stats { unschedulable: 3, open_intents: 2, ..Stats::default() };
         stats.unschedulable_by_plugin.insert(("NodeResourcesFit", "flowforge".into()), 3);
-        metrics.set_gauges(&stats);
+        (stats.reservations, stats.head_waits_since_ms) = (1, Some(2_000));
+        metrics.set_gauges(&stats, 65_500);
         let text = registry.encode().expect("encodes");
         assert!(text.contains("scheduler_pending_pods{queue=\"unschedulable\"} 3"), "{text}");
         assert!(text.contains("scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"flowforge\"} 3"));
         assert!(text.contains("flowforge_open_intents 2"));
+        assert!(text.contains("flowforge_reservations_active 1"));
+        assert!(text.contains("flowforge_reservations_longest_wait_seconds 63"));
         let finding = |kind, count| Finding { kind, level: "rack".into(), message: String::new(), count };
         let findings = vec![finding(FindingKind::MissingLabels, 2), finding(FindingKind::MissingLabels, 1)];
         metrics.set_topology(&Survey { findings, ..Survey::default() }, true);
@@ -507,7 +539,7 @@ mod tests {
         }
         metrics.framework.entered(&[(("active", "NodeAdd"), 3)].into());
         metrics.framework.bound("packed", true, Duration::from_millis(2));
-        metrics.set_gauges(&Stats::default());
+        metrics.set_gauges(&Stats::default(), 0);
         let text = registry.encode().expect("encodes");
         for line in [
             "scheduler_plugin_evaluation_total{extension_point=\"Filter\",plugin=\"NodeResourcesFit\",profile=\"packed\"} 2",

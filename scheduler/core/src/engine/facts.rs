@@ -270,6 +270,7 @@ impl Engine {
         self.flights.clear();
         self.evictions.end_term();
         self.freeing.end_term();
+        self.end_reservations();
         self.snapshot.believe_nominations();
         self.journal_lost = false;
         for id in std::mem::take(&mut self.vacant).into_values() {

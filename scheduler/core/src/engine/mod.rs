@@ -19,6 +19,7 @@ mod making_room;
 mod planning;
 mod preempting;
 mod report;
+mod reserving;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ mod topology;
 use freeing::{Freeing, is_of_freeing};
 use preempting::{Evictions, Moment};
 pub use report::Unsaid;
+use reserving::Reserving;
 pub use stats::{Stats, Waiting};
 
 use crate::command::{Command, GangSchedulingStatus};
@@ -78,6 +80,8 @@ pub struct Engine {
     evictions: Evictions,
     /// Claims that are given up for refused pods.
     freeing: Freeing,
+    /// Room in time for gangs that find none.
+    reserving: Reserving,
     /// Members that wait although their gang is in no queue.
     outside: usize,
     /// Pods whose object is gone while their place is kept for a replacement.
@@ -143,6 +147,7 @@ impl Engine {
             refused: BTreeMap::new(),
             evictions: Evictions::default(),
             freeing: Freeing::default(),
+            reserving: Reserving::default(),
             outside: 0,
             vacant: BTreeMap::new(),
         }
@@ -174,6 +179,7 @@ impl Engine {
 
     /// Takes in one fact; commands of the binding protocol that follow from it are appended to `out`.
     pub fn apply(&mut self, event: Event, now: Millis, out: &mut Vec<Command>) {
+        self.snapshot.reservations_mut().set_now(now);
         match event {
             Event::NodeUpsert(node) => self.on_node(*node),
             Event::NodeDelete { name } => self.on_node_gone(&name, now),
@@ -219,6 +225,7 @@ impl Engine {
         if !self.is_planning() {
             return;
         }
+        self.snapshot.reservations_mut().set_now(now);
         // 2. What waited long enough, and what events may have cured, is active again.
         self.queue.advance(now);
         self.look_after_evictions(now, out);
@@ -234,7 +241,9 @@ impl Engine {
             }
         }
         self.refused.clear();
-        // 5. Everything planned shares one journal write.
+        // 5. Room in time is reserved for the first gangs that found none.
+        self.look_after_reservations(now, out);
+        // 6. Everything planned shares one journal write.
         self.protocol.flush(now, &mut self.fx);
         self.settle(now, out);
         self.snapshot.trim();
@@ -251,6 +260,7 @@ impl Engine {
             return Some(0);
         }
         let settled = self.settling.first().map(|(at, _)| *at);
-        [protocol, self.queue.next_due(), settled, self.evictions.next_wakeup()].into_iter().flatten().min()
+        let reserving = self.reserving.next_wakeup();
+        [protocol, self.queue.next_due(), settled, self.evictions.next_wakeup(), reserving].into_iter().flatten().min()
     }
 }

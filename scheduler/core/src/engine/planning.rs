@@ -5,7 +5,9 @@ use super::{Engine, Flight};
 use crate::command::{AttemptResult, Command, Observation};
 use crate::cycle;
 use crate::explain::{GangContext, Reason, Refusal};
-use crate::gang::{Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan, plan_promised};
+use crate::gang::{
+    Ask, Assessment, GangId, Minimum, Nowhere, Planned, Readiness, may_fit, plan, plan_on, plan_promised,
+};
 use crate::model::Millis;
 use crate::plugins::Cures;
 use crate::protocol::{BeginError, GangKey, Placement, Plan, Quorum};
@@ -44,7 +46,9 @@ impl Engine {
             if note.would_do.is_empty() {
                 self.wake_refused_anyway(gang, cures, now);
             } else if note.would_do.iter().any(|ask| may_fit(&mut self.snapshot, ask)) {
-                let patient = !note.proven && !cures.meets(Cures::NODE);
+                // What was reserved for it is not to be kept from others for a backoff's time.
+                let reserved = self.snapshot.reservations().of(gang).is_some();
+                let patient = !note.proven && !cures.meets(Cures::NODE) && !reserved;
                 self.queue.wake(Entity::Gang(gang), patient, cures, now);
             } else if note.would_do.iter().any(|ask| self.gang_may_preempt(&ask.members)) {
                 self.queue.wake(Entity::Gang(gang), true, cures, now);
@@ -142,6 +146,7 @@ impl Engine {
     }
 
     fn bind_pod(&mut self, id: PodId, node: NodeId, now: Millis, out: &mut Vec<Command>) {
+        self.observe_backfill(&[(id, node)], out);
         self.snapshot.assume(id, node);
         let members = match self.placements(&[(id, node)]) {
             Ok(members) => members,
@@ -249,7 +254,7 @@ impl Engine {
             return self.refuse_gang(id, &seen, Vec::new(), refusal, now, out);
         }
         let would_do = self.would_do(&ask, &seen, missing.as_ref());
-        match self.place_gang(&ask, &seen, missing.as_ref()) {
+        match self.place_gang(id, &ask, &seen, missing.as_ref()) {
             Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing.as_ref(), now, out),
             Planned::Nowhere(nowhere) => {
                 let level = ask.required.map(|l| self.snapshot.cluster().tree().levels().name(l).to_owned());
@@ -259,7 +264,7 @@ impl Engine {
                     fit: nowhere.fit,
                     domain: level.map(|level| (level, nowhere.domain.clone())),
                     member: self.member_name(nowhere.member),
-                    part: nowhere.part,
+                    part: nowhere.part.or_else(|| self.snapshot.kept_from_gang(&ask.members)),
                 };
                 self.note(id).proven = nowhere.proven;
                 self.free_claims(entity, &ask.members, now, out);
@@ -284,6 +289,7 @@ impl Engine {
                 let note = self.note(id);
                 note.would_do = would_do;
                 note.proven = false;
+                self.reserving.stirred = true;
                 self.report_all(id, &seen, &refusal, out);
                 self.queue.fail(entity, Some(Arc::new(refusal)), now);
             }
@@ -332,8 +338,19 @@ impl Engine {
         }
     }
 
+    /// Wherever members find a place, else where one was reserved for all who are needed.
+    fn place_gang(&mut self, id: GangId, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Planned {
+        let found = self.search_place(ask, seen, missing);
+        if matches!(found, Planned::Placed(_) | Planned::Split(_)) || self.snapshot.reservations().is_empty() {
+            return found;
+        }
+        let needed = missing.map_or_else(|| ask.clone(), |missing| ask.of_fewer(self.fewest(seen, missing)));
+        let nodes = self.reserved_places(id, &needed.members);
+        nodes.and_then(|nodes| plan_on(&mut self.snapshot, &needed, nodes)).map_or(found, Planned::Placed)
+    }
+
     /// All members at once, where they were promised to stand if that can be; an elastic gang falls back to its minimum, replacements of a live gang to one after the other.
-    fn place_gang(&mut self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Planned {
+    fn search_place(&mut self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Planned {
         if let Some(places) = plan_promised(&mut self.snapshot, ask) {
             return Planned::Placed(places);
         }
@@ -429,6 +446,8 @@ impl Engine {
             ready_at_ms: places.iter().filter_map(|(pod, _)| self.first_ready.get(pod)).max().copied().unwrap_or(now),
             planned_at_ms: now,
         };
+        self.observe_backfill(places, out);
+        self.unreserve(id);
         let note = self.note(id);
         note.asked = None;
         note.waiting = None;
@@ -450,6 +469,7 @@ impl Engine {
         note.asked = asked;
         note.would_do = would_do;
         let proven = note.proven;
+        self.reserving.stirred |= refusal.lacks_room();
         self.report_all(id, seen, &refusal, out);
         self.queue.park(Entity::Gang(id), None, Arc::new(refusal), proven, now);
     }

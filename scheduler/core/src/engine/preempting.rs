@@ -30,7 +30,7 @@ const FIRST_OP: u64 = 1 << 63;
 /// An eviction without an outcome for so long counts as failed.
 const OUTCOME_TIMEOUT_MS: Millis = 60_000;
 
-/// What an answer to a refused pod depends on: changes of nodes, promises and budgets.
+/// What an answer to a refused pod depends on: changes of nodes, promises (reservations too) and budgets.
 pub(super) type Moment = (u64, u64, u64);
 
 /// Who is evicted for whom.
@@ -139,7 +139,8 @@ impl Evictions {
 impl Engine {
     pub(super) fn moment(&self) -> Moment {
         let cluster = self.snapshot.cluster();
-        (cluster.changes.seq(), cluster.nominations.version(), self.snapshot.budgets().version())
+        let promises = cluster.nominations.version() + cluster.reservations.version();
+        (cluster.changes.seq(), promises, self.snapshot.budgets().version())
     }
 
     /// What pods that get one answer have in common.

@@ -28,6 +28,10 @@ pub struct Stats {
     pub preparing: usize,
     /// Gangs that are partly live and can neither be completed nor rolled back.
     pub gangs_held_partial: usize,
+    /// Gangs that room in time is reserved for.
+    pub reservations: usize,
+    /// Since when the gang waits that waits longest of those, in milliseconds of the engine's clock.
+    pub head_waits_since_ms: Option<u64>,
     /// Nodes, placeholders not counted.
     pub nodes: usize,
     /// Pods, terminal ones not counted.
@@ -80,6 +84,8 @@ impl Engine {
             open_intents: protocol.open_intents,
             preparing: protocol.preparing,
             gangs_held_partial: protocol.held_partial,
+            reservations: self.reservations().count(),
+            head_waits_since_ms: self.reservations().map(|reservation| reservation.since_ms).min(),
             nodes: cluster.node_count(),
             pods: cluster.pod_count() - cluster.ended_count(),
             assumed: cluster.assumed_count(),

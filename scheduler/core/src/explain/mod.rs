@@ -4,9 +4,11 @@
 mod preemption;
 mod reason;
 mod refusal;
+mod time;
 mod volumes;
 
 pub use preemption::{GangRoom, Preemption};
 pub use reason::Reason;
 pub use refusal::{GangContext, Refusal, Seen};
+pub use time::rfc3339;
 pub use volumes::VolumeReason;

@@ -1,7 +1,8 @@
 //! The closed list of reasons.
 
-use super::VolumeReason;
+use super::{VolumeReason, rfc3339};
 use crate::devices::may_be_devices;
+use crate::model::Millis;
 use crate::plugins::{
     Cures, dynamic_resources, inter_pod_affinity, node_affinity, node_declared_features, node_name, node_ports,
     node_resources_fit, node_unschedulable, pod_topology_spread, scheduling_gates, taint_toleration,
@@ -68,6 +69,17 @@ pub enum Reason {
     NoNodes,
     /// The node is outside the domain (`level/name`) that the gang is tied to.
     OutsideDomain(String),
+    /// The pod would delay a gang that room on the node is reserved for.
+    Reserved {
+        /// `namespace/name` of the gang.
+        gang: String,
+        /// Who ends by then does not delay it, in milliseconds since the epoch.
+        until_ms: Millis,
+        /// Whether the gang has waited so long that the node is kept for it until it starts.
+        kept: bool,
+        /// Whether the run time that the pod declares is no duration.
+        misdeclared: bool,
+    },
     /// A field of the gang asks for a topology level that is not configured: field, level, the configured ones.
     UnknownLevel(SmolStr, SmolStr, String),
     /// No domain of this level can hold the gang.
@@ -143,6 +155,7 @@ impl Reason {
             Self::OutsideDomain(_) | Self::NoDomain(_) | Self::SplitDomain(_) | Self::UnknownLevel(..) => {
                 "FlowForgeTopology"
             }
+            Self::Reserved { .. } => "FlowForgeReservation",
             Self::SearchLimit(_) => "FlowForgeSearchLimit",
             Self::BindRefused(_) | Self::Undone(_) => "FlowForgeBind",
             _ => GANG_PLUGIN,
@@ -191,7 +204,7 @@ impl Reason {
             | Self::NoSuchResource
             | Self::DeviceError(_) => dynamic_resources::CURED_BY,
             Self::NotNamed | Self::NoNodes => Cures::NODE_ADDED,
-            Self::OutsideDomain(_) | Self::NoDomain(_) => Cures::NODE.and(Cures::POD_GONE),
+            Self::OutsideDomain(_) | Self::NoDomain(_) | Self::Reserved { .. } => Cures::NODE.and(Cures::POD_GONE),
             Self::SplitDomain(_) => Cures::POD_GONE.and(Cures::NODE_LABELS),
             Self::SearchLimit(_) => Cures::NODE.and(Cures::POD_GONE).and(Cures::GANG_CHANGED),
             Self::NoVictims | Self::EvictionUseless => Cures::NODE.and(Cures::POD_GONE),
@@ -246,6 +259,7 @@ impl fmt::Display for Reason {
             Self::NoVictims => f.write_str(preempt::NO_VICTIMS),
             Self::EvictionUseless => f.write_str(preempt::NOT_HELPFUL),
             Self::OutsideDomain(domain) => write!(f, "node(s) were outside {domain}"),
+            Self::Reserved { gang, until_ms, kept, misdeclared } => reserved(f, gang, *until_ms, *kept, *misdeclared),
             Self::UnknownLevel(field, level, known) => {
                 write!(f, "{field}: topology level \"{level}\" is not configured; the levels are {known}")
             }
@@ -287,6 +301,18 @@ impl fmt::Display for Reason {
             Self::Undone(text) => write!(f, "the binding was undone: {text}"),
         }
     }
+}
+
+fn reserved(f: &mut fmt::Formatter<'_>, gang: &str, until: Millis, kept: bool, misdeclared: bool) -> fmt::Result {
+    let until = rfc3339(until);
+    match kept {
+        false => write!(f, "node(s) were reserved for gang {gang} until {until}")?,
+        true => write!(f, "node(s) were kept for gang {gang} until it starts, but for work that ends by {until}")?,
+    }
+    if misdeclared {
+        f.write_str(" (annotation flowforge.dev/expected-duration is no duration such as 90m or 1h30m)")?;
+    }
+    Ok(())
 }
 
 fn role_incomplete(f: &mut fmt::Formatter<'_>, role: &str, have: u32, need: u32, gated: u32) -> fmt::Result {

@@ -149,6 +149,12 @@ impl Refusal {
         matches!(self, Self::Preempted { preemption: Preemption::Gang(GangRoom::Outranked(_)), .. })
     }
 
+    /// Whether it is a complete gang's, for want of room, or for a search that gave up looking for some.
+    #[must_use]
+    pub fn lacks_room(&self) -> bool {
+        matches!(self.nodes(), Self::GangNodes { .. } | Self::Gang { reason: Reason::SearchLimit(_), .. })
+    }
+
     /// The refusal without what came of looking for pods to evict.
     fn nodes(&self) -> &Self {
         match self {

@@ -125,7 +125,7 @@ impl Candidates {
 /// Whether the counters leave a place possible in some allowed domain.
 pub(super) fn any(snapshot: &mut Snapshot, ask: &Ask, groups: &[Group], allowed: Allowed) -> bool {
     snapshot.transact(|txn| {
-        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
+        txn.keep_promises(&ask.members);
         let first = Candidates::of(txn, groups, allowed.stage(), allowed).next(txn, groups, allowed);
         End::RollBack(first.is_some())
     })

@@ -31,6 +31,6 @@ pub(crate) use layout::level;
 pub use layout::{Layout, Slot};
 pub use plan::{Ask, Nowhere, Planned, is_torn, may_fit, plan};
 pub(crate) use plan::{allowed, groups, place_in, ranked};
-pub use promised::plan_promised;
+pub use promised::{plan_on, plan_promised};
 pub(crate) use search::{Found, are_related};
 pub use table::{GangId, GangRecord, Gangs};

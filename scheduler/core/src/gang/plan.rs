@@ -111,7 +111,7 @@ pub fn plan(snapshot: &mut Snapshot, ask: &Ask) -> Planned {
         Err(level) => return Planned::Split(level),
     };
     snapshot.transact(|txn| {
-        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
+        txn.keep_promises(&ask.members);
         let mut stager = Stager::new(txn, &groups, allowed, rules);
         match stager.place_all(txn, ask, &groups) {
             Found::Placed => End::Keep(Planned::Placed(ranked(txn.snapshot(), &ask.members))),

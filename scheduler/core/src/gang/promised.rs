@@ -7,14 +7,20 @@ use crate::snapshot::{Cluster, End, NodeId, PodId, Snapshot};
 /// Places every member where it was promised a place; None where one of them was promised none, or does not fit there (yet).
 /// What is found stays assumed. `O(members)`.
 pub fn plan_promised(snapshot: &mut Snapshot, ask: &Ask) -> Option<Vec<(PodId, NodeId)>> {
-    let nodes: Vec<NodeId> = ask.members.iter().map(|pod| snapshot.nominated_node(*pod)).collect::<Option<_>>()?;
+    let nodes = ask.members.iter().map(|pod| snapshot.nominated_node(*pod)).collect::<Option<_>>()?;
+    plan_on(snapshot, ask, nodes)
+}
+
+/// Places every member on its node of these; None where one of them does not fit there. What is found stays assumed.
+/// `O(members)`.
+pub fn plan_on(snapshot: &mut Snapshot, ask: &Ask, nodes: Vec<NodeId>) -> Option<Vec<(PodId, NodeId)>> {
     let allowed = allowed(snapshot, ask).ok()?;
     let mut rules = rules(snapshot, ask).ok()?;
     if nodes.is_empty() || !share_one(snapshot.cluster(), &nodes, allowed) {
         return None;
     }
     snapshot.transact(|txn| {
-        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
+        txn.keep_promises(&ask.members);
         for (pod, node) in ask.members.iter().zip(nodes) {
             if !txn.takes(*pod, node) {
                 return End::RollBack(None);

@@ -113,7 +113,7 @@ pub fn make_room(snapshot: &mut Snapshot, ask: &Ask, priority: i32, around: Arou
         .collect();
     let units = weighed(snapshot, &nodes, priority, around);
     snapshot.rehearse(|txn| {
-        ask.members.first().into_iter().for_each(|member| txn.keep_promises(*member));
+        txn.keep_promises(&ask.members);
         going.iter().for_each(|pod| txn.take_off(*pod));
         let start = txn.mark();
         let enough = !going.is_empty() && place_in(txn, ask) == Found::Placed;

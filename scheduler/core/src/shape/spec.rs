@@ -7,6 +7,7 @@ use crate::model::{HUGE_PAGES, NodeSelectorTerm, PodInfo, Toleration};
 use crate::plugins::node_affinity;
 use crate::plugins::node_resources_fit::MAX_BITS;
 use crate::profile::{Filter, Lane, ProfileRef, Scored};
+use crate::reserve::RunTime;
 use crate::snapshot::Footprint;
 use flowforge_topology_core::HOSTNAME;
 use smol_str::SmolStr;
@@ -39,6 +40,8 @@ pub struct ShapeSpec {
     pub required_features: BTreeSet<SmolStr>,
     /// Images, sorted.
     pub images: Vec<SmolStr>,
+    /// How long it runs at most, as it declares.
+    pub run_time: RunTime,
 }
 
 impl ShapeSpec {
@@ -64,6 +67,7 @@ impl ShapeSpec {
             preferred: pod.preferred_node_affinity.clone(),
             required_features: pod.required_features.clone(),
             images,
+            run_time: RunTime::of(pod.expected.as_ref()),
         }
     }
 

@@ -6,7 +6,7 @@ use super::changes::Changes;
 use super::class::Classes;
 use super::footprint::{Footprint, Footprints};
 use super::images::{Images, size_of};
-use super::lanes::{CPU_LANE, EPHEMERAL_STORAGE_LANE, Lanes, MEMORY_LANE, PODS_LANE};
+use super::lanes::{Lanes, PODS_LANE};
 use super::node::{DeviceTable, NodeId, NodeRecord};
 use super::nominations::Nominations;
 use super::pod::{Place, PodId, PodRecord};
@@ -15,8 +15,8 @@ use super::standing::{Standing, count_down, count_up};
 use crate::devices::Devices;
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::plugins::{Cures, image_locality};
-use crate::profile::Lane;
 use crate::relations::{Peer, Relations};
+use crate::reserve::Reservations;
 use crate::volumes::Volumes;
 use flowforge_topology_core::{DomainId, Levels, NodeHardware, Tree};
 use hashbrown::HashMap;
@@ -40,6 +40,7 @@ pub struct Cluster {
     pub(crate) changes: Changes,
     pub(crate) relations: Relations,
     pub(crate) nominations: Nominations,
+    pub(crate) reservations: Reservations,
     /// Pods on nodes by priority.
     pub(super) priorities: BTreeMap<i32, usize>,
     pub(crate) volumes: Volumes,
@@ -70,6 +71,7 @@ impl Cluster {
             changes: Changes::default(),
             relations: Relations::default(),
             nominations: Nominations::default(),
+            reservations: Reservations::default(),
             priorities: BTreeMap::new(),
             volumes: Volumes::default(),
             devices: Devices::default(),
@@ -408,6 +410,7 @@ impl Cluster {
             info: None,
             shape: None,
             place: Place::Pending,
+            placed_at_ms: 0,
             vacant: false,
             footprint,
             peer,
@@ -476,8 +479,9 @@ impl Cluster {
                 self.put_on(id, node);
             }
         }
+        let now = self.reservations.now();
         if let Some(pod) = self.pods.get_mut(id) {
-            pod.place = place;
+            pod.stand(place, now);
         }
         self.volumes_follow(id, place);
         if old.node() != place.node()
@@ -541,31 +545,12 @@ impl Cluster {
         self.drop_node(id);
     }
 
-    pub(super) fn touch(&mut self, id: NodeId) {
+    pub(crate) fn touch(&mut self, id: NodeId) {
         let generation = self.changes.seq();
         self.changes.note(id.dense(), self.nodes.bound());
         if let Some(node) = self.nodes.get_mut(id) {
             node.generation = generation;
         }
-    }
-
-    /// What is in use and allocatable of a scored resource; None where the node has none of it. CPU and memory count with
-    /// the defaults for scoring unless `real`.
-    pub(crate) fn scored(&self, row: usize, lane: Lane, real: bool) -> Option<(i64, i64)> {
-        let at = match lane {
-            Lane::Cpu => CPU_LANE,
-            Lane::Memory => MEMORY_LANE,
-            Lane::EphemeralStorage => EPHEMERAL_STORAGE_LANE,
-            Lane::Extended(at) => self.lanes.watched(at)?,
-            Lane::Nowhere => return None,
-        };
-        let used = match lane {
-            Lane::Cpu if !real => self.lanes.scored(row)[0],
-            Lane::Memory if !real => self.lanes.scored(row)[1],
-            _ => self.lanes.used(at, row),
-        };
-        let allocatable = self.lanes.allocatable(at, row);
-        (allocatable > 0).then_some((used, allocatable))
     }
 
     /// The lanes, for looks at every node.

@@ -36,6 +36,7 @@ pub(crate) use class::NO_CLASS;
 pub use cluster::Cluster;
 pub use dump::{Dump, DumpedNode, DumpedPod};
 pub use footprint::{Footprint, FootprintId};
+pub(crate) use lanes::PODS_LANE;
 pub use node::{DeviceTable, NodeId, NodeRecord};
 use pod::settled;
 pub use pod::{Place, PodId, PodRecord};

@@ -20,7 +20,7 @@ use super::footprint::FootprintId;
 use super::node::NodeId;
 use super::slab::Id;
 use super::standing::Standing;
-use crate::model::{PodInfo, PodKey};
+use crate::model::{Millis, PodInfo, PodKey};
 use crate::relations::{PeerId, PodAffinity};
 use crate::shape::ShapeId;
 use flowforge_topology_core::DeviceTake;
@@ -85,6 +85,8 @@ pub struct PodRecord {
     pub shape: Option<ShapeId>,
     /// Where it stands.
     pub place: Place,
+    /// When it came to stand where it stands, by the engine's clock; 0 before that. Counts where it has not begun to run.
+    pub(crate) placed_at_ms: Millis,
     /// The object is gone, but its resources stay reserved for a replacement.
     pub vacant: bool,
     pub(crate) footprint: FootprintId,
@@ -95,4 +97,17 @@ pub struct PodRecord {
     pub(crate) slot: usize,
     /// Devices taken, by device table of the node.
     pub(crate) takes: Vec<DeviceTake>,
+}
+
+impl PodRecord {
+    /// It stands there from now on.
+    pub(super) fn stand(&mut self, place: Place, now: Millis) {
+        self.placed_at_ms = match place {
+            Place::Assumed(_) => now,
+            Place::Bound(_) if self.placed_at_ms == 0 => now,
+            Place::Pending if matches!(self.place, Place::Assumed(_)) => 0,
+            _ => self.placed_at_ms,
+        };
+        self.place = place;
+    }
 }

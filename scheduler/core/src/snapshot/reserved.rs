@@ -64,9 +64,16 @@ fn gang_of(pod: &PodInfo) -> Option<(&SmolStr, &SmolStr)> {
 }
 
 impl Snapshot {
-    /// Nodes that refuse the pod because of promises, and why. `O(promises)`; where pods matter to each other beyond what they
-    /// ask of a node, also `O(nodes · rules)` for each promised node.
+    /// Nodes that refuse the pod because of promises and reservations, and why.
     pub(super) fn reserved(&mut self, pod: PodId, own: &Demand) -> BTreeMap<u32, Vec<Reason>> {
+        let mut found = self.promised_to_others(pod, own);
+        self.keep_off(pod, &mut found);
+        found
+    }
+
+    /// Those that refuse it because of promises. `O(promises)`; where pods matter to each other beyond what they
+    /// ask of a node, also `O(nodes · rules)` for each promised node.
+    fn promised_to_others(&mut self, pod: PodId, own: &Demand) -> BTreeMap<u32, Vec<Reason>> {
         let mut found = BTreeMap::new();
         if self.cluster.nominations.is_empty() {
             return found;

@@ -2,9 +2,11 @@
 
 use super::cluster::Cluster;
 use super::footprint::Footprint;
+use super::lanes::{CPU_LANE, EPHEMERAL_STORAGE_LANE, MEMORY_LANE};
 use super::node::NodeId;
 use super::pod::PodId;
 use crate::model::{Millis, PodInfo};
+use crate::profile::Lane;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
@@ -15,6 +17,8 @@ pub(crate) struct Standing {
     pub(crate) priority: i32,
     /// Start, in milliseconds since the epoch; None has not started.
     pub(crate) started_at_ms: Option<Millis>,
+    /// How long it runs at most, as it declares.
+    pub(crate) run_ms: Option<Millis>,
     /// Whether it is being deleted.
     pub(crate) deleting: bool,
     /// Whether a scheduler has marked it for eviction.
@@ -25,7 +29,8 @@ impl Standing {
     /// The standing of a pod.
     pub(crate) fn of(pod: &PodInfo) -> Self {
         let PodInfo { priority, started_at_ms, deleting, preempted, .. } = *pod;
-        Self { priority, started_at_ms, deleting, preempted }
+        let run_ms = pod.expected.as_ref().and_then(|declared| declared.as_ref().ok().copied());
+        Self { priority, started_at_ms, run_ms, deleting, preempted }
     }
 }
 
@@ -70,6 +75,25 @@ impl Cluster {
     /// What a node has of a resource; 0 where no node has any.
     pub(crate) fn allocatable(&self, node: NodeId, resource: &str) -> i64 {
         self.lanes.find(resource).map_or(0, |lane| self.lanes.allocatable(lane, node.index()))
+    }
+
+    /// What is in use and allocatable of a scored resource; None where the node has none of it. CPU and memory count with
+    /// the defaults for scoring unless `real`.
+    pub(crate) fn scored(&self, row: usize, lane: Lane, real: bool) -> Option<(i64, i64)> {
+        let at = match lane {
+            Lane::Cpu => CPU_LANE,
+            Lane::Memory => MEMORY_LANE,
+            Lane::EphemeralStorage => EPHEMERAL_STORAGE_LANE,
+            Lane::Extended(at) => self.lanes.watched(at)?,
+            Lane::Nowhere => return None,
+        };
+        let used = match lane {
+            Lane::Cpu if !real => self.lanes.scored(row)[0],
+            Lane::Memory if !real => self.lanes.scored(row)[1],
+            _ => self.lanes.used(at, row),
+        };
+        let allocatable = self.lanes.allocatable(at, row);
+        (allocatable > 0).then_some((used, allocatable))
     }
 
     /// Whether some pod on a node has a lower priority. `O(log priorities)`.

@@ -15,6 +15,7 @@ use super::trial::Before;
 use crate::demand::{self, Considered, Demand};
 use crate::explain::Reason;
 use crate::relations::{Relation, Tallies};
+use crate::reserve::Amounts;
 use crate::shape::{Shape, ShapeCache, ShapeId, verdict};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -42,12 +43,14 @@ pub struct Txn<'a> {
     before: BTreeMap<NodeId, Before>,
     /// Pods that stand where they were promised a place until the transaction ends, however it does.
     lent: Vec<PodId>,
+    /// What counts as used until then, because it is reserved; None where nothing was asked for.
+    held: Option<Vec<(NodeId, Amounts)>>,
 }
 
 impl Snapshot {
     /// Runs a transaction.
     pub fn transact<R>(&mut self, body: impl FnOnce(&mut Txn<'_>) -> End<R>) -> R {
-        let mut txn = Txn { snapshot: self, moved: Vec::new(), before: BTreeMap::new(), lent: Vec::new() };
+        let mut txn = Txn { snapshot: self, moved: Vec::new(), before: BTreeMap::new(), lent: Vec::new(), held: None };
         match body(&mut txn) {
             End::Keep(result) => {
                 debug_assert!(txn.before.is_empty(), "only a rehearsal takes pods off their nodes");
@@ -79,6 +82,10 @@ impl Drop for Txn<'_> {
         for pod in self.lent.drain(..).rev() {
             self.snapshot.cluster.set_place(pod, Place::Pending);
         }
+        if let Some(held) = self.held.take() {
+            held.iter().for_each(|(node, amounts)| self.snapshot.cluster.hold(*node, amounts, -1));
+            self.snapshot.cluster.reservations.set_applied(false);
+        }
     }
 }
 
@@ -89,9 +96,35 @@ impl Txn<'_> {
         self.snapshot
     }
 
-    /// Keeps the places that were promised to pods of at least the priority of this one, but for its gang, until the
-    /// transaction ends. To be called before anything is placed. `O(promises)`.
-    pub(crate) fn keep_promises(&mut self, pod: PodId) {
+    /// Keeps the places that were promised to pods of at least the priority of these, which are of one gang, but for that gang,
+    /// and what is reserved that these would delay, until the transaction ends. To be called before anything is placed.
+    /// `O(promises + reserved nodes)`.
+    pub(crate) fn keep_promises(&mut self, members: &[PodId]) {
+        self.lend_promised(members);
+        self.hold_reserved(members, false);
+    }
+
+    /// The same, but for what is reserved as if nobody left by then: where it is tried out who leaves.
+    pub(crate) fn keep_promises_whole(&mut self, members: &[PodId]) {
+        self.lend_promised(members);
+        self.hold_reserved(members, true);
+    }
+
+    fn hold_reserved(&mut self, members: &[PodId], whole: bool) {
+        if !self.snapshot.cluster.reservations.in_force() {
+            return;
+        }
+        let ends = if whole { None } else { self.snapshot.end_if_begun(members) };
+        let cluster = &mut self.snapshot.cluster;
+        cluster.refresh_held();
+        let held = cluster.held_from(members, ends, whole);
+        held.iter().for_each(|(node, amounts)| cluster.hold(*node, amounts, 1));
+        cluster.reservations.set_applied(true);
+        self.held = Some(held);
+    }
+
+    fn lend_promised(&mut self, members: &[PodId]) {
+        let Some(&pod) = members.first() else { return };
         let cluster = &mut self.snapshot.cluster;
         let Some(priority) = cluster.pod(pod).map(|p| p.standing.priority) else { return };
         for (node, pods) in cluster.all_promised(pod, priority) {

@@ -6,6 +6,7 @@ mod making_room;
 mod preempting;
 mod properties;
 mod related;
+mod reserving;
 mod retries;
 mod storage;
 mod stories;
