@@ -5,6 +5,8 @@
 //! late and doubled requests, responses and watch events, leaders that are paused, killed and deposed while they go on, lost
 //! nodes, deleted pods, Bindings by others and refused ones, an unreachable server. After every step the [`invariants`] look
 //! at all of it; then the faults stop, and it must heal. A run is determined by its seed: [`run_seed`].
+//!
+//! Without faults, [`replay`] runs traces of jobs through the same engine and the orders of the field.
 
 pub mod api;
 mod chaos;
@@ -16,6 +18,7 @@ mod network;
 pub mod owners;
 pub mod prng;
 pub mod process;
+pub mod replay;
 mod tend;
 pub mod toy;
 pub mod world;
