@@ -211,7 +211,7 @@ pub struct GangStatus {
     /// written before the member's finalizer goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeded_ranks: Option<String>,
-    /// Ranks whose members failed the gang, packed likewise.
+    /// Ranks whose members failed: they failed the gang, or were left out by the policy of their role. Packed likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_ranks: Option<String>,
     /// Ranks whose members were stopped by us after they had run, packed likewise.
@@ -315,7 +315,7 @@ pub enum MemberOutcome {
     /// Its main container exited with 0.
     #[default]
     Succeeded,
-    /// It failed its gang.
+    /// It failed its gang, or was left out (`failurePolicy` of its role).
     Failed,
     /// It was lost and made again (`memberLostPolicy: ReplaceMember`).
     Lost,

@@ -14,6 +14,7 @@ mod control;
 pub mod gang;
 pub mod journal;
 pub mod names;
+mod role;
 pub mod template;
 pub mod topology;
 pub mod workflow;

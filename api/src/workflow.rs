@@ -23,6 +23,7 @@ pub use crate::control::{
     RetryPolicy, RetryScope, Suspend,
 };
 use crate::gang::{GangPhase, MemberCounts, MemberLostPolicy, TopologyRequest};
+pub use crate::role::{FailurePolicy, GpuRequest, NodeGang, NodeRole, SuccessPolicy};
 use crate::template::{ForEach, InlineTemplate, NodeOutput, TemplateReference, WorkflowParameter};
 
 /// A DAG of gangs.
@@ -214,17 +215,24 @@ pub struct NodeDefaults {
     pub toleration_seconds: Option<i64>,
 }
 
-/// One node of the DAG: a gang of `replicas` equal pods.
+/// One node of the DAG: a gang of `replicas` equal pods, or of the pods of its `roles`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkflowNode {
     /// Id, unique in the workflow; a DNS-1123 label, because it becomes part of object names.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub id: String,
-    /// Pods of the gang.
+    /// Pods of the gang, where it has no roles.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 8192))]
     pub replicas: i32,
+    /// Roles of the gang: pods that differ (a driver and its workers, a launcher, parameter servers), with policies of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub roles: Vec<NodeRole>,
+    /// What the node asks of its gang.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<NodeGang>,
     /// What this node waits for: the id of a node that must have succeeded, or `{node: <id>, on: Succeeded | Failed |
     /// Completed | Running | Skipped}`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -283,15 +291,32 @@ pub struct WorkflowNode {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pod_template_schema")]
     pub pod_template: Option<serde_json::Value>,
-    /// Where members may stand relative to each other.
+    /// Where members may stand relative to each other; the short form of `gang.topology`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<TopologyRequest>,
-    /// What happens when a live member is lost.
+    /// What happens when a live member is lost, where there are no roles that say so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_lost_policy: Option<MemberLostPolicy>,
     /// Values of this node that win over the workflow's defaults.
     #[serde(flatten)]
     pub overrides: NodeDefaults,
+}
+
+impl WorkflowNode {
+    /// Pods of the gang, summed over its roles.
+    #[must_use]
+    pub fn members(&self) -> i32 {
+        match self.roles.as_slice() {
+            [] => self.replicas,
+            roles => roles.iter().fold(0, |sum, role| sum.saturating_add(role.replicas)),
+        }
+    }
+
+    /// Where members may stand relative to each other, in whichever form it was written.
+    #[must_use]
+    pub fn placement(&self) -> Option<&TopologyRequest> {
+        self.gang.as_ref().and_then(|gang| gang.topology.as_ref()).or(self.topology.as_ref())
+    }
 }
 
 fn one() -> i32 {

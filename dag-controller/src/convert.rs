@@ -192,12 +192,15 @@ pub fn gang_end(gang: &Gang) -> Option<GangEnd> {
     };
     let reason = Reason::parse(status.reason.as_deref().unwrap_or_default());
     let at = |t: &Option<Time>| t.as_ref().map(|t| ms(t.0));
+    // The message names the member; its exit code is what a retry may ask for. Others may have been left out before.
+    let message = status.message.as_deref().unwrap_or_default();
+    let failed = || status.results.iter().filter(|r| r.outcome == MemberOutcome::Failed);
+    let named = failed().find(|r| message.starts_with(&format!("member {} ", r.rank)));
     Some(GangEnd {
         succeeded,
-        // The message names the member; its exit code is what a retry may ask for.
         cause: Cause {
-            exit_code: status.results.iter().find(|r| r.outcome == MemberOutcome::Failed).and_then(|r| r.exit_code),
-            ..Cause::of(reason).with_detail(status.message.as_deref().unwrap_or_default())
+            exit_code: named.or_else(|| failed().next()).and_then(|r| r.exit_code),
+            ..Cause::of(reason).with_detail(message)
         },
         scheduled_at_ms: at(&status.scheduled_at),
         started_at_ms: at(&status.started_at),

@@ -451,14 +451,14 @@ impl Flow {
     #[must_use]
     pub fn attempt_ref(&self, key: AttemptKey) -> Option<AttemptRef> {
         let gang = self.gang_name(key);
-        let replicas = self.node(key.node)?.replicas;
+        let members = self.node(key.node)?.members();
         let known = self.attempts.get(&key)?;
         Some(AttemptRef {
             avoid: known.avoid.clone(),
             namespace: self.key.namespace.to_string(),
             workflow: self.key.name.to_string(),
             gang_uid: known.uid.clone()?,
-            service: (replicas > 1).then(|| gang.clone()),
+            service: (members > 1).then(|| gang.clone()),
             gang,
             attempt: key.attempt,
         })

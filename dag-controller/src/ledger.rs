@@ -181,6 +181,7 @@ impl Ledger {
             outputs: self.outputs.clone(),
             scheduled_at: view.scheduled_at_ms.and_then(time),
             started_at: view.started_at_ms.and_then(time),
+            conditions: view.degraded(generation),
             ..GangStatus::default()
         };
         if let Some(end) = end {
@@ -203,8 +204,25 @@ pub struct GangView {
     reason: Option<String>,
     message: Option<String>,
     counts: Counts,
+    degraded_since_ms: Option<u64>,
     scheduled_at_ms: Option<u64>,
     started_at_ms: Option<u64>,
+}
+
+impl GangView {
+    /// The condition that is there while the gang runs with fewer members than it is to have.
+    fn degraded(&self, generation: i64) -> Vec<Condition> {
+        let Some(at) = self.degraded_since_ms.and_then(time) else { return Vec::new() };
+        let Counts { desired, running, succeeded, .. } = self.counts;
+        vec![Condition {
+            type_: condition::DEGRADED.to_owned(),
+            status: "True".to_owned(),
+            reason: "MembersMissing".to_owned(),
+            message: format!("{} of {desired} members run or have succeeded", running + succeeded),
+            last_transition_time: at,
+            observed_generation: Some(generation),
+        }]
+    }
 }
 
 impl From<NodeView<'_>> for GangView {
@@ -214,6 +232,7 @@ impl From<NodeView<'_>> for GangView {
             reason: node.cause.map(|c| c.reason.as_str().to_owned()),
             message: node.cause.map(flowforge_dag_controller_core::Cause::message),
             counts: node.members,
+            degraded_since_ms: node.degraded_since_ms,
             scheduled_at_ms: node.scheduled_at_ms,
             started_at_ms: node.started_at_ms,
         }
@@ -338,6 +357,7 @@ mod tests {
             reason: None,
             message: None,
             counts: Counts::default(),
+            degraded_since_ms: None,
             scheduled_at_ms: Some(1_000),
             started_at_ms: None,
         }
@@ -387,6 +407,32 @@ mod tests {
         let holds = |kind: &str| status.conditions.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str());
         assert_eq!((holds("Failed"), holds("Succeeded")), (Some("True"), Some("False")));
         assert!(!crate::convert::gang_end(&gang(2, status)).unwrap().succeeded);
+    }
+
+    #[test]
+    fn a_gang_that_lacks_members_is_degraded_until_it_ends() {
+        let counts = Counts { desired: 4, running: 2, succeeded: 1, ..Counts::default() };
+        let view = GangView { counts, degraded_since_ms: Some(7_000), ..view(GangPhase::Running) };
+        let status = Ledger::default().status(&view, None, 3);
+        let [degraded] = &status.conditions[..] else { panic!("{:?}", status.conditions) };
+        assert_eq!((degraded.type_.as_str(), degraded.status.as_str()), ("Degraded", "True"));
+        assert_eq!(degraded.message, "3 of 4 members run or have succeeded");
+        let mut ledger = Ledger::default();
+        ledger.enter(1, 0, "u1", &end(Outcome::Failed, 7));
+        ledger.enter(3, 0, "u3", &end(Outcome::Failed, 9));
+        let cause = Cause { reason: Reason::MemberFailed, rank: Some(3), exit_code: Some(9), detail: "".into() };
+        let over = GangEnd {
+            succeeded: false,
+            cause,
+            scheduled_at_ms: None,
+            started_at_ms: None,
+            finished_at_ms: 9_000,
+            outputs: "".into(),
+        };
+        let status = ledger.status(&view, Some(&over), 3);
+        assert!(status.conditions.iter().all(|c| c.type_ != "Degraded"));
+        // Who was left out before is not taken for who failed the gang.
+        assert_eq!(crate::convert::gang_end(&gang(4, status)).unwrap().cause.exit_code, Some(9));
     }
 
     #[test]

@@ -2,15 +2,16 @@
 
 use flowforge_api::gang::{Gang, GangRole, GangSpec};
 use flowforge_api::names::{self, annotation, label};
-use flowforge_api::workflow::{Workflow, WorkflowNode, WorkflowSpec};
+use flowforge_api::workflow::{NodeRole, Workflow, WorkflowNode, WorkflowSpec};
 use flowforge_dag_controller_core::retry::Plan;
+use flowforge_dag_controller_core::role::WORKER;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use std::collections::BTreeMap;
 
 use crate::convert::plan_annotations;
-use crate::pods::{AttemptRef, MASTER_PORT, gang_owner, member_labels};
+use crate::pods::{AttemptRef, MASTER_PORT, attempt_labels, gang_owner};
 
 /// How long the resources of a failed attempt are kept for the next one.
 const HOLD_SECONDS: i32 = 60;
@@ -37,11 +38,13 @@ pub fn gang(
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
     .collect();
     let defaults = &spec.defaults;
-    let priority = node.overrides.priority_class_name.clone().or_else(|| {
-        let template = node.pod_template.as_ref();
-        let stated = template.and_then(|t| t.pointer("/spec/priorityClassName")?.as_str().map(str::to_owned));
-        stated.or_else(|| defaults.priority_class_name.clone())
-    });
+    let asked = node.gang.clone().unwrap_or_default();
+    let priority =
+        asked.priority_class_name.clone().or_else(|| node.overrides.priority_class_name.clone()).or_else(|| {
+            let template = node.pod_template.as_ref();
+            let stated = template.and_then(|t| t.pointer("/spec/priorityClassName")?.as_str().map(str::to_owned));
+            stated.or_else(|| defaults.priority_class_name.clone())
+        });
     let metadata = ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(namespace.to_owned()),
@@ -49,15 +52,33 @@ pub fn gang(
         owner_references: Some(vec![workflow_owner(workflow, owner_uid)]),
         ..ObjectMeta::default()
     };
+    let roles = roles(node, asked.min_member);
+    let least = roles.iter().fold(0i32, |sum, role| sum.saturating_add(role.min.unwrap_or(role.replicas)));
     let spec = GangSpec {
-        min_member: node.replicas,
-        roles: vec![GangRole { name: "worker".to_owned(), replicas: node.replicas, ..GangRole::default() }],
-        topology: node.topology.clone(),
+        min_member: least.max(1),
+        roles,
+        topology: node.placement().cloned(),
+        queue: asked.queue,
         priority_class_name: priority,
         member_lost_policy: node.member_lost_policy.unwrap_or_default(),
         ..GangSpec::default()
     };
     Gang { metadata, spec, status: None }
+}
+
+/// The roles of a node as its Gang has them.
+fn roles(node: &WorkflowNode, min_member: Option<i32>) -> Vec<GangRole> {
+    if node.roles.is_empty() {
+        let min = min_member.filter(|min| *min < node.replicas);
+        return vec![GangRole { name: WORKER.to_owned(), replicas: node.replicas, min, topology: None }];
+    }
+    let role = |role: &NodeRole| GangRole {
+        name: role.name.clone(),
+        replicas: role.replicas,
+        min: role.min,
+        topology: role.topology.clone(),
+    };
+    node.roles.iter().map(role).collect()
 }
 
 /// Makes the Gang one that follows another attempt: what it was decided with, and whose freed resources are kept for it.
@@ -88,7 +109,7 @@ pub fn service(attempt: &AttemptRef, node: &str, name: &str) -> Service {
     let metadata = ObjectMeta {
         name: Some(name.to_owned()),
         namespace: Some(attempt.namespace.clone()),
-        labels: Some(member_labels(&attempt.workflow, node, attempt)),
+        labels: Some(attempt_labels(&attempt.workflow, node, attempt)),
         annotations: Some(BTreeMap::from([(annotation::GANG_UID.to_owned(), attempt.gang_uid.clone())])),
         owner_references: Some(vec![gang_owner(&attempt.gang, &attempt.gang_uid)]),
         ..ObjectMeta::default()
@@ -117,6 +138,28 @@ mod tests {
         assert_eq!(crate::convert::controller_uid(&gang.metadata), Some("uid-1"));
         let place = crate::convert::place(&gang.metadata).unwrap();
         assert_eq!((place.workflow.as_str(), place.node.as_str(), place.attempt), ("wf", "train", 1));
+    }
+
+    #[test]
+    fn a_gang_asks_for_what_its_node_asks() {
+        let node: WorkflowNode = serde_json::from_value(serde_json::json!({
+            "id": "train", "replicas": 4, "gang": {"minMember": 3, "queue": "research", "priorityClassName": "high",
+                "topology": {"required": "rack", "segments": {"size": 2, "level": "host"}}},
+        }))
+        .unwrap();
+        let spec = gang("u", "ns", "wf", &WorkflowSpec::default(), &node, "g", 1).spec;
+        assert_eq!((spec.min_member, spec.roles[0].min, spec.roles[0].replicas), (3, Some(3), 4));
+        assert_eq!((spec.queue.as_deref(), spec.priority_class_name.as_deref()), (Some("research"), Some("high")));
+        let topology = spec.topology.unwrap();
+        assert_eq!((topology.required.as_deref(), topology.segments.map(|s| s.size)), (Some("rack"), Some(2)));
+        let node: WorkflowNode = serde_json::from_value(serde_json::json!({
+            "id": "mpi", "roles": [{"name": "launcher"}, {"name": "worker", "replicas": 4, "min": 2,
+                "topology": {"required": "rack"}}, {"name": "extra", "replicas": 2, "min": 0}],
+        }))
+        .unwrap();
+        let spec = gang("u", "ns", "wf", &WorkflowSpec::default(), &node, "g", 1).spec;
+        assert_eq!((spec.min_member, spec.roles.len()), (3, 3));
+        assert_eq!(spec.roles[1].topology.as_ref().unwrap().required.as_deref(), Some("rack"));
     }
 
     #[test]

@@ -53,20 +53,20 @@ fn refusal(spec: &WorkflowSpec, name: &str, claim: &ClaimFacts) -> Option<Cause>
         return None;
     }
     let one_pod = !has("ReadWriteOnce");
-    let node = spec.nodes.iter().find(|n| if one_pod { n.replicas > 1 } else { may_span_hosts(n) })?;
+    let node = spec.nodes.iter().find(|n| if one_pod { n.members() > 1 } else { may_span_hosts(n) })?;
     let fix = if one_pod { "or set replicas: 1" } else { "or set replicas: 1, or topology.required: host" };
     let detail = format!(
         "claim {name:?} is {}, but node {:?} has {} pods that cannot all mount it: use a ReadWriteMany claim, {fix}",
         claim.access_modes.join(", "),
         node.id,
-        node.replicas,
+        node.members(),
     );
     Some(Cause::of(Reason::ClaimNotShared).with_detail(detail))
 }
 
 fn may_span_hosts(node: &WorkflowNode) -> bool {
-    let required = node.topology.as_ref().and_then(|t| t.required.as_deref());
-    node.replicas > 1 && required != Some(HOST_LEVEL)
+    let required = node.placement().and_then(|t| t.required.as_deref());
+    node.members() > 1 && required != Some(HOST_LEVEL)
 }
 
 fn waits(name: &str, claim: Option<&ClaimFacts>, classes: &Classes) -> Option<Cause> {

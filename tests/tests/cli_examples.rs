@@ -29,6 +29,7 @@ fn lint(file: &Path, params: &[&str]) -> Result<(Option<i32>, String)> {
 fn the_good_examples_are_clean() {
     for (file, params) in [
         ("examples/basic/workflow.yaml", &[][..]),
+        ("examples/roles/workflow.yaml", &[][..]),
         ("examples/training/workflow.yaml", &["image=my/train:1", "workers=4", "lr=0.0003"]),
     ] {
         let (code, text) = lint(&repository().join(file), params).expect("lint runs");

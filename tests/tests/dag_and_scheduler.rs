@@ -8,11 +8,11 @@ use dag::seen::Watch;
 use dag::{Setup, World, in_turn, node, until};
 use flowforge_api::names::label;
 use flowforge_api::workflow::{NodePhase, Workflow, WorkflowPhase};
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Node, Pod, ResourceQuota};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn cases<F, Fut>(test: F)
 where
@@ -142,6 +142,68 @@ fn twenty_workflows_do_not_notice_a_restart_of_the_api_server() {
         }
         watch.caught_up(world, "restart", WORKFLOWS * 4, WORKFLOWS * 5).await.assert_once();
     });
+}
+
+/// Four machines in two racks of two; a member takes more than the half of one.
+async fn two_racks(world: &World) -> (BTreeMap<String, String>, String) {
+    let mut racks = BTreeMap::new();
+    for (at, name) in scheduler::node_names(world.testbed).await.into_iter().enumerate() {
+        let rack = format!("rack-{}", at / 2);
+        scheduler::label_node(world.testbed, &name, json!({"fabric.topograph.run/tier-0": rack})).await;
+        racks.insert(name, rack);
+    }
+    let nodes: Api<Node> = Api::all(world.testbed.client().clone());
+    let first = nodes.list(&ListParams::default()).await.unwrap().items.remove(0);
+    let cpu = first.status.unwrap().allocatable.unwrap()["cpu"].0.parse::<u32>().unwrap();
+    (racks, (cpu * 6 / 10).to_string())
+}
+
+/// A node of large members that asks this of its gang.
+fn asking(replicas: i32, cpu: &str, gang: Value) -> Value {
+    let mut node = node("a", replicas, 600_000, &[]);
+    node["resources"] = json!({"requests": {"cpu": cpu}});
+    node["gang"] = gang;
+    node
+}
+
+#[test]
+fn what_a_node_asks_of_its_gang_decides_where_it_stands_and_with_how_many_it_starts() {
+    cases(|world| async move {
+        world.namespace("racks").await;
+        let (racks, cpu) = two_racks(world).await;
+        let in_a_rack = |more: Value| {
+            let mut gang = json!({"topology": {"required": "rack"}, "queue": "research"});
+            gang.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            gang
+        };
+        // Three machines are free for three members, but no rack has three.
+        world.submit("racks", "wide", json!([asking(3, &cpu, in_a_rack(json!({})))]), json!({})).await;
+        let selector = format!("{}=wide-a-1", label::GANG);
+        let (_, message) = scheduler::refused(world.testbed, "racks", &selector, "rack").await;
+        assert!(message.contains("3 members"), "{message}");
+        assert!(!world.members("racks", "wide", "a").await.iter().any(is_bound), "a part of it was bound");
+        assert_eq!(world.gangs("racks").get("wide-a-1").await.unwrap().spec.queue.as_deref(), Some("research"));
+
+        world.submit("racks", "fits", json!([asking(2, &cpu, in_a_rack(json!({})))]), json!({})).await;
+        world.runs("racks", "fits", "a", 2).await;
+        assert_eq!(racks_of(&world.members("racks", "fits", "a").await, &racks).len(), 1);
+
+        // The other rack has room for two of three: enough to start, as it says.
+        let elastic = asking(3, &cpu, in_a_rack(json!({"minMember": 2})));
+        world.submit("racks", "starts", json!([elastic]), json!({})).await;
+        let degraded = world.shows("racks", "starts", "Degraded").await;
+        assert_eq!(degraded.status.unwrap().nodes[0].phase, NodePhase::Running);
+        let members = world.members("racks", "starts", "a").await;
+        assert_eq!(members.iter().filter(|pod| is_bound(pod)).count(), 2);
+        assert_eq!(racks_of(&members, &racks).len(), 1);
+        for name in ["wide", "fits", "starts"] {
+            world.workflows("racks").delete(name, &DeleteParams::default()).await.unwrap();
+        }
+    });
+}
+
+fn racks_of(pods: &[Pod], racks: &BTreeMap<String, String>) -> BTreeSet<String> {
+    scheduler::nodes_of(pods).into_iter().map(|node| racks[node].clone()).collect()
 }
 
 #[test]

@@ -160,6 +160,10 @@ const CONDITION_CURES: &[(&str, &str)] = &[
     ("ClaimNotShared", "use a ReadWriteMany claim, or one replica"),
     ("NameTaken", "delete the object that holds the name, or submit under another name"),
     ("MembersVanish", "nothing: the next one is made after a pause; look for who deletes the pods"),
+    (
+        "Degraded",
+        "nothing, while a lost member is made again; one that was left out does not come back in this attempt",
+    ),
     ("BackOff", "nothing: the next attempt starts when its pause is over"),
     (
         "PredecessorUnreachable",

@@ -82,7 +82,7 @@ pub struct MemberEnd {
 pub enum MemberOutcome {
     /// Its main container exited with 0.
     Succeeded,
-    /// It fails its gang.
+    /// It fails its gang, or is left out: the policy of its role decides, by the counts.
     Failed,
     /// It was lost and is made again (policy ReplaceMember): no verdict on the gang.
     Lost,

@@ -9,20 +9,23 @@
 use crate::ids::NodeIx;
 use crate::outputs::Outputs;
 use crate::retry::Retry;
+use crate::role::Role;
 use petgraph::algo::kosaraju_scc;
 use petgraph::graph::DiGraph;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// One node of the graph: a gang of equal pods.
+/// One node of the graph: a gang of pods.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NodeSpec {
     /// Its id in the spec, unique in the graph.
     pub id: SmolStr,
     /// Pods of the gang, at least 1.
     pub replicas: u32,
-    /// What happens when a live member is lost.
+    /// Its roles, which have `replicas` members together; when `None` there is one, whose members are all needed.
+    pub roles: Option<Arc<[Role]>>,
+    /// What happens when a live member is lost, where there are no roles that say so.
     pub member_lost: MemberLost,
     /// How its edges combine.
     pub mode: Mode,
@@ -63,6 +66,7 @@ impl NodeSpec {
         Self {
             id: id.into(),
             replicas,
+            roles: None,
             member_lost: MemberLost::Fail,
             mode: Mode::All,
             on_failure: OnFailure::Fail,

@@ -25,6 +25,7 @@ pub mod outputs;
 pub mod ranks;
 pub mod reason;
 pub mod retry;
+pub mod role;
 pub mod state;
 
 pub use command::{Command, MemberEnd, MemberOutcome, Milestone};
@@ -33,4 +34,5 @@ pub use engine::{Observed, ObservedGang, Recorded, RecordedMember, RecordedNode,
 pub use event::{Decision, Event, GangEnd, GangFacts, Judgement, PodFacts};
 pub use ids::{AttemptKey, MemberKey, NodeIx};
 pub use reason::{Cause, Class, Reason};
+pub use role::{Failure, Role, Success};
 pub use state::{Config, Counts, GangPhase, NodePhase, NodeView, WorkflowPhase};

@@ -126,11 +126,13 @@ impl Outputs {
         if picked.is_empty() { SmolStr::default() } else { Value::Object(picked).to_string().into() }
     }
 
-    /// The outputs of a node whose members all said what they had to say.
+    /// The outputs of a node whose members have said what they had to say: `said` has an entry of each that ended well. What is
+    /// collected is a list of what those said, in the order of their ranks.
     ///
     /// # Errors
     /// Why the node fails: the first output that is missing or of another type, in the order of the declaration.
     pub fn collect(&self, said: &BTreeMap<u32, SmolStr>) -> Result<Map<String, Value>, Cause> {
+        let ended_well = |rank: &u32| said.contains_key(rank);
         let said: BTreeMap<u32, Value> =
             said.iter().filter_map(|(rank, text)| Some((*rank, serde_json::from_str(text).ok()?))).collect();
         let mut outputs = Map::new();
@@ -138,7 +140,8 @@ impl Outputs {
             let value = match &output.collect {
                 None => output.value(0, &said)?,
                 Some(ranks) => {
-                    Value::Array(ranks.clone().map(|rank| output.value(rank, &said)).collect::<Result<_, _>>()?)
+                    let ranks = ranks.clone().filter(ended_well);
+                    Value::Array(ranks.map(|rank| output.value(rank, &said)).collect::<Result<_, _>>()?)
                 }
             };
             outputs.insert(output.name.to_string(), value);

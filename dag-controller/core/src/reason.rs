@@ -75,6 +75,8 @@ reasons! {
     BackOff = "BackOff", None;
     /// A pod of the attempt before may still run on a machine that does not answer.
     PredecessorUnreachable = "PredecessorUnreachable", None;
+    /// It runs with fewer members than it is to have: one is made again, or was left out.
+    Degraded = "Degraded", None;
     /// Members vanished before they ran, again and again; the next one is made after a pause.
     MembersVanish = "MembersVanish", None;
 

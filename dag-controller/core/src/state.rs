@@ -69,9 +69,9 @@ pub enum GangPhase {
     /// Its members are not all bound.
     #[default]
     Pending,
-    /// All members are bound.
+    /// All members that are needed are bound.
     Scheduled,
-    /// All members run or ran.
+    /// All members that are needed run or ran.
     Running,
     /// It ended well.
     Succeeded,
@@ -150,6 +150,8 @@ pub struct NodeView<'a> {
     pub gang: Option<GangPhase>,
     /// Members of its current attempt.
     pub members: Counts,
+    /// Since when its gang runs with fewer members than it is to have, milliseconds since the epoch.
+    pub degraded_since_ms: Option<u64>,
     /// When it was released, milliseconds since the epoch.
     pub released_at_ms: Option<u64>,
     /// When all members were bound.

@@ -3,7 +3,7 @@
 mod world;
 
 use proptest::prelude::*;
-use world::{Faults, Rng, World, conditional_dag, random_dag};
+use world::{Faults, Rng, World, conditional_dag, random_dag, with_roles};
 
 fn run(seed: u64, nodes: usize, steps: usize, faults: Faults) -> World {
     let dag = random_dag(&mut Rng(seed), nodes, 3, 4);
@@ -16,6 +16,16 @@ fn run(seed: u64, nodes: usize, steps: usize, faults: Faults) -> World {
 
 fn run_conditional(seed: u64, nodes: usize, steps: usize, faults: Faults) -> World {
     let dag = conditional_dag(&mut Rng(seed), nodes, 3, 3);
+    let mut world = World::new(seed, dag, faults);
+    world.run(steps);
+    world.heal();
+    world.check_end();
+    world
+}
+
+fn run_roles(seed: u64, nodes: usize, steps: usize, faults: Faults) -> World {
+    let plain = conditional_dag(&mut Rng(seed), nodes, 3, 3);
+    let dag = with_roles(&mut Rng(seed ^ 0x5EED), &plain);
     let mut world = World::new(seed, dag, faults);
     world.run(steps);
     world.heal();
@@ -110,6 +120,26 @@ proptest! {
     fn rebuild_equals_the_state_reached_by_events_on_conditional_graphs(seed in any::<u64>(), nodes in 1usize..20) {
         let dag = conditional_dag(&mut Rng(seed), nodes, 3, 3);
         let mut world = World::new(seed, dag, Faults { failing_nodes: 25, cancel: 1, ..rough() });
+        for _ in 0..20 {
+            world.run(25);
+            world.drain();
+            world.check_rebuild();
+            world.check_released();
+        }
+    }
+
+    #[test]
+    fn gangs_with_roles_end_as_their_members_say(seed in any::<u64>(), nodes in 1usize..14, steps in 50usize..800) {
+        run_roles(seed, nodes, steps, Faults { failing_nodes: 50, duplicates: 20, ..Faults::default() });
+        run_roles(seed, nodes, steps, Faults { failing_nodes: 50, lost_pods: 3, crashes: 2, ..rough() });
+        run_roles(seed, nodes, steps, Faults { failing_nodes: 50, replays: 10, late_creates: true, cancel: 1, ..rough() });
+    }
+
+    #[test]
+    fn rebuild_equals_the_state_reached_by_events_with_roles(seed in any::<u64>(), nodes in 1usize..14) {
+        let plain = conditional_dag(&mut Rng(seed), nodes, 3, 3);
+        let dag = with_roles(&mut Rng(seed ^ 0x5EED), &plain);
+        let mut world = World::new(seed, dag, Faults { failing_nodes: 50, cancel: 1, ..rough() });
         for _ in 0..20 {
             world.run(25);
             world.drain();

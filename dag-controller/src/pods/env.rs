@@ -4,6 +4,9 @@
 //! rendezvous at rank 0. `RANK` and `WORLD_SIZE` are per process, so they are set only when a pod runs one process: torchrun
 //! sets them itself otherwise. `FLOWFORGE_*_DIR` are folders on the first claim of `spec.storage` that is mounted for writing.
 //! The user's own value wins over all of these, and none over `FLOWFORGE_*`.
+//!
+//! In a node with roles each role meets by itself: the rendezvous is that of the members of one role, at its first. How to find
+//! the others says `FLOWFORGE_ROLES` (`launcher=0,worker=1-4`): the host of a rank is `$FLOWFORGE_GANG-RANK.$FLOWFORGE_GANG`.
 
 use k8s_openapi::api::core::v1::{Container, EnvVar};
 
@@ -19,11 +22,22 @@ pub(super) struct MemberEnv<'a> {
     pub(super) attempt: u32,
     pub(super) rank: u32,
     pub(super) replicas: u32,
+    pub(super) role: RoleEnv<'a>,
     pub(super) nproc: u32,
-    /// Name under which every member reaches rank 0.
+    /// Name under which every member of its role reaches the first.
     pub(super) master: &'a str,
     /// Where a claim that all nodes share is mounted for writing.
     pub(super) shared: Option<&'a str>,
+}
+
+/// The members that a member meets: those of its role.
+pub(super) struct RoleEnv<'a> {
+    pub(super) name: &'a str,
+    /// Its first rank, and how many it has.
+    pub(super) first: u32,
+    pub(super) replicas: u32,
+    /// The ranks of every role, where the node has roles.
+    pub(super) all: Option<&'a str>,
 }
 
 impl MemberEnv<'_> {
@@ -37,8 +51,20 @@ impl MemberEnv<'_> {
             var("FLOWFORGE_RANK", self.rank),
             var("FLOWFORGE_REPLICAS", self.replicas),
         ];
+        if let Some(all) = self.role.all {
+            env.extend([
+                var("FLOWFORGE_ROLE", self.role.name),
+                var("FLOWFORGE_ROLE_RANK", self.role_rank()),
+                var("FLOWFORGE_ROLE_REPLICAS", self.role.replicas),
+                var("FLOWFORGE_ROLES", all),
+            ]);
+        }
         env.extend(self.shared.into_iter().flat_map(|shared| self.artifacts(shared)));
         env
+    }
+
+    fn role_rank(&self) -> u32 {
+        self.rank.saturating_sub(self.role.first)
     }
 
     /// Folders by convention; whoever writes first makes them. Each attempt has its own for checkpoints, and is told that of
@@ -61,13 +87,13 @@ impl MemberEnv<'_> {
     fn rendezvous(&self) -> Vec<EnvVar> {
         let endpoint = format!("{}:{MASTER_PORT}", self.master);
         let mut env = vec![
-            var("NNODES", self.replicas),
-            var("NODE_RANK", self.rank),
+            var("NNODES", self.role.replicas),
+            var("NODE_RANK", self.role_rank()),
             var("NPROC_PER_NODE", self.nproc),
             var("MASTER_ADDR", self.master),
             var("MASTER_PORT", MASTER_PORT),
-            var("PET_NNODES", self.replicas),
-            var("PET_NODE_RANK", self.rank),
+            var("PET_NNODES", self.role.replicas),
+            var("PET_NODE_RANK", self.role_rank()),
             var("PET_NPROC_PER_NODE", self.nproc),
             var("PET_MASTER_ADDR", self.master),
             var("PET_MASTER_PORT", MASTER_PORT),
@@ -76,8 +102,8 @@ impl MemberEnv<'_> {
             var("PET_RDZV_ID", self.gang),
         ];
         if self.nproc == 1 {
-            env.push(var("RANK", self.rank));
-            env.push(var("WORLD_SIZE", self.replicas));
+            env.push(var("RANK", self.role_rank()));
+            env.push(var("WORLD_SIZE", self.role.replicas));
         }
         env
     }

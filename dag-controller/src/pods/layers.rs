@@ -1,9 +1,14 @@
-//! The layers of a pod: defaults of the workflow under the pod template, fields of the node over it.
+//! The layers of a pod: defaults of the workflow under the pod template, fields of the node over it, those of its role on top.
 
-use flowforge_api::workflow::{NodeDefaults, WorkflowNode};
+use flowforge_api::workflow::{NodeDefaults, NodeGang, NodeRole, WorkflowNode};
 use k8s_openapi::api::core::v1::{Container, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
 
 use super::merge::{Wins, joined, map_opt, named, named_opt, scalar};
+
+/// Label of NVIDIA's feature discovery.
+const GPU_PRODUCT: &str = "nvidia.com/gpu.product";
 
 /// Lays the pod-wide and main-container values of `layer` over `spec` and `main`.
 pub(super) fn lay(spec: &mut PodSpec, main: &mut Container, layer: &NodeDefaults, wins: Wins) {
@@ -46,14 +51,43 @@ fn lay_resources(base: &mut ResourceRequirements, layer: &ResourceRequirements, 
     }
 }
 
+/// Lays the fields of a role over those of its node.
+pub(super) fn lay_role(spec: &mut PodSpec, main: &mut Container, role: &NodeRole) {
+    let fields = NodeDefaults {
+        env: role.env.clone(),
+        resources: role.resources.clone(),
+        node_selector: role.node_selector.clone(),
+        ..NodeDefaults::default()
+    };
+    lay(spec, main, &fields, Wins::Layer);
+    lay_work(main, role.image.as_ref(), role.working_dir.as_ref(), &role.command, &role.args);
+}
+
+/// Lays what a node asks of its gang and its pods are to show.
+pub(super) fn lay_gang(spec: &mut PodSpec, main: &mut Container, gang: &NodeGang) {
+    scalar(&mut spec.priority_class_name, gang.priority_class_name.as_ref(), Wins::Layer);
+    let Some(gpu) = &gang.gpu else { return };
+    let limits = BTreeMap::from([(gpu.resource(), Quantity(gpu.count.to_string()))]);
+    let resources = ResourceRequirements { limits: Some(limits), ..ResourceRequirements::default() };
+    lay_resources(main.resources.get_or_insert_default(), &resources, Wins::Layer);
+    if let Some(product) = &gpu.product {
+        let selector = BTreeMap::from([(GPU_PRODUCT.to_owned(), product.clone())]);
+        map_opt(&mut spec.node_selector, &selector, Wins::Layer);
+    }
+}
+
 /// Lays the fields that only a node has over its main container.
 pub(super) fn lay_node(main: &mut Container, node: &WorkflowNode) {
-    scalar(&mut main.image, node.image.as_ref(), Wins::Layer);
-    scalar(&mut main.working_dir, node.working_dir.as_ref(), Wins::Layer);
-    if !node.command.is_empty() {
-        main.command = Some(node.command.clone());
+    lay_work(main, node.image.as_ref(), node.working_dir.as_ref(), &node.command, &node.args);
+}
+
+fn lay_work(main: &mut Container, image: Option<&String>, dir: Option<&String>, command: &[String], args: &[String]) {
+    scalar(&mut main.image, image, Wins::Layer);
+    scalar(&mut main.working_dir, dir, Wins::Layer);
+    if !command.is_empty() {
+        main.command = Some(command.to_vec());
     }
-    if !node.args.is_empty() {
-        main.args = Some(node.args.clone());
+    if !args.is_empty() {
+        main.args = Some(args.to_vec());
     }
 }

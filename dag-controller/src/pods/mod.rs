@@ -1,10 +1,10 @@
 //! From a workflow node to the pods of one attempt of it.
 //!
 //! ```text
-//!   system values < spec.defaults < node.podTemplate < fields of the node        (`layers`)
+//!   system values < spec.defaults < node.podTemplate < fields of the node < of the role   (`layers`)
 //!        + storage claims, /dev/shm                                              (`volumes`)
 //!        + rendezvous and FLOWFORGE_* environment                                (`env`)
-//!        = one template per attempt, stamped per rank and incarnation            (`template`)
+//!        = one template per attempt and role, stamped per rank and incarnation   (`template`)
 //! ```
 //! Maps are merged by key and lists of named things by name, the stronger layer winning an entry as a whole;
 //! tolerations and `envFrom` are joined. What a pod needs to be ours (labels, owner, finalizer, `restartPolicy: Never`)
@@ -21,7 +21,7 @@ mod volumes;
 
 pub(crate) use env::MASTER_PORT;
 pub use template::{AttemptRef, MemberTemplate, TemplateError};
-pub(crate) use template::{gang_owner, main_container, member_labels};
+pub(crate) use template::{attempt_labels, gang_owner, main_container};
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,11 @@
 //! The pod of one attempt, made once and stamped per member.
 
 use flowforge_api::names::{self, annotation, finalizer, label};
-use flowforge_api::workflow::{WorkflowNode, WorkflowSpec};
+use flowforge_api::workflow::{NodeRole, WorkflowNode, WorkflowSpec};
 use flowforge_api::{GROUP, Gang};
 use flowforge_dag_controller_core::names::{hostname, pod as pod_name};
+use flowforge_dag_controller_core::ranks::pack;
+use flowforge_dag_controller_core::role::WORKER;
 use k8s_openapi::api::core::v1::{
     Container, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, PodTemplateSpec, PreferredSchedulingTerm,
     Toleration,
@@ -11,8 +13,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 
-use super::env::MemberEnv;
-use super::layers::{lay, lay_node};
+use super::env::{MemberEnv, RoleEnv};
+use super::layers::{lay, lay_gang, lay_node, lay_role};
 use super::merge::{Wins, map_opt};
 use super::volumes::{mount_shm, mount_storage};
 
@@ -21,7 +23,6 @@ pub(super) const MAIN_CONTAINER: &str = "main";
 const DEFAULT_TOLERATION_SECONDS: i64 = 30;
 /// The highest weight of a preference.
 const MOST_PREFERRED: i32 = 100;
-const ROLE_WORKER: &str = "worker";
 
 /// Why a node has no pod.
 #[derive(Debug, thiserror::Error)]
@@ -56,16 +57,28 @@ pub struct AttemptRef {
     pub avoid: Vec<String>,
 }
 
-/// A member pod with everything but its rank.
+/// The member pods of an attempt, with everything but their ranks.
 #[derive(Clone, Debug)]
 pub struct MemberTemplate {
-    meta: ObjectMeta,
-    spec: PodSpec,
+    /// By rank; one where the node has no roles.
+    roles: Vec<RoleTemplate>,
     attempt: AttemptRef,
     node: String,
     replicas: u32,
-    nproc: u32,
+    /// The ranks of every role, where the node has roles.
+    all: Option<String>,
     shared: Option<String>,
+}
+
+/// The pods of one role.
+#[derive(Clone, Debug)]
+struct RoleTemplate {
+    name: String,
+    first: u32,
+    replicas: u32,
+    meta: ObjectMeta,
+    spec: PodSpec,
+    nproc: u32,
 }
 
 /// Machines that failed before are taken only where there is no other.
@@ -98,41 +111,42 @@ impl MemberTemplate {
     /// # Errors
     /// When `podTemplate` does not decode, or no image is given.
     pub fn new(workflow: &WorkflowSpec, node: &WorkflowNode, attempt: AttemptRef) -> Result<Self, TemplateError> {
-        let template = parse(node)?;
-        let mut spec = template.spec.unwrap_or_default();
-        let mut main = take_main(&mut spec);
-        lay(&mut spec, &mut main, &workflow.defaults, Wins::Base);
-        lay(&mut spec, &mut main, &node.overrides, Wins::Layer);
-        lay_node(&mut main, node);
-        if main.image.as_deref().unwrap_or_default().is_empty() {
-            return Err(TemplateError::NoImage);
-        }
-        let nproc = processes(workflow, node, &main);
-        if let Some(size) = node.overrides.shm_size.as_ref().or(workflow.defaults.shm_size.as_ref()) {
-            mount_shm(&mut spec, &mut main, size);
-        }
-        avoid(&mut spec, &attempt.avoid);
-        let main_name = main.name.clone();
-        spec.containers.insert(0, main);
-        mount_storage(&mut spec, &workflow.storage);
-        finish_spec(&mut spec, workflow, node);
-        let meta = metadata(template.metadata.unwrap_or_default(), workflow, node, &attempt, &main_name);
-        let replicas = u32::try_from(node.replicas).unwrap_or(1);
+        let replicas = u32::try_from(node.members()).unwrap_or(1);
         let shared = workflow.storage.iter().find(|s| !s.read_only).map(|s| s.mount_path.clone());
-        Ok(Self { meta, spec, attempt, node: node.id.clone(), replicas, nproc, shared })
+        let mut roles = Vec::new();
+        let mut first = 0u32;
+        for role in &node.roles {
+            let made = RoleTemplate::new(workflow, node, Some(role), first, &attempt)?;
+            first = first.saturating_add(made.replicas);
+            roles.push(made);
+        }
+        if roles.is_empty() {
+            roles.push(RoleTemplate::new(workflow, node, None, 0, &attempt)?);
+        }
+        let ranks = |role: &RoleTemplate| {
+            let ranks = pack(&(role.first..role.first.saturating_add(role.replicas)).collect());
+            format!("{}={ranks}", role.name)
+        };
+        let all = (!node.roles.is_empty()).then(|| roles.iter().map(ranks).collect::<Vec<_>>().join(","));
+        Ok(Self { roles, attempt, node: node.id.clone(), replicas, all, shared })
+    }
+
+    fn role(&self, rank: u32) -> Option<&RoleTemplate> {
+        self.roles.iter().rev().find(|role| role.first <= rank)
     }
 
     /// The pod of `rank`. Its host name does not depend on the incarnation: peers keep finding it.
     #[must_use]
     pub fn member(&self, rank: u32, incarnation: u32) -> Pod {
-        let mut meta = self.meta.clone();
+        let Some(role) = self.role(rank) else { return Pod::default() };
+        let mut meta = role.meta.clone();
         meta.name = Some(pod_name(&self.attempt.gang, rank, incarnation).into());
         meta.labels.get_or_insert_default().insert(label::RANK.to_owned(), rank.to_string());
         meta.annotations.get_or_insert_default().insert(annotation::INCARNATION.to_owned(), incarnation.to_string());
-        let mut spec = self.spec.clone();
+        let mut spec = role.spec.clone();
         spec.hostname = Some(hostname(&self.attempt.gang, rank).into());
         spec.subdomain.clone_from(&self.attempt.service);
-        let master = self.master();
+        let master = self.master(role);
         let env = MemberEnv {
             workflow: &self.attempt.workflow,
             namespace: &self.attempt.namespace,
@@ -141,7 +155,8 @@ impl MemberTemplate {
             attempt: self.attempt.attempt,
             rank,
             replicas: self.replicas,
-            nproc: self.nproc,
+            role: RoleEnv { name: &role.name, first: role.first, replicas: role.replicas, all: self.all.as_deref() },
+            nproc: role.nproc,
             master: &master,
             shared: self.shared.as_deref(),
         };
@@ -151,17 +166,51 @@ impl MemberTemplate {
         Pod { metadata: meta, spec: Some(spec), status: None }
     }
 
-    /// Processes per pod.
-    #[must_use]
-    pub fn nproc(&self) -> u32 {
-        self.nproc
-    }
-
-    fn master(&self) -> String {
+    fn master(&self, role: &RoleTemplate) -> String {
         match &self.attempt.service {
-            Some(service) => format!("{}.{service}", hostname(&self.attempt.gang, 0)),
+            Some(service) => format!("{}.{service}", hostname(&self.attempt.gang, role.first)),
             None => "localhost".to_owned(),
         }
+    }
+}
+
+impl RoleTemplate {
+    fn new(
+        workflow: &WorkflowSpec,
+        node: &WorkflowNode,
+        role: Option<&NodeRole>,
+        first: u32,
+        attempt: &AttemptRef,
+    ) -> Result<Self, TemplateError> {
+        let template = parse(node)?;
+        let mut spec = template.spec.unwrap_or_default();
+        let mut main = take_main(&mut spec);
+        lay(&mut spec, &mut main, &workflow.defaults, Wins::Base);
+        lay(&mut spec, &mut main, &node.overrides, Wins::Layer);
+        lay_node(&mut main, node);
+        if let Some(gang) = &node.gang {
+            lay_gang(&mut spec, &mut main, gang);
+        }
+        if let Some(role) = role {
+            lay_role(&mut spec, &mut main, role);
+        }
+        if main.image.as_deref().unwrap_or_default().is_empty() {
+            return Err(TemplateError::NoImage);
+        }
+        let stated = role.and_then(|role| role.nproc_per_node).or(node.overrides.nproc_per_node);
+        let nproc = processes(stated.or(workflow.defaults.nproc_per_node), &main);
+        if let Some(size) = node.overrides.shm_size.as_ref().or(workflow.defaults.shm_size.as_ref()) {
+            mount_shm(&mut spec, &mut main, size);
+        }
+        avoid(&mut spec, &attempt.avoid);
+        let main_name = main.name.clone();
+        spec.containers.insert(0, main);
+        mount_storage(&mut spec, &workflow.storage);
+        finish_spec(&mut spec, workflow, node);
+        let meta = metadata(template.metadata.unwrap_or_default(), workflow, node, role, attempt, &main_name);
+        let name = role.map_or(WORKER, |role| role.name.as_str()).to_owned();
+        let replicas = u32::try_from(role.map_or(node.replicas, |role| role.replicas)).unwrap_or(1);
+        Ok(Self { name, first, replicas, meta, spec, nproc })
     }
 }
 
@@ -199,9 +248,8 @@ pub(super) fn take_main(spec: &mut PodSpec) -> Container {
     main
 }
 
-/// `nprocPerNode` of the node, else of the workflow, else the GPUs of the main container, else 1.
-fn processes(workflow: &WorkflowSpec, node: &WorkflowNode, main: &Container) -> u32 {
-    let stated = node.overrides.nproc_per_node.or(workflow.defaults.nproc_per_node);
+/// `nprocPerNode` as it is stated, else the GPUs of the main container, else 1.
+fn processes(stated: Option<i32>, main: &Container) -> u32 {
     if let Some(n) = stated.and_then(|n| u32::try_from(n).ok()).filter(|n| *n >= 1) {
         return n;
     }
@@ -254,16 +302,22 @@ fn metadata(
     template: ObjectMeta,
     workflow: &WorkflowSpec,
     node: &WorkflowNode,
+    role: Option<&NodeRole>,
     attempt: &AttemptRef,
     main: &str,
 ) -> ObjectMeta {
+    let of_role = |fields: fn(&NodeRole) -> &BTreeMap<String, String>| role.map(fields).into_iter();
     let mut labels = template.labels;
     map_opt(&mut labels, &workflow.defaults.labels, Wins::Base);
     map_opt(&mut labels, &node.overrides.labels, Wins::Layer);
-    map_opt(&mut labels, &member_labels(&attempt.workflow, &node.id, attempt), Wins::Layer);
+    of_role(|role| &role.labels).for_each(|own| map_opt(&mut labels, own, Wins::Layer));
+    map_opt(&mut labels, &attempt_labels(&attempt.workflow, &node.id, attempt), Wins::Layer);
+    let name = role.map_or(WORKER, |role| role.name.as_str());
+    map_opt(&mut labels, &strings([(label::ROLE, name)]), Wins::Layer);
     let mut annotations = template.annotations;
     map_opt(&mut annotations, &workflow.defaults.annotations, Wins::Base);
     map_opt(&mut annotations, &node.overrides.annotations, Wins::Layer);
+    of_role(|role| &role.annotations).for_each(|own| map_opt(&mut annotations, own, Wins::Layer));
     let advised = strings([
         ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
         ("karpenter.sh/do-not-disrupt", "true"),
@@ -282,7 +336,7 @@ fn metadata(
 }
 
 /// Labels of every object of an attempt.
-pub(crate) fn member_labels(workflow: &str, node: &str, attempt: &AttemptRef) -> BTreeMap<String, String> {
+pub(crate) fn attempt_labels(workflow: &str, node: &str, attempt: &AttemptRef) -> BTreeMap<String, String> {
     let number = attempt.attempt.to_string();
     strings([
         (label::MANAGED_BY, names::MANAGED_BY_CONTROLLER),
@@ -290,7 +344,6 @@ pub(crate) fn member_labels(workflow: &str, node: &str, attempt: &AttemptRef) ->
         (label::NODE, node),
         (label::ATTEMPT, number.as_str()),
         (label::GANG, attempt.gang.as_str()),
-        (label::ROLE, ROLE_WORKER),
     ])
 }
 

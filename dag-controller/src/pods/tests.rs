@@ -442,3 +442,69 @@ fn without_such_a_claim_there_are_no_folders() {
     let pod = pod(&WorkflowSpec::default(), &node(1), 0);
     assert_eq!(env_of(&pod, "FLOWFORGE_CHECKPOINT_DIR"), None);
 }
+
+#[test]
+fn each_role_has_pods_of_its_own_and_meets_by_itself() {
+    let node: WorkflowNode = serde_json::from_value(json!({
+        "id": "train", "image": "img:1", "args": ["node"], "env": [{"name": "A", "value": "node"}], "labels": {"team": "x"},
+        "roles": [
+            {"name": "driver", "image": "driver:1"},
+            {"name": "worker", "replicas": 3, "args": ["work"], "env": [{"name": "A", "value": "worker"}],
+             "resources": {"limits": {"nvidia.com/gpu": "8"}}, "nodeSelector": {"pool": "h100"},
+             "labels": {"team": "y"}, "annotations": {"note": "w"}},
+        ],
+    }))
+    .unwrap();
+    let template = MemberTemplate::new(&WorkflowSpec::default(), &node, attempt(true)).unwrap();
+    let (driver, worker) = (template.member(0, 0), template.member(2, 1));
+    let label_of = |pod: &Pod, key: &str| pod.metadata.labels.as_ref().unwrap()[key].clone();
+    assert_eq!((label_of(&driver, label::ROLE), label_of(&worker, label::ROLE)), ("driver".into(), "worker".into()));
+    assert_eq!((label_of(&driver, "team"), label_of(&worker, "team")), ("x".into(), "y".into()));
+    assert_eq!(worker.metadata.name.as_deref(), Some("wf-train-2-2r1"));
+    assert_eq!(worker.metadata.annotations.as_ref().unwrap()["note"], "w");
+    assert_eq!(
+        (main_of(&driver).image.as_deref(), main_of(&worker).image.as_deref()),
+        (Some("driver:1"), Some("img:1"))
+    );
+    assert_eq!(main_of(&driver).args.as_deref().unwrap(), ["node"]);
+    assert_eq!(main_of(&worker).args.as_deref().unwrap(), ["work"]);
+    assert!(main_of(&driver).resources.is_none() && spec_of(&driver).node_selector.is_none());
+    assert_eq!(spec_of(&worker).node_selector.as_ref().unwrap()["pool"], "h100");
+    for (name, of_driver, of_worker) in [
+        ("A", "node", "worker"),
+        ("FLOWFORGE_RANK", "0", "2"),
+        ("FLOWFORGE_REPLICAS", "4", "4"),
+        ("FLOWFORGE_ROLE", "driver", "worker"),
+        ("FLOWFORGE_ROLE_RANK", "0", "1"),
+        ("FLOWFORGE_ROLE_REPLICAS", "1", "3"),
+        ("FLOWFORGE_ROLES", "driver=0,worker=1-3", "driver=0,worker=1-3"),
+        ("NNODES", "1", "3"),
+        ("NODE_RANK", "0", "1"),
+        ("NPROC_PER_NODE", "1", "8"),
+        ("MASTER_ADDR", "wf-train-2-0.wf-train-2", "wf-train-2-1.wf-train-2"),
+    ] {
+        assert_eq!((env_of(&driver, name), env_of(&worker, name)), (Some(of_driver), Some(of_worker)), "{name}");
+    }
+    assert_eq!(env_of(&pod(&WorkflowSpec::default(), &self::node(2), 1), "FLOWFORGE_ROLE"), None, "it has no roles");
+}
+
+#[test]
+fn gpus_of_a_gang_are_limits_and_a_product() {
+    let with = |gpu: Value| {
+        let node = serde_json::from_value(json!({
+            "id": "train", "image": "img:1", "gang": {"gpu": gpu, "priorityClassName": "high"}, "nodeSelector": {"a": "b"},
+        }));
+        pod(&WorkflowSpec::default(), &node.unwrap(), 0)
+    };
+    let whole = with(json!({"product": "NVIDIA-H100-80GB-HBM3", "count": 8}));
+    let limits = |pod: &Pod| main_of(pod).resources.clone().unwrap().limits.unwrap();
+    assert_eq!(limits(&whole)["nvidia.com/gpu"], Quantity("8".into()));
+    let selector = spec_of(&whole).node_selector.as_ref().unwrap();
+    assert_eq!((selector["nvidia.com/gpu.product"].as_str(), selector["a"].as_str()), ("NVIDIA-H100-80GB-HBM3", "b"));
+    assert_eq!(
+        (env_of(&whole, "NPROC_PER_NODE"), spec_of(&whole).priority_class_name.as_deref()),
+        (Some("8"), Some("high"))
+    );
+    let slices = with(json!({"mig": "1g.10gb", "count": 2}));
+    assert_eq!(limits(&slices)["nvidia.com/mig-1g.10gb"], Quantity("2".into()));
+}

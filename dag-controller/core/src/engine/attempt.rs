@@ -5,19 +5,22 @@ use crate::command::{Command, MemberOutcome};
 use crate::event::{GangEnd, PodFacts};
 use crate::reason::{Cause, Class, Reason};
 use crate::retry::{Plan, Retry, Scope};
+use crate::role::Failure;
 use crate::state::Config;
 use smol_str::SmolStr;
 
-use super::gang::{Cx, Ending, Gang, member_end};
+use super::gang::{Cx, Ending, Gang};
 use super::member::{Member, Stage, flag, infrastructure_sign};
 use super::timers::spread;
+use super::verdict::member_end;
 
 impl Gang {
-    /// `scope: Member`: a member that failed is made again in the same attempt, up to the limit.
+    /// `scope: Member`, or a role with `failurePolicy: ReplaceMember`: a member that failed is made again in the same attempt,
+    /// up to the limit.
     pub(super) fn makes_again(&self, rank: u32, reason: Reason, facts: &PodFacts) -> bool {
-        let Some(retry) = self.retry.as_deref().filter(|r| r.scope == Scope::Member && self.ending.is_none()) else {
-            return false;
-        };
+        let by_role = self.roles.failure(rank) == Failure::ReplaceMember;
+        let replaces = |r: &&Retry| self.ending.is_none() && (by_role || r.scope == Scope::Member);
+        let Some(retry) = self.retry.as_deref().filter(replaces) else { return false };
         let exit_code = member_end(MemberOutcome::Failed, Some(reason), facts).exit_code;
         let made = self.member(rank).map_or(0, |m| m.incarnation);
         made < retry.limit && retry.covers(&Cause { exit_code, ..Cause::of(reason) })

@@ -3,8 +3,8 @@
 //! ```text
 //!   Wanted ──CreateGang──> Asked ──seen──> Held ──────────────> members created, bound, run, end
 //!                                           └──object deleted──> Gone: fails, members are stopped
-//!   phase   Pending ──all bound──> Scheduled ──all ran──> Running
-//!   ending  set once: by the last success, the first failure, or a stop from above
+//!   phase   Pending ──all needed bound──> Scheduled ──all needed ran──> Running
+//!   ending  set once: by the success that was wanted, a failure that counts (verdict.rs), or a stop from above
 //!           ──> members stopped ──> results recorded ──> FinishGang ──> seen ended: the node ends
 //! ```
 //! A failure of the user's waits for `infra_grace` before it is recorded, where the infrastructure has a budget of its own: a
@@ -13,24 +13,23 @@
 //! Invariants: after `ending` is set nothing is created; FinishGang is commanded once, when every slot is settled;
 //! every pod that may still run is a live slot, an unanswered create, or in [`Trailing`].
 
-use crate::command::{Command, MemberEnd, MemberOutcome, Milestone};
-use crate::dag::{Limits, MemberLost, NodeSpec};
-use crate::event::{GangEnd, MainContainer, PodFacts};
+use crate::command::{Command, MemberOutcome, Milestone};
+use crate::dag::{Limits, NodeSpec};
+use crate::event::{GangEnd, PodFacts};
 use crate::ids::{AttemptKey, MemberKey};
-use crate::outputs::Outputs;
 use crate::reason::{Cause, Class, Reason};
 use crate::retry::{Plan, Retry};
 use crate::state::{Config, Counts, GangPhase};
 use smol_str::SmolStr;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::member::{Fate, Member, Stage, fate, flag};
+use super::member::{Member, Stage, flag};
+use super::roles::Roles;
 use super::supply::Supply;
 use super::timers::{Timers, Wake};
 use super::trailing::Trailing;
+use super::verdict::Saying;
 
 /// What the parts of the engine share during one event.
 pub(crate) struct Cx<'a> {
@@ -81,7 +80,6 @@ pub(crate) struct Tally {
     pub(crate) creating: u32,
     live: u32,
     bound: u32,
-    ran: u32,
     running: u32,
     succeeded: u32,
     ended_badly: u32,
@@ -102,7 +100,6 @@ impl Tally {
         change(&mut self.creating, m.stage == Stage::Creating);
         change(&mut self.live, m.stage == Stage::Live);
         change(&mut self.bound, m.has(flag::BOUND));
-        change(&mut self.ran, m.has(flag::RAN));
         change(&mut self.running, m.has(flag::RAN) && m.outcome.is_none() && !m.has(flag::STOPPED));
         change(&mut self.succeeded, m.outcome == Some(MemberOutcome::Succeeded));
         change(&mut self.ended_badly, matches!(m.outcome, Some(MemberOutcome::Failed | MemberOutcome::Stopped)));
@@ -122,9 +119,12 @@ pub(crate) struct Gang {
     pub(super) supply: Supply,
     pub(super) members: Vec<Member>,
     pub(super) tally: Tally,
+    /// The same by role.
+    pub(super) roles: Roles,
     /// Its status is worth a write.
     pub(crate) dirty: bool,
-    policy: MemberLost,
+    /// Since when it runs with fewer members than it is to have.
+    pub(crate) degraded_since_ms: Option<u64>,
     pub(super) finishing: bool,
     pub(super) retry: Option<Arc<Retry>>,
     /// What it was made with.
@@ -141,23 +141,7 @@ pub(crate) struct Gang {
     /// The machine of the member it began with.
     pub(super) machine: SmolStr,
     /// What members are to say when they end well; none when nothing is asked.
-    saying: Option<Box<Saying>>,
-}
-
-/// The outputs of a gang as they come in.
-#[derive(Clone, Debug, PartialEq)]
-struct Saying {
-    declared: Arc<Outputs>,
-    /// By rank, as [`Outputs::pick`] leaves it.
-    said: BTreeMap<u32, SmolStr>,
-    /// The outputs of the node, once all have ended well.
-    outputs: SmolStr,
-}
-
-impl Saying {
-    fn new(declared: &Arc<Outputs>) -> Box<Self> {
-        Box::new(Self { declared: Arc::clone(declared), said: BTreeMap::new(), outputs: SmolStr::default() })
-    }
+    pub(super) saying: Option<Box<Saying>>,
 }
 
 impl Gang {
@@ -173,8 +157,9 @@ impl Gang {
             supply: Supply::new(replicas > 1),
             members: vec![Member::default(); replicas as usize],
             tally: Tally { absent: replicas, ..Tally::default() },
+            roles: Roles::new(spec),
             dirty: false,
-            policy: spec.member_lost,
+            degraded_since_ms: None,
             finishing: false,
             retry: spec.retry.clone(),
             plan,
@@ -218,8 +203,10 @@ impl Gang {
     pub(super) fn edit(&mut self, rank: u32, change: impl FnOnce(&mut Member)) {
         if let Some(slot) = self.members.get_mut(rank as usize) {
             self.tally.take(*slot);
+            self.roles.take(rank, *slot);
             change(slot);
             self.tally.add(*slot);
+            self.roles.add(rank, *slot);
         }
     }
 
@@ -297,111 +284,6 @@ impl Gang {
         self.edit(key.rank, |m| *m = Member { incarnation: key.incarnation, ..Member::default() });
     }
 
-    /// Turns facts into the member's outcome, once.
-    fn judge(&mut self, rank: u32, facts: &PodFacts, before: Member, cx: &mut Cx<'_>) {
-        let Some(m) = self.member(rank) else { return };
-        if m.outcome.is_some() || m.has(flag::UNDONE) {
-            return;
-        }
-        let ours = m.has(flag::KILLED) || self.ending.is_some();
-        match fate(facts, ours, before) {
-            Fate::Alive => {}
-            Fate::Undone => self.edit(rank, |m| m.set(flag::UNDONE, true)),
-            Fate::Succeeded => self.conclude(rank, MemberOutcome::Succeeded, None, facts, cx),
-            // Withdrawn for want of quota, and started in the same moment: it is made again.
-            Fate::Collateral if self.ending.is_none() => self.edit(rank, |m| m.set(flag::UNDONE, true)),
-            Fate::Collateral => self.conclude(rank, MemberOutcome::Stopped, None, facts, cx),
-            Fate::Failed(reason) if self.makes_again(rank, reason, facts) => {
-                cx.out.push(Command::Announce(Milestone::Replaced(self.key.node)));
-                self.conclude(rank, MemberOutcome::Lost, Some(reason), facts, cx);
-            }
-            Fate::Failed(reason) => self.conclude(rank, MemberOutcome::Failed, Some(reason), facts, cx),
-            Fate::Lost(reason) => self.lose(rank, reason, facts, cx),
-        }
-    }
-
-    /// A member was taken by the infrastructure: the policy decides what that means.
-    fn lose(&mut self, rank: u32, reason: Reason, facts: &PodFacts, cx: &mut Cx<'_>) {
-        let outcome = match (self.ending.is_some(), self.policy) {
-            (true, _) => MemberOutcome::Stopped,
-            (false, MemberLost::Replace) => MemberOutcome::Lost,
-            (false, MemberLost::Fail) => MemberOutcome::Failed,
-        };
-        if outcome == MemberOutcome::Lost {
-            cx.out.push(Command::Announce(Milestone::Replaced(self.key.node)));
-        }
-        self.conclude(rank, outcome, Some(reason), facts, cx);
-    }
-
-    /// A member ended: its result is to be recorded, and the gang may end by it.
-    pub(super) fn conclude(
-        &mut self,
-        rank: u32,
-        outcome: MemberOutcome,
-        reason: Option<Reason>,
-        facts: &PodFacts,
-        cx: &mut Cx<'_>,
-    ) {
-        self.edit(rank, |m| m.outcome = Some(outcome));
-        let mut end = member_end(outcome, reason, facts);
-        if outcome == MemberOutcome::Failed
-            && self.ending.as_ref().is_none_or(|e| e.cause.reason.class() == Class::Stopped)
-        {
-            self.machine = end.node.clone();
-        }
-        if let Some(saying) = self.saying.as_deref_mut().filter(|_| outcome == MemberOutcome::Succeeded) {
-            end.said = saying.declared.pick(rank, &facts.message);
-            saying.said.insert(rank, end.said.clone());
-        }
-        let cause = Cause {
-            reason: reason.unwrap_or(Reason::Completed),
-            rank: Some(rank),
-            exit_code: end.exit_code,
-            detail: detail(&end, &facts.reason),
-        };
-        if self.claim == Claim::Gone {
-            self.edit(rank, |m| m.set(flag::RECORDED, true));
-        } else {
-            cx.out.push(Command::RecordResult(self.key_of(rank), Box::new(end)));
-        }
-        self.weigh(outcome, cause, cx);
-    }
-
-    /// What a member's outcome means for the gang.
-    fn weigh(&mut self, outcome: MemberOutcome, cause: Cause, cx: &mut Cx<'_>) {
-        match outcome {
-            MemberOutcome::Failed => {
-                // Who failed by himself is not excused by a stop that came in the same moment.
-                let stopped = self.ending.as_ref().is_some_and(|e| e.cause.reason.class() == Class::Stopped);
-                if stopped && !self.finishing {
-                    self.ending = None;
-                }
-                self.end(false, cause, cx);
-            }
-            MemberOutcome::Succeeded if self.tally.succeeded == self.replicas() => {
-                // A stop that came too late does not undo what every member achieved.
-                if !self.finishing && self.ending.as_ref().is_some_and(|e| e.cause.reason.class() == Class::Stopped) {
-                    self.ending = None;
-                }
-                self.advance(cx);
-                match self.collect() {
-                    Ok(()) => self.end(true, Cause::of(Reason::Completed), cx),
-                    Err(cause) => self.end(false, cause, cx),
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// All members have ended well: what they said becomes the outputs.
-    fn collect(&mut self) -> Result<(), Cause> {
-        if let Some(saying) = self.saying.as_deref_mut() {
-            let outputs = saying.declared.collect(&saying.said)?;
-            saying.outputs = serde_json::Value::Object(outputs).to_string().into();
-        }
-        Ok(())
-    }
-
     /// The pod of a slot does not exist any more.
     pub(crate) fn on_pod_gone(&mut self, key: MemberKey, cx: &mut Cx<'_>) {
         let Some(m) = self.member(key.rank) else { return };
@@ -436,41 +318,6 @@ impl Gang {
         }
     }
 
-    /// A result that a former leader recorded.
-    pub(crate) fn restore(&mut self, key: MemberKey, end: &MemberEnd, cx: &mut Cx<'_>) {
-        let Some(m) = self.member(key.rank) else { return };
-        let reason = match Reason::parse(&end.reason) {
-            Reason::Unrecorded if end.outcome == MemberOutcome::Failed => Reason::MemberFailed,
-            known => known,
-        };
-        let cause = Cause { reason, rank: Some(key.rank), exit_code: end.exit_code, detail: detail(end, "") };
-        if end.outcome == MemberOutcome::Failed && self.machine.is_empty() {
-            self.machine = end.node.clone();
-        }
-        if key.incarnation < m.incarnation || m.outcome.is_some() {
-            if end.outcome == MemberOutcome::Failed {
-                // The verdict is durable: no pod that turned up later takes it back.
-                self.weigh(end.outcome, cause, cx);
-            }
-            return;
-        }
-        if let Some(saying) = self.saying.as_deref_mut().filter(|_| end.outcome == MemberOutcome::Succeeded) {
-            saying.said.insert(key.rank, end.said.clone());
-        }
-        self.edit(key.rank, |m| {
-            let flags = flag::RECORDED
-                | match end.outcome {
-                    MemberOutcome::Succeeded | MemberOutcome::Stopped => flag::BOUND | flag::RAN,
-                    // Its kubelet may have refused it before it ran.
-                    MemberOutcome::Failed => flag::BOUND,
-                    // It is no member any more.
-                    MemberOutcome::Lost => 0,
-                };
-            *m = Member { incarnation: key.incarnation, flags, stage: Stage::Live, outcome: Some(end.outcome) };
-        });
-        self.weigh(end.outcome, cause, cx);
-    }
-
     /// Decides the end, once, and stops whatever still runs.
     pub(crate) fn end(&mut self, succeeded: bool, cause: Cause, cx: &mut Cx<'_>) {
         if self.ending.is_some() {
@@ -479,10 +326,11 @@ impl Gang {
         if let Some(retry) = self.retry.as_deref().filter(|_| !succeeded) {
             let graced = cause.reason.class() == Class::User && retry.forgives_infrastructure(&self.plan);
             self.grace_until_ms = graced.then(|| cx.now_ms.saturating_add(cx.config.infra_grace_ms));
-            self.force_at_ms = retry.force_after_ms.map(|after_ms| cx.now_ms.saturating_add(after_ms));
-            for at_ms in [self.grace_until_ms, self.force_at_ms].into_iter().flatten() {
-                cx.timers.set(at_ms, Wake::Gang(self.key.node));
-            }
+        }
+        let force_after_ms = self.retry.as_deref().and_then(|retry| retry.force_after_ms);
+        self.force_at_ms = force_after_ms.map(|after_ms| cx.now_ms.saturating_add(after_ms));
+        for at_ms in [self.grace_until_ms, self.force_at_ms].into_iter().flatten() {
+            cx.timers.set(at_ms, Wake::Gang(self.key.node));
         }
         self.ending = Some(Box::new(Ending { succeeded, cause }));
         self.supply.clear_wait();
@@ -534,13 +382,13 @@ impl Gang {
         self.edit(rank, |m| m.set(flag::RELEASED, true));
     }
 
-    /// All bound, all ran: the phase follows.
+    /// All that are needed bound, all that are needed ran: the phase follows.
     pub(super) fn advance(&mut self, cx: &mut Cx<'_>) {
-        if self.ending.is_some() {
+        // Members that still come to run when others have done the work of all: the phase is that of the counts.
+        if self.ending.is_some() && !self.has_succeeded() {
             return;
         }
-        let all = self.replicas();
-        if self.phase == GangPhase::Pending && self.tally.bound == all {
+        if self.phase == GangPhase::Pending && self.roles.are_bound() {
             self.phase = GangPhase::Scheduled;
             self.scheduled_at_ms.get_or_insert(cx.now_ms);
             self.supply.on_whole();
@@ -548,12 +396,22 @@ impl Gang {
             cx.out.push(Command::Announce(Milestone::Scheduled(self.key.node)));
             self.set_deadline(cx);
         }
-        if self.phase == GangPhase::Scheduled && self.tally.ran == all {
+        if self.phase == GangPhase::Scheduled && self.roles.have_run() {
             self.phase = GangPhase::Running;
             self.started_at_ms.get_or_insert(cx.now_ms);
             self.dirty = true;
             cx.out.push(Command::Announce(Milestone::Running(self.key.node)));
             self.set_deadline(cx);
+        }
+    }
+
+    /// Takes note whether it runs with all of its members.
+    pub(crate) fn note_degraded(&mut self, cx: &Cx<'_>) {
+        let whole = self.tally.running + self.tally.succeeded >= self.replicas();
+        let degraded = self.phase == GangPhase::Running && self.ending.is_none() && !whole;
+        if !cx.booting && degraded != self.degraded_since_ms.is_some() {
+            self.degraded_since_ms = degraded.then_some(cx.now_ms);
+            self.dirty = true;
         }
     }
 
@@ -603,33 +461,4 @@ impl Gang {
             }
         }
     }
-}
-
-/// What is known beside reason and exit code: where it was, and the kubelet's own word where ours is coarser.
-fn detail(end: &MemberEnd, kubelet: &str) -> SmolStr {
-    let mut text = end.reason.to_string();
-    if !kubelet.is_empty() && end.reason != kubelet {
-        let _ = write!(text, " ({kubelet})");
-    }
-    if !end.node.is_empty() {
-        let _ = write!(text, " on {}", end.node);
-    }
-    SmolStr::from(text)
-}
-
-pub(super) fn member_end(outcome: MemberOutcome, reason: Option<Reason>, facts: &PodFacts) -> MemberEnd {
-    let (exit_code, said) = match &facts.main {
-        MainContainer::Ended { exit_code, reason, .. } => (Some(*exit_code), reason.clone()),
-        _ => (facts.init_exit_code, SmolStr::default()),
-    };
-    let text = match (outcome, reason) {
-        (MemberOutcome::Succeeded, _) => SmolStr::new_static("Completed"),
-        (MemberOutcome::Stopped, _) => SmolStr::new_static("Stopped"),
-        (_, Some(reason)) if reason.class() == Class::Infrastructure || said.is_empty() => {
-            SmolStr::new_static(reason.as_str())
-        }
-        _ => said,
-    };
-    let node = facts.node.clone().unwrap_or_default();
-    MemberEnd { outcome, exit_code, reason: text, node, said: SmolStr::default() }
 }

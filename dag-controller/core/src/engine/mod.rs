@@ -3,6 +3,7 @@
 //! ```text
 //!   Event ─> State (workflow.rs: release, stop, end)  ─> gang.rs: one open attempt ─> member.rs: one pod's fate
 //!                          └ depends.rs: edges, `when`        └ supply.rs: creating, quota   trailing.rs, timers.rs
+//!                                                               └ verdict.rs, roles.rs: what a member's end means
 //!                                                               └ attempt.rs, deadlines.rs: who is to blame, how long
 //!   rebuild.rs: the same state from what a list finds       view.rs: what the statuses show
 //! ```
@@ -13,9 +14,11 @@ mod depends;
 mod gang;
 mod member;
 mod rebuild;
+mod roles;
 mod supply;
 mod timers;
 mod trailing;
+mod verdict;
 mod view;
 mod workflow;
 
@@ -201,6 +204,7 @@ impl State {
                 timers: &mut self.timers,
             };
             act(&mut gang, &mut cx);
+            gang.note_degraded(&cx);
             self.dirty = true;
         }
         self.nodes[key.node.at()].gang = Some(gang);

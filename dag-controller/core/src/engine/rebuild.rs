@@ -16,7 +16,7 @@ use crate::ids::{AttemptKey, MemberKey, NodeIx};
 use crate::reason::{Cause, Class, Reason};
 use crate::retry::Plan;
 use crate::state::{Config, GangPhase, NodePhase, WorkflowPhase};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::State;
@@ -158,7 +158,7 @@ pub fn rebuild(
     state.restore_gangs(&observed.gangs, now_ms, out);
     let seen = seen(&observed);
     state.restore_results(&observed.gangs, &seen, now_ms, out);
-    state.restore_pods(observed.pods, &observed.gangs, &seen, now_ms, out);
+    state.restore_pods(observed.pods, &observed.gangs, now_ms, out);
     state.infer_ends(now_ms, out);
     state.fail_lost_gangs(&lost, now_ms, out);
     state.go_on(now_ms, out);
@@ -214,7 +214,9 @@ impl State {
         node.attempt = if runs { recorded.attempt } else { 0 };
         node.tally = match recorded.phase {
             _ if !runs => (0, 0),
-            NodePhase::Succeeded => (self.dag.node(recorded.node).replicas, 0),
+            NodePhase::Succeeded if self.dag.node(recorded.node).roles.is_none() => {
+                (self.dag.node(recorded.node).replicas, 0)
+            }
             _ => recorded.tally,
         };
         node.cause = recorded.cause.clone().map(Box::new);
@@ -294,12 +296,21 @@ impl State {
                 self.with_gang(key, now_ms, out, |open, _| open.expect(rank, incarnation));
             }
         }
-        // What was lost and made again comes last: it speaks for its rank only where nothing newer does.
-        for lost in [false, true] {
+        // Failures come first: whoever recorded one had not seen the gang succeed. What was lost and made again comes last: it
+        // speaks for its rank only where nothing newer does.
+        let turn = |outcome| match outcome {
+            MemberOutcome::Failed => 0,
+            MemberOutcome::Succeeded | MemberOutcome::Stopped => 1,
+            MemberOutcome::Lost => 2,
+        };
+        for now in 0..=2 {
             for gang in gangs {
-                for result in gang.results.iter().filter(|r| (r.end.outcome == MemberOutcome::Lost) == lost) {
+                for result in gang.results.iter().filter(|r| turn(r.end.outcome) == now) {
                     let AttemptKey { node, attempt } = gang.key;
                     let newest = seen.get(&(gang.key, result.rank)).copied().unwrap_or_default();
+                    if result.end.outcome == MemberOutcome::Lost && result.incarnation < newest.lost {
+                        continue;
+                    }
                     let incarnation = result.incarnation.unwrap_or_else(|| newest.of_packed());
                     let key = MemberKey { node, attempt, rank: result.rank, incarnation };
                     self.with_gang(gang.key, now_ms, out, |open, cx| open.restore(key, &result.end, cx));
@@ -312,7 +323,6 @@ impl State {
         &mut self,
         mut pods: Vec<(MemberKey, PodFacts)>,
         gangs: &[ObservedGang],
-        seen: &Seen,
         now_ms: u64,
         out: &mut Vec<Command>,
     ) {
@@ -321,10 +331,10 @@ impl State {
         for (key, facts) in &pods {
             self.on_pod(*key, facts, now_ms, out);
         }
+        let there: BTreeSet<MemberKey> = pods.into_iter().map(|(key, _)| key).collect();
         for gang in gangs {
             for result in &gang.results {
-                let pod = seen.get(&(gang.key, result.rank)).and_then(|newest| newest.pod);
-                self.with_gang(gang.key, now_ms, out, |open, cx| open.without_pod(result.rank, pod, cx));
+                self.with_gang(gang.key, now_ms, out, |open, cx| open.without_pod(result.rank, &there, cx));
             }
         }
     }
@@ -472,6 +482,7 @@ impl Gang {
         if self.members.iter().any(|m| m.outcome == Some(MemberOutcome::Stopped)) {
             self.end(false, Cause::of(Reason::Unrecorded), cx);
         }
+        self.advance(cx);
         self.set_deadline(cx);
         self.ask_claim(cx);
         self.supply_all(cx);
@@ -485,9 +496,9 @@ impl Gang {
     }
 
     /// A recorded member whose pod no list has found is gone.
-    fn without_pod(&mut self, rank: u32, newest_pod: Option<u32>, cx: &mut Cx<'_>) {
+    fn without_pod(&mut self, rank: u32, there: &BTreeSet<MemberKey>, cx: &mut Cx<'_>) {
         let key = self.key_of(rank);
-        if newest_pod.is_none_or(|seen| seen < key.incarnation) {
+        if !there.contains(&key) {
             self.on_pod_gone(key, cx);
         }
     }

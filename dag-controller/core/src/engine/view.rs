@@ -12,6 +12,7 @@ use super::gang::Claim;
 use super::member::{Member, Stage, flag};
 
 static SUSPENDED: Cause = Cause::of(Reason::Suspended);
+static DEGRADED: Cause = Cause::of(Reason::Degraded);
 
 impl State {
     /// The graph.
@@ -90,7 +91,10 @@ impl State {
             (NodePhase::Skipped, _) => node.cause.as_deref().or(self.stop.as_deref()),
             // All members did their work; until that is durable there is nothing to tell.
             (_, Some(gang)) if gang.ending.as_deref().is_some_and(|ending| ending.succeeded) => None,
-            (_, Some(gang)) => node.cause.as_deref().or_else(|| gang.supply.wait()),
+            (_, Some(gang)) => {
+                let degraded = gang.degraded_since_ms.map(|_| &DEGRADED);
+                node.cause.as_deref().or_else(|| gang.supply.wait()).or(degraded)
+            }
             _ => node.cause.as_deref(),
         };
         NodeView {
@@ -103,6 +107,7 @@ impl State {
                 |g| (g.claim != Claim::Wanted && g.claim != Claim::Asked).then_some(g.phase),
             ),
             members: gang.map_or_else(|| self.ended_counts(at), |g| g.counts()),
+            degraded_since_ms: gang.and_then(|g| g.degraded_since_ms),
             released_at_ms: node.released_at_ms,
             scheduled_at_ms: node.scheduled_at_ms,
             started_at_ms: node.started_at_ms,

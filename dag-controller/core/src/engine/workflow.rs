@@ -47,7 +47,7 @@ impl State {
 
     /// Every ordinary node has ended and no pod of theirs runs: the turn of the `finally` nodes. O(nodes), once.
     fn begin_closing(&mut self, now_ms: u64) {
-        if self.closing || self.ordinary_left > 0 || self.trailing.stopping() > 0 {
+        if self.closing || self.ordinary_left > 0 || self.trailing.stopping() > 0 && !self.has_begun_closing() {
             return;
         }
         self.closing = true;
@@ -64,6 +64,11 @@ impl State {
                 self.ready.insert(at);
             }
         }
+    }
+
+    /// A former leader has released a `finally` node: a pod that turned up since takes that back no more than the others did.
+    fn has_begun_closing(&self) -> bool {
+        self.resumed.iter().chain(&self.open).any(|&at| self.dag.node(at).finally)
     }
 
     /// Whether a stop reaches `finally` nodes too.
@@ -218,7 +223,7 @@ impl State {
         node.started_at_ms = end.started_at_ms.or(node.started_at_ms);
         node.finished_at_ms = Some(end.finished_at_ms);
         node.cause = Some(Box::new(end.cause.clone()));
-        if end.succeeded {
+        if end.succeeded && self.dag.node(at).roles.is_none() {
             node.tally = (self.dag.node(at).replicas, 0);
         }
         self.settle(at, phase);

@@ -8,6 +8,7 @@ use super::schema::{self, Kind, get};
 use super::{Options, expr_fix};
 use crate::expr::{self, LATE, Reads};
 use crate::outputs::{Kind as ValueKind, Output, Outputs};
+use crate::role::{self, Role, WORKER};
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,6 @@ use std::sync::Arc;
 
 /// Most outputs of one node.
 const MAX_OUTPUTS: usize = 64;
-/// The role of a node without roles.
-const ROLE: &str = "worker";
 const FIELDS: &[schema::Field] = &[
     ("name", Kind::Special),
     ("type", Kind::Word(ValueKind::WORDS)),
@@ -39,6 +38,28 @@ pub(super) struct Reader<'a> {
     pub(super) outputs: BTreeSet<SmolStr>,
 }
 
+/// The members of a node, who say its outputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SaidBy<'a> {
+    pub(super) replicas: u32,
+    pub(super) roles: Option<&'a [Role]>,
+}
+
+impl SaidBy<'_> {
+    /// The ranks of a role.
+    fn role(self, name: &str) -> Option<Range<u32>> {
+        match self.roles {
+            None => (name == WORKER).then_some(0..self.replicas),
+            Some(roles) => role::ranks(roles).find(|(role, _)| role.name == name).map(|(_, ranks)| ranks),
+        }
+    }
+
+    fn names(self) -> String {
+        let names = |roles: &[Role]| roles.iter().map(|role| role.name.as_str()).collect::<Vec<_>>().join(", ");
+        self.roles.map_or_else(|| WORKER.to_owned(), names)
+    }
+}
+
 /// What a node says and reads, checked as far as it can be by itself.
 #[derive(Debug)]
 pub(super) struct Checked<'a> {
@@ -54,13 +75,13 @@ pub(super) fn check<'a>(
     plain: &'a Plain<'_>,
     node: &Map<String, Value>,
     draft: &Draft<'a>,
-    replicas: u32,
+    said_by: SaidBy<'_>,
     params: &Value,
     options: Options<'_>,
     errors: &mut Errors,
 ) -> Checked<'a> {
     let when = when(&plain.path, node, params, errors);
-    let outputs = outputs(&plain.path, node, replicas, options, errors);
+    let outputs = outputs(&plain.path, node, said_by, options, errors);
     let gated = when.is_some() || !plain.reads.nodes.is_empty();
     let mut reads = plain.reads.clone();
     reads.extend(when.unwrap_or_default());
@@ -75,11 +96,11 @@ pub(super) fn check<'a>(
     Checked { reader, outputs: (!outputs.0.is_empty()).then(|| Arc::new(outputs)), gated }
 }
 
-/// The declared outputs of a node with so many members.
+/// The declared outputs of a node with these members.
 fn outputs(
     path: &Path,
     node: &Map<String, Value>,
-    replicas: u32,
+    said_by: SaidBy<'_>,
     options: Options<'_>,
     errors: &mut Errors,
 ) -> Outputs {
@@ -94,7 +115,7 @@ fn outputs(
         }
         let Some(entry) = schema::object(&path, entry, errors) else { continue };
         schema::check(entry, &path, &[FIELDS], options, errors);
-        let Some(output) = output(&path, entry, replicas, errors) else { continue };
+        let Some(output) = output(&path, entry, said_by, errors) else { continue };
         if all.iter().any(|known| known.name == output.name) {
             errors.push(path.field("name"), format!("{} is there twice", echo(&output.name)), "rename one of the two");
         } else {
@@ -104,7 +125,7 @@ fn outputs(
     Outputs(all)
 }
 
-fn output(path: &Path, entry: &Map<String, Value>, replicas: u32, errors: &mut Errors) -> Option<Output> {
+fn output(path: &Path, entry: &Map<String, Value>, said_by: SaidBy<'_>, errors: &mut Errors) -> Option<Output> {
     let Some(name) = get(entry, "name") else {
         errors.push(path, "has no name", "add name: a key of the termination message");
         return None;
@@ -123,14 +144,14 @@ fn output(path: &Path, entry: &Map<String, Value>, replicas: u32, errors: &mut E
     };
     let collect = match get(entry, "collect").and_then(Value::as_str) {
         None => None,
-        Some(ROLE) => Some(0..replicas),
-        Some(other) => {
-            errors.push(
-                path.field("collect"),
-                format!("{} is no role of this node", echo(other)),
-                format!("write {ROLE}"),
-            );
-            return None;
+        Some(name) => {
+            let ranks = said_by.role(name);
+            if ranks.is_none() {
+                let problem = format!("{} is no role of this node", echo(name));
+                errors.push(path.field("collect"), problem, format!("write {}", said_by.names()));
+                return None;
+            }
+            ranks
         }
     };
     let optional = get(entry, "optional") == Some(&Value::Bool(true));

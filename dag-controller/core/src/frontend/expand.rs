@@ -44,7 +44,8 @@ impl Plain<'_> {
 }
 
 /// Fields of a node whose texts may wait for upstream nodes.
-const MAY_WAIT: &[&str] = &["image", "command", "args", "workingDir", "env", "labels", "annotations", "podTemplate"];
+const MAY_WAIT: &[&str] =
+    &["image", "command", "args", "workingDir", "env", "labels", "annotations", "podTemplate", "roles"];
 
 /// What every node is expanded with.
 struct Cx<'a> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   JSON value ── expand.rs: for, templates, patches, parameters ──> plain nodes
 //!              ── workflow.rs: fields, by the tables of schema.rs ──┐
-//!                 pod_template.rs, storage.rs, names               ├─> errors, all at once, in the order of the text
+//!                 roles.rs, pod_template.rs, storage.rs, names     ├─> errors, all at once, in the order of the text
 //!                 graph.rs: targets, cycles                        ┘         or Compiled { Dag, … }
 //! ```
 //! They take any JSON value and never panic, run in time linear in its size (but for a bounded search for look-alikes), and
@@ -20,11 +20,13 @@ mod params;
 mod patch;
 mod pod_template;
 mod retry;
+mod roles;
 mod schema;
 mod size;
 mod storage;
 mod syntax;
 mod template;
+mod topology;
 mod workflow;
 
 pub use errors::{FieldError, MAX_ERRORS};

@@ -20,6 +20,7 @@ fn merge_key(list: &str) -> Option<&'static str> {
         | "volumes"
         | "imagePullSecrets"
         | "resourceClaims"
+        | "roles"
         | "claims" => "name",
         "volumeMounts" => "mountPath",
         "volumeDevices" => "devicePath",

@@ -95,6 +95,8 @@ pub(super) const DEFAULTS: &[Field] = &[
 pub(super) const NODE: &[Field] = &[
     ("id", Kind::Special),
     ("replicas", Kind::Special),
+    ("roles", Kind::Special),
+    ("gang", Kind::Special),
     ("dependsOn", Kind::Special),
     ("dependsMode", Kind::Special),
     ("onFailure", Kind::Special),
@@ -131,21 +133,6 @@ pub(super) const TIMEOUTS: &[Field] = &[
 
 /// Fields of `rerunOf`.
 pub(super) const RERUN: &[Field] = &[("name", Kind::Name), ("uid", Kind::Text), ("succeeded", Kind::Special)];
-
-/// Fields of `topology`.
-pub(super) const TOPOLOGY: &[Field] = &[
-    ("required", Kind::Special),
-    ("preferred", Kind::Special),
-    ("segments", Kind::Special),
-    ("spread", Kind::Special),
-];
-
-/// Fields of `topology.segments`.
-pub(super) const SEGMENTS: &[Field] =
-    &[("size", Kind::Whole(1, 8192)), ("level", Kind::Special), ("balanced", Kind::Flag)];
-
-/// Fields of `topology.spread`.
-pub(super) const SPREAD: &[Field] = &[("level", Kind::Special), ("minDomains", Kind::Whole(1, 8192))];
 
 /// The value of a field; `null` is absent, as in the API server.
 pub(super) fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {

@@ -214,7 +214,7 @@ pub(super) fn lay(base: &mut Map<String, Value>, own: Map<String, Value>) {
         match (key.as_str(), base.get_mut(&key), value) {
             // The API server writes one replica where the node says nothing.
             ("replicas", Some(_), Value::Number(one)) if one.as_i64() == Some(1) => {}
-            ("env" | "volumes" | "imagePullSecrets", Some(Value::Array(base)), Value::Array(own)) => {
+            ("env" | "volumes" | "imagePullSecrets" | "roles", Some(Value::Array(base)), Value::Array(own)) => {
                 lay_named(base, own, "name");
             }
             ("volumeMounts", Some(Value::Array(base)), Value::Array(own)) => lay_named(base, own, "mountPath"),

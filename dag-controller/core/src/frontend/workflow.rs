@@ -14,7 +14,7 @@ use super::graph::{self, Draft};
 use super::schema::{self, get};
 use super::storage::{self, Taken};
 use super::template::Catalog;
-use super::{Levels, MAX_NODES, MAX_REPLICAS, MAX_SPEC_BYTES, Options, json_len, params, pod_template, retry, syntax};
+use super::{MAX_NODES, MAX_SPEC_BYTES, Options, json_len, params, pod_template, retry, roles, syntax};
 use crate::dag::{Dag, Edge, Limits, MemberLost, Mode, NodeSpec, OnFailure};
 use crate::ids::NodeIx;
 use crate::ranks::{pack, unpack};
@@ -300,7 +300,8 @@ fn check_nodes(
             Draft { id: None, path: path.clone(), depends_on: Vec::new(), on_failure: None, finally: false };
         if let Some(node) = schema::object(path, node, errors) {
             schema::check(node, path, &[schema::NODE, schema::DEFAULTS], options, errors);
-            let replicas = check_replicas(path, node, errors);
+            let members = roles::check(path, node, options, errors);
+            let replicas = members.replicas;
             draft.id = check_id(path, node, name.as_ref(), replicas, errors);
             draft.depends_on = graph::depends_on(path, node, options.strict, errors);
             draft.finally = get(node, "finally") == Some(&Value::Bool(true));
@@ -308,20 +309,20 @@ fn check_nodes(
             let approval = get(node, "approval") == Some(&Value::Bool(true));
             match approval {
                 true => check_runs_nothing(path, node, errors),
-                false => check_work(path, node, &mut taken.clone(), options, errors),
+                false => check_work(path, node, members.have_images, &mut taken.clone(), options, errors),
             }
-            check_topology(path, node, options, errors);
             if let Some(id) = draft.id
                 && !ids.insert(id)
             {
                 errors.push(path.field("id"), format!("{} is there twice", echo(id)), "rename one of the two");
             }
-            let data = data::check(plain, node, &draft, replicas.unwrap_or(1), params, options, errors);
+            let data = data::check(plain, node, &draft, members.said_by(), params, options, errors);
             readers.push(data.reader);
             specs.push(NodeSpec {
                 gated: data.gated,
                 outputs: data.outputs,
                 member_lost: member_lost(node),
+                roles: members.roles.map(Into::into),
                 finally: draft.finally,
                 approval,
                 limits: check_timeouts(path, node, options, errors),
@@ -394,17 +395,9 @@ fn check_id<'a>(
     Some(id)
 }
 
-fn check_replicas(path: &Path, node: &Map<String, Value>, errors: &mut Errors) -> Option<u32> {
-    match get(node, "replicas") {
-        None => Some(1),
-        Some(value) => schema::whole(&path.field("replicas"), value, 1, MAX_REPLICAS, errors)
-            .and_then(|replicas| u32::try_from(replicas).ok()),
-    }
-}
-
 /// A node that waits for a person makes no pods.
 fn check_runs_nothing(path: &Path, node: &Map<String, Value>, errors: &mut Errors) {
-    for field in ["image", "command", "args", "podTemplate", "replicas", "retry", "timeouts"] {
+    for field in ["image", "command", "args", "podTemplate", "replicas", "roles", "gang", "retry", "timeouts"] {
         // The API server writes the default where nothing is written.
         let default = field == "replicas" && get(node, field) == Some(&Value::from(1));
         if get(node, field).is_some() && !default {
@@ -414,27 +407,35 @@ fn check_runs_nothing(path: &Path, node: &Map<String, Value>, errors: &mut Error
 }
 
 /// Image, template and mounts.
-fn check_work(path: &Path, node: &Map<String, Value>, taken: &mut Taken, options: Options<'_>, errors: &mut Errors) {
+fn check_work(
+    path: &Path,
+    node: &Map<String, Value>,
+    roles_have_images: bool,
+    taken: &mut Taken,
+    options: Options<'_>,
+    errors: &mut Errors,
+) {
     taken.take_shm(path, node, errors);
     taken.take_mounts(path, node, errors);
     let template = get(node, "podTemplate")
         .map(|t| pod_template::check(&path.field("podTemplate"), t, taken, options, errors))
         .unwrap_or_default();
     match get(node, "image") {
-        Some(image) => {
-            let path = path.field("image");
-            if let Some(image) = schema::text(&path, image, errors)
-                && (image.is_empty() || image.contains(char::is_whitespace) && !expr::is_filled(image))
-            {
-                errors.push(
-                    path,
-                    format!("{} is no image", echo(image)),
-                    "write an image reference, like repo/name:tag",
-                );
-            }
+        Some(image) => check_image(&path.field("image"), image, errors),
+        None if template.has_image || roles_have_images => {}
+        None if get(node, "roles").is_some() => {
+            errors.push(path, "has no image for all of its roles", "add image to the node, or to each role");
         }
-        None if template.has_image => {}
         None => errors.push(path, "has no image", "add image, or a podTemplate whose main container has one"),
+    }
+}
+
+/// An image reference, as far as it can be known here.
+pub(super) fn check_image(path: &Path, image: &Value, errors: &mut Errors) {
+    if let Some(image) = schema::text(path, image, errors)
+        && (image.is_empty() || image.contains(char::is_whitespace) && !expr::is_filled(image))
+    {
+        errors.push(path, format!("{} is no image", echo(image)), "write an image reference, like repo/name:tag");
     }
 }
 
@@ -451,52 +452,6 @@ fn check_timeouts(path: &Path, node: &Map<String, Value>, options: Options<'_>, 
     limits.start_ms = ms("startSeconds").or(limits.start_ms);
     limits.run_ms = ms("runSeconds");
     limits
-}
-
-fn check_topology(path: &Path, node: &Map<String, Value>, options: Options<'_>, errors: &mut Errors) {
-    let Some(value) = get(node, "topology") else { return };
-    let path = path.field("topology");
-    let Some(topology) = schema::object(&path, value, errors) else { return };
-    schema::check(topology, &path, &[schema::TOPOLOGY], options, errors);
-    if let Some(level) = get(topology, "required") {
-        check_level(&path.field("required"), level, options, errors);
-    }
-    if let Some(levels) = get(topology, "preferred") {
-        let path = path.field("preferred");
-        for (at, level) in schema::list(&path, levels, errors).into_iter().flatten().enumerate() {
-            check_level(&path.at(at), level, options, errors);
-        }
-    }
-    for (key, amount, fields) in [("segments", "size", schema::SEGMENTS), ("spread", "minDomains", schema::SPREAD)] {
-        let Some(value) = get(topology, key) else { continue };
-        let path = path.field(key);
-        let Some(part) = schema::object(&path, value, errors) else { continue };
-        schema::check(part, &path, &[fields], options, errors);
-        for needed in ["level", amount].into_iter().filter(|field| get(part, field).is_none()) {
-            errors.push(path.field(needed), "is missing", format!("write {key}: {{{amount}: 8, level: rack}}"));
-        }
-        if let Some(level) = get(part, "level") {
-            check_level(&path.field("level"), level, options, errors);
-        }
-        let many = get(part, "minDomains").and_then(Value::as_i64);
-        let replicas = get(node, "replicas").map_or(Some(1), Value::as_i64);
-        if let (Some(many), Some(replicas)) = (many, replicas)
-            && many > replicas
-        {
-            let problem = format!("{many} domains are more than the node has replicas ({replicas})");
-            errors.push(path.field("minDomains"), problem, format!("write at most {replicas}"));
-        }
-    }
-}
-
-fn check_level(path: &Path, value: &Value, options: Options<'_>, errors: &mut Errors) {
-    let (Some(level), Levels::These(levels)) = (schema::text(path, value, errors), options.levels) else { return };
-    if !levels.contains(&level) {
-        let fix = errors
-            .look_alike(level, levels.iter().copied())
-            .map_or_else(|| format!("write one of {}", levels.join(", ")), |near| format!("did you mean {near}?"));
-        errors.push(path, format!("{} is no topology level", echo(level)), fix);
-    }
 }
 
 /// The meaning of a word in a field of `node`, where there is one.

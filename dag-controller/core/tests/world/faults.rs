@@ -1,7 +1,6 @@
 //! What happens to pods by itself and by misfortune: the kubelet, users, lost nodes, rollbacks, a dying controller.
 
 use super::{GangObject, Thing, World, may_step, recorded_member, runs};
-use crate::world::Faults;
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, PodPhase};
 use flowforge_dag_controller_core::{
     AttemptKey, Cause, Class, Command, Event, GangFacts, MemberKey, NodePhase, Observed, ObservedGang, PodFacts,
@@ -9,6 +8,37 @@ use flowforge_dag_controller_core::{
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
+
+/// What goes wrong, in per cent of steps or of objects.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// Nodes of which a member exits non-zero.
+    pub(crate) failing_nodes: u64,
+    /// A pod is deleted, evicted, or its node lost.
+    pub(crate) lost_pods: u64,
+    /// A member of a gang that is not whole is rolled back.
+    pub(crate) rollbacks: u64,
+    /// The controller dies.
+    pub(crate) crashes: u64,
+    /// A create of a dead controller lands later.
+    pub(crate) late_creates: bool,
+    /// Events come twice.
+    pub(crate) duplicates: u64,
+    /// Any former event comes again.
+    pub(crate) replays: u64,
+    /// `spec.cancel`.
+    pub(crate) cancel: u64,
+    /// The workflow is deleted.
+    pub(crate) delete: u64,
+    /// A Gang is deleted by a user.
+    pub(crate) gang_deletions: u64,
+    /// A name is taken for a while.
+    pub(crate) taken_names: u64,
+    /// Most nodes that are open at a time.
+    pub(crate) parallelism: Option<u32>,
+    /// Most pods that exist at a time.
+    pub(crate) quota: Option<usize>,
+}
 
 /// What a member says when it ends by itself: another incarnation says something else.
 pub(super) fn said(key: MemberKey) -> String {

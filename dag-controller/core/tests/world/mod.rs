@@ -11,16 +11,18 @@
 
 mod checks;
 mod faults;
+mod graphs;
 pub(crate) mod reference;
 
+pub(crate) use faults::Faults;
 use flowforge_dag_controller_core::event::{Disruption, MainContainer, Object, PodPhase, Refusal, RefusalKind};
-use flowforge_dag_controller_core::outputs::{Kind, Output, Outputs};
-use flowforge_dag_controller_core::retry::{Plan, Retry, Scope};
+use flowforge_dag_controller_core::retry::Plan;
 use flowforge_dag_controller_core::{
-    AttemptKey, Cause, Class, Command, Config, Dag, Decision, Edge, Event, GangEnd, GangFacts, GangPhase, Judgement,
-    Limits, MemberEnd, MemberKey, MemberLost, MemberOutcome, Mode, NodeIx, NodePhase, NodeSpec, NodeView, Observed, On,
-    OnFailure, PodFacts, Reason, Recorded, RecordedMember, RecordedNode, State, apply, rebuild,
+    AttemptKey, Cause, Class, Command, Config, Dag, Decision, Event, GangEnd, GangFacts, GangPhase, Judgement,
+    MemberEnd, MemberKey, MemberOutcome, NodeIx, NodePhase, NodeView, Observed, PodFacts, Reason, Recorded,
+    RecordedMember, RecordedNode, State, apply, rebuild,
 };
+pub(crate) use graphs::{conditional_dag, random_dag, with_roles};
 use reference::{Fact, Fate, Outcome, fates};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -46,98 +48,6 @@ impl Rng {
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.next() % 100 < percent
     }
-}
-
-/// Something that each member says, something that rank 0 says, and something that nobody does.
-fn outputs(replicas: u32) -> Outputs {
-    let output =
-        |name: &str, optional, collect| Output { name: name.into(), kind: Kind::Int, default: None, optional, collect };
-    Outputs(vec![
-        output("rank", false, Some(0..replicas)),
-        output("incarnation", false, None),
-        output("silent", true, None),
-    ])
-}
-
-/// A random graph: edges go from lower to higher places, about `degree` into each node.
-pub(crate) fn random_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
-    let mut specs = Vec::new();
-    let mut edges = Vec::new();
-    for at in 0..nodes {
-        let member_lost = if rng.chance(50) { MemberLost::Replace } else { MemberLost::Fail };
-        let replicas = 1 + rng.below(max_replicas) as u32;
-        let outputs = rng.chance(30).then(|| Arc::new(outputs(replicas)));
-        specs.push(NodeSpec { member_lost, outputs, ..NodeSpec::of(format!("n{at}"), replicas) });
-        for _ in 0..rng.below(degree + 1) {
-            if at > 0 {
-                edges.push((NodeIx(rng.below(at) as u32), NodeIx(at as u32)));
-            }
-        }
-    }
-    Arc::new(Dag::new(specs, edges).unwrap_or_else(|e| unreachable!("edges only go up: {e}")))
-}
-
-/// The same with everything an edge can wait for, nodes that wait for the first, failures that stop nobody, and `when`s.
-pub(crate) fn conditional_dag(rng: &mut Rng, nodes: usize, degree: usize, max_replicas: usize) -> Arc<Dag> {
-    let plain = random_dag(rng, nodes, degree, max_replicas);
-    let on = [On::Succeeded, On::Succeeded, On::Failed, On::Completed, On::Running, On::Skipped];
-    let edges: Vec<Edge> = plain.ids().flat_map(|n| plain.edges_from(n)).collect();
-    let ordinary = nodes - rng.below(nodes.min(4));
-    let finally = |n: NodeIx| n.at() >= ordinary;
-    let edges = edges.into_iter().filter(|e| finally(e.up) == finally(e.down));
-    let edges: Vec<Edge> = edges.map(|e| Edge { on: on[rng.below(on.len())], ..e }).collect();
-    let policies = [OnFailure::Continue, OnFailure::SkipDownstream, OnFailure::SkipDownstream];
-    let specs = plain.ids().map(|n| NodeSpec {
-        mode: if rng.chance(30) { Mode::Any } else { Mode::All },
-        on_failure: if rng.chance(4) { OnFailure::Fail } else { policies[rng.below(policies.len())] },
-        gated: rng.chance(25),
-        finally: finally(n),
-        approval: rng.chance(6),
-        taken_over: !finally(n) && rng.chance(6),
-        limits: match rng.chance(10) {
-            true => Limits { queue_ms: Some(40_000), start_ms: Some(30_000), run_ms: Some(60_000) },
-            false => Limits::default(),
-        },
-        retry: rng.chance(50).then(|| {
-            let scope = if rng.chance(20) { Scope::Member } else { Scope::Gang };
-            let (limit, infrastructure_limit) = (rng.below(3) as u32, rng.below(4) as u32);
-            Arc::new(Retry { limit, infrastructure_limit, scope, ..Retry::default() })
-        }),
-        ..plain.node(n).clone()
-    });
-    let specs: Vec<NodeSpec> = specs.collect();
-    Arc::new(Dag::new(specs, edges).unwrap_or_else(|e| unreachable!("edges only go up: {e}")))
-}
-
-/// What goes wrong, in per cent of steps or of objects.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Faults {
-    /// Nodes of which a member exits non-zero.
-    pub(crate) failing_nodes: u64,
-    /// A pod is deleted, evicted, or its node lost.
-    pub(crate) lost_pods: u64,
-    /// A member of a gang that is not whole is rolled back.
-    pub(crate) rollbacks: u64,
-    /// The controller dies.
-    pub(crate) crashes: u64,
-    /// A create of a dead controller lands later.
-    pub(crate) late_creates: bool,
-    /// Events come twice.
-    pub(crate) duplicates: u64,
-    /// Any former event comes again.
-    pub(crate) replays: u64,
-    /// `spec.cancel`.
-    pub(crate) cancel: u64,
-    /// The workflow is deleted.
-    pub(crate) delete: u64,
-    /// A Gang is deleted by a user.
-    pub(crate) gang_deletions: u64,
-    /// A name is taken for a while.
-    pub(crate) taken_names: u64,
-    /// Most nodes that are open at a time.
-    pub(crate) parallelism: Option<u32>,
-    /// Most pods that exist at a time.
-    pub(crate) quota: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -260,8 +170,9 @@ impl World {
                 Command::CreateGang(key, plan) => {
                     let spec = self.dag.node(key.node);
                     assert!(!spec.approval && !spec.taken_over, "{key:?} makes no pods");
+                    // A later attempt has the right of the first one, also where an approval that let it run is not told yet.
                     let fate = self.fates_as_seen()[key.node.at()];
-                    if fate != Fate::Runs {
+                    if key.attempt == 1 && fate != Fate::Runs {
                         let fate = self.fates()[key.node.at()];
                         assert_eq!(fate, Fate::Runs, "no_node_before_its_upstream: {key:?}");
                     }
@@ -291,7 +202,9 @@ impl World {
     pub(crate) fn fates(&self) -> Vec<Fate> {
         fates(&self.dag, |node| {
             // A run that only lasted until the next loss may have been seen, or not.
-            let once = (0..self.dag.node(node).replicas).all(|rank| self.ever_ran.contains(&(node, rank)));
+            let once = reference::needed(self.dag.node(node)).all(|(ranks, min)| {
+                ranks.filter(|rank| self.ever_ran.contains(&(node, *rank))).count() >= min as usize
+            });
             Fact { reached: once || self.fact(node).reached, ..self.fact(node) }
         })
     }

@@ -1,7 +1,11 @@
 //! What each node of a graph must come to, told slowly: from the ends of those that ran and the answers of the `when`s, by
 //! looking at every edge again and again. It shares nothing with the engine but the graph.
 
-use flowforge_dag_controller_core::{Dag, Edge, Mode, NodeIx, On, OnFailure};
+use flowforge_dag_controller_core::{
+    Dag, Edge, Failure, MemberOutcome, Mode, NodeIx, NodeSpec, On, OnFailure, Role, Success,
+};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// How a node that was claimed, or whose `when` is broken, ended.
 #[derive(Clone, Copy, Debug)]
@@ -92,4 +96,45 @@ fn by_edges(mode: Mode, edges: &[Edge], fates: &[Fate], fact: &impl Fn(NodeIx) -
         Mode::All => Fate::Runs,
         Mode::Any => Fate::Never,
     }
+}
+
+/// The ranks of each role of a node, and how many of them are needed.
+pub(crate) fn needed(node: &NodeSpec) -> impl Iterator<Item = (Range<u32>, u32)> {
+    let one = [(0..node.replicas, node.replicas)];
+    let many = node.roles.iter().flat_map(|roles| of(roles)).map(|(role, ranks)| (ranks, role.min));
+    one.into_iter().filter(|_| node.roles.is_none()).chain(many)
+}
+
+fn of(roles: &[Role]) -> impl Iterator<Item = (&Role, Range<u32>)> {
+    let before = |at: usize| roles[..at].iter().map(|role| role.replicas).sum::<u32>();
+    roles.iter().enumerate().map(move |(at, role)| (role, before(at)..before(at) + role.replicas))
+}
+
+/// What a gang with roles has come to, by what became of its members: as a person would say it who reads the Gang.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Tale {
+    /// Every role has done its work.
+    pub(crate) done: bool,
+    /// A role can not go on.
+    pub(crate) broken: bool,
+}
+
+/// See [`Tale`]; `ends` is the last end of each rank.
+pub(crate) fn tale(roles: &[Role], ends: &BTreeMap<u32, MemberOutcome>) -> Tale {
+    let (mut done, mut broken) = (true, false);
+    for (role, ranks) in of(roles) {
+        let count = |outcome| ranks.clone().filter(|rank| ends.get(rank) == Some(&outcome)).count() as u32;
+        let (well, out) = (count(MemberOutcome::Succeeded), count(MemberOutcome::Failed));
+        let left = role.replicas - out;
+        done &= match role.success {
+            Success::All => well > 0 && well == left,
+            Success::Any => well > 0,
+            Success::Ignore => true,
+        };
+        broken |= match role.failure {
+            Failure::FailGang | Failure::ReplaceLost => out > 0,
+            Failure::ReplaceMember | Failure::Ignore => left < role.min || left == 0 && role.success != Success::Ignore,
+        };
+    }
+    Tale { done, broken }
 }
