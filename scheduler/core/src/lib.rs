@@ -28,6 +28,7 @@ pub mod preparation;
 pub mod profile;
 pub mod protocol;
 pub mod queue;
+pub mod rehearsal;
 pub mod relations;
 pub mod reserve;
 pub mod shape;

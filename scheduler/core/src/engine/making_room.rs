@@ -98,7 +98,7 @@ impl Engine {
 
     /// Somebody more important who waits and would fit into the room once it is made, and would then take it. It may be backing
     /// off while the gang is tried. `O(entities that wait)`, and a plan for each shape and gang of those.
-    fn outranked(&mut self, room: &Room, priority: i32) -> Option<Entity> {
+    pub(super) fn outranked(&mut self, room: &Room, priority: i32) -> Option<Entity> {
         let cluster = self.snapshot.cluster();
         let mut shapes = BTreeSet::new();
         let mut asks: Vec<(Entity, Ask)> = Vec::new();
@@ -162,13 +162,13 @@ impl Engine {
         Preemption::Gang(GangRoom::Found(found))
     }
 
-    fn name_of(&self, unit: &Evicted) -> String {
+    pub(super) fn name_of(&self, unit: &Evicted) -> String {
         let pod = || unit.pods.first().map(|pod| Entity::Pod(*pod));
         unit.gang.map(Entity::Gang).or_else(pod).map(|entity| self.title_of(entity)).unwrap_or_default()
     }
 
     /// `gang ns/name` or `pod ns/name`.
-    fn title_of(&self, entity: Entity) -> String {
+    pub(super) fn title_of(&self, entity: Entity) -> String {
         let title = match entity {
             Entity::Gang(gang) => self.gangs.get(gang).map(|gang| format!("gang {}", gang.title())),
             Entity::Pod(pod) => {

@@ -18,6 +18,7 @@ mod gangs;
 mod making_room;
 mod planning;
 mod preempting;
+mod rehearsing;
 mod report;
 mod reserving;
 mod stats;

@@ -169,7 +169,7 @@ impl Engine {
 
     /// Assumed pods with their nodes and what has to be prepared for them there. Where one must not be bound to its place,
     /// no assumption is left.
-    fn placements(&mut self, places: &[(PodId, NodeId)]) -> Result<Vec<Placement>, Reason> {
+    pub(super) fn placements(&mut self, places: &[(PodId, NodeId)]) -> Result<Vec<Placement>, Reason> {
         let mut all = Vec::with_capacity(places.len());
         for (pod, node) in places {
             let Some(info) = self.snapshot.cluster().info(*pod) else { continue };
@@ -257,18 +257,9 @@ impl Engine {
         match self.place_gang(id, &ask, &seen, missing.as_ref()) {
             Planned::Placed(places) => self.bind_gang(id, &seen, &places, missing.as_ref(), now, out),
             Planned::Nowhere(nowhere) => {
-                let level = ask.required.map(|l| self.snapshot.cluster().tree().levels().name(l).to_owned());
-                let context = GangContext {
-                    gang: self.gangs.get(id).map(|g| g.title()).unwrap_or_default(),
-                    need: u32::try_from(ask.members.len()).unwrap_or(u32::MAX),
-                    fit: nowhere.fit,
-                    domain: level.map(|level| (level, nowhere.domain.clone())),
-                    member: self.member_name(nowhere.member),
-                    part: nowhere.part.or_else(|| self.snapshot.kept_from_gang(&ask.members)),
-                };
                 self.note(id).proven = nowhere.proven;
                 self.free_claims(entity, &ask.members, now, out);
-                let refusal = Refusal::GangNodes { gang: context, seen: nowhere.seen };
+                let refusal = self.no_place(id, &ask, *nowhere);
                 // Replacements of a live gang get room together where that can be made, else one after the other.
                 let together = missing.is_none().then(|| ask.clone());
                 let asks: Vec<Ask> = together.into_iter().chain(would_do.iter().cloned()).collect();
@@ -301,8 +292,22 @@ impl Engine {
         }
     }
 
+    /// The refusal of a gang that has no place.
+    pub(super) fn no_place(&mut self, id: GangId, ask: &Ask, nowhere: Nowhere) -> Refusal {
+        let level = ask.required.map(|l| self.snapshot.cluster().tree().levels().name(l).to_owned());
+        let context = GangContext {
+            gang: self.gangs.get(id).map(|g| g.title()).unwrap_or_default(),
+            need: u32::try_from(ask.members.len()).unwrap_or(u32::MAX),
+            fit: nowhere.fit,
+            domain: level.map(|level| (level, nowhere.domain)),
+            member: self.member_name(nowhere.member),
+            part: nowhere.part.or_else(|| self.snapshot.kept_from_gang(&ask.members)),
+        };
+        Refusal::GangNodes { gang: context, seen: nowhere.seen }
+    }
+
     /// What refuses a member whatever the nodes have.
-    fn refused_anyway(&self, ask: &Ask) -> Option<Reason> {
+    pub(super) fn refused_anyway(&self, ask: &Ask) -> Option<Reason> {
         let shape = |pod: &PodId| self.snapshot.cluster().pod(*pod)?.shape;
         let shapes: BTreeSet<ShapeId> = ask.members.iter().filter_map(shape).collect();
         let by_shape = shapes.into_iter().find_map(|shape| self.snapshot.shape(shape)?.spec.refused_anyway());
@@ -310,7 +315,7 @@ impl Engine {
     }
 
     /// The least that would make a refused gang go on: its minimum, or any one replacement of each shape.
-    fn would_do(&self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Vec<Ask> {
+    pub(super) fn would_do(&self, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Vec<Ask> {
         if let Some(missing) = missing {
             return vec![ask.of_fewer(self.fewest(seen, missing))];
         }
@@ -325,7 +330,7 @@ impl Engine {
         self.gangs.touch(id);
     }
 
-    fn named(&self, id: GangId, reason: Reason) -> Refusal {
+    pub(super) fn named(&self, id: GangId, reason: Reason) -> Refusal {
         Refusal::Gang { gang: self.gangs.get(id).map(|g| g.title()).unwrap_or_default(), reason }
     }
 
@@ -339,7 +344,13 @@ impl Engine {
     }
 
     /// Wherever members find a place, else where one was reserved for all who are needed.
-    fn place_gang(&mut self, id: GangId, ask: &Ask, seen: &Assessment, missing: Option<&Minimum>) -> Planned {
+    pub(super) fn place_gang(
+        &mut self,
+        id: GangId,
+        ask: &Ask,
+        seen: &Assessment,
+        missing: Option<&Minimum>,
+    ) -> Planned {
         let found = self.search_place(ask, seen, missing);
         if matches!(found, Planned::Placed(_) | Planned::Split(_)) || self.snapshot.reservations().is_empty() {
             return found;

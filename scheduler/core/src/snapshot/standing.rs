@@ -50,6 +50,11 @@ impl Cluster {
         self.footprints.get(self.pods.get(id)?.footprint).map(|footprint| &**footprint)
     }
 
+    /// Resources that count whole devices.
+    pub(crate) fn device_resources(&self) -> &[SmolStr] {
+        &self.device_resources
+    }
+
     /// How many whole devices a pod has.
     pub(crate) fn devices_of(&self, id: PodId) -> u64 {
         let Some(footprint) = self.footprint_of(id) else { return 0 };

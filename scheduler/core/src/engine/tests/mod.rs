@@ -5,6 +5,7 @@ mod extended;
 mod making_room;
 mod preempting;
 mod properties;
+mod rehearsing;
 mod related;
 mod reserving;
 mod retries;
