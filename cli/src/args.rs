@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-const EXIT_CODES: &str = "Exit codes: 0 done or Succeeded, 1 Failed or problems found, 2 refused (usage, input, \
+const EXIT_CODES: &str = "Exit codes: 0 done or Succeeded, 1 Failed, problems found or no place, 2 refused (usage, input, \
                           nothing of that name, no cluster), 3 Canceled.";
 
 /// Run multi-node DAGs on Kubernetes.
@@ -67,6 +67,10 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     /// Say why something waits, node by node and reason by reason, and what would cure it.
     Explain(ExplainArgs),
+    /// Say where gangs would stand and what that costs, or what is missing; nothing is changed.
+    Place(PlaceArgs),
+    /// Write down the cluster as the scheduler sees it, for `place` and `explain` elsewhere and later.
+    Snapshot,
     /// Draw the cluster's topology with free and used GPUs.
     Topology(TopologyArgs),
     /// Stop workflows with grace.
@@ -88,7 +92,7 @@ pub(crate) enum Command {
 /// Documents and their parameters.
 #[derive(Args, Debug)]
 pub(crate) struct InputArgs {
-    /// File with one or more workflows (YAML or JSON); `-` is stdin. May be repeated.
+    /// File with one or more documents (YAML or JSON); `-` is stdin. May be repeated.
     #[arg(short, long = "file", required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Value of a declared parameter, or for `{{params.KEY}}` in the documents. May be repeated.
@@ -140,6 +144,21 @@ pub(crate) struct ExplainArgs {
     pub(crate) kind: ExplainKind,
     /// Its name.
     pub(crate) name: String,
+    /// Of a gang: ask a cluster that `flowforge snapshot` wrote down instead.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
+    /// Form of the answer.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) output: Format,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PlaceArgs {
+    #[command(flatten)]
+    pub(crate) input: InputArgs,
+    /// Ask a cluster that `flowforge snapshot` wrote down instead.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
     /// Form of the answer.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORM")]
     pub(crate) output: Format,

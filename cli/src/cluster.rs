@@ -44,6 +44,11 @@ impl Target {
         Ok(Cluster { client, namespace })
     }
 
+    /// The namespace that the flags name.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     async fn config(&self) -> Result<Config, String> {
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         if let Some(path) = &self.kubeconfig {

@@ -10,7 +10,7 @@ use kube::core::Status;
 pub enum Exit {
     /// 0: done; for `watch` and `submit --watch`: the workflow succeeded.
     Success,
-    /// 1: the answer is no: the workflow failed, or `lint` found problems.
+    /// 1: the answer is no: the workflow failed, `lint` found problems, or `place` found no place.
     Failed,
     /// 2: what was asked could not be done: wrong usage, bad input, nothing of that name, no cluster.
     Refused,

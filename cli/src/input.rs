@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod documents;
+pub(crate) mod members;
 pub(crate) mod params;
 
 use crate::args::InputArgs;

@@ -3,6 +3,7 @@
 //! ```text
 //!   args ──> commands/* ──> cluster (the only user of the network) ──> API server
 //!               │    └────> input/* (documents, parameters, checks; offline)
+//!               ├─────────> snapshot (a cluster, live or written down, in the scheduler's own core)
 //!               └─────────> render/* (pure: objects in, text out) ──> output (stdout)
 //! ```
 //! What must hold:
@@ -19,6 +20,7 @@ mod input;
 mod output;
 mod plain;
 mod render;
+mod snapshot;
 #[cfg(test)]
 mod testing;
 
@@ -80,16 +82,28 @@ async fn online(command: Command, target: &Target, out: &mut Output) -> Result<E
         // The description of a network needs no cluster.
         return commands::topology::run(&args, target, out).await;
     }
+    if let Command::Place(args) = command {
+        // A cluster that was written down needs no other.
+        return commands::place::run(&args, target, out).await;
+    }
+    if let Command::Explain(args) = &command
+        && let Some(path) = &args.snapshot
+    {
+        return commands::explain::written_down(args, path, target, out);
+    }
     let cluster = target.connect().await?;
     match command {
         Command::Get(args) => commands::get::run(&args, &cluster, out).await,
         Command::Watch(args) => commands::watch::run(&args.name, &cluster, out).await,
         Command::Explain(args) => commands::explain::run(&args, &cluster, out).await,
+        Command::Snapshot => commands::snapshot::run(&cluster, out).await,
         Command::Approve(args) => commands::approve::run(&args, &cluster, out).await,
         Command::Rerun(args) => commands::rerun::run(&args, &cluster, out).await,
         Command::Cancel(args) => commands::cancel::run(&args, &cluster, out).await,
         Command::Logs(args) => commands::logs::run(&args, &cluster, out).await,
         Command::Version(args) => commands::version::server(args.output, &cluster, out).await,
-        Command::Submit(_) | Command::Topology(_) | Command::Lint(_) | Command::Completion(_) => Ok(Exit::Success),
+        Command::Submit(_) | Command::Topology(_) | Command::Place(_) | Command::Lint(_) | Command::Completion(_) => {
+            Ok(Exit::Success)
+        }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod duration;
 pub(crate) mod explanation;
 pub(crate) mod picture;
+pub(crate) mod rehearsal;
 pub(crate) mod strip;
 pub(crate) mod style;
 pub(crate) mod table;

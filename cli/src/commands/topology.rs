@@ -19,6 +19,7 @@ use crate::cluster::{Cluster, Target, list_all};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::render::topology::{Drawing, Host, draw, is_host, lines, svg};
+use crate::snapshot::levels_of;
 
 /// Resources that count GPUs, unless one is named.
 const GPUS: [&str; 3] = ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915"];
@@ -109,9 +110,7 @@ async fn levels(cluster: &Cluster) -> Result<Levels, Failure> {
     let Some(object) = found else {
         return Levels::new(standard()).map_err(|why| Failure::new(why.to_string()));
     };
-    let spec = object.spec.levels.iter();
-    let spec = spec.map(|level| (SmolStr::from(&level.name), level.labels.iter().map(SmolStr::from).collect()));
-    Levels::new(spec.collect()).map_err(|why| {
+    levels_of(&object.spec).map_err(|why| {
         Failure::new(format!("ClusterTopology {DEFAULT} cannot be used: {why}")).fix(format!(
             "kubectl edit clustertopology {DEFAULT}; the scheduler meanwhile uses the last levels that could be"
         ))

@@ -1,12 +1,14 @@
 //! Why something waits: what is known, who refuses it, and what would cure it.
 //!
-//! Everything said here was written by the scheduler or the controller into the objects; nothing is guessed from the
-//! cluster's state. Where nobody has written anything yet, that itself is the answer.
+//! What was written by the scheduler or the controller into the objects comes first; nothing of it is guessed from the
+//! cluster's state, and where nobody has written anything yet, that itself is the answer. Of a gang, what its next try would
+//! come to is told beside it ([`super::rehearsal`]).
 
 mod gang;
 mod pod;
 mod workflow;
 
+use flowforge_scheduler_core::rehearsal::Rehearsal;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -19,7 +21,7 @@ pub(crate) use pod::of_pod;
 pub(crate) use workflow::of_workflow;
 
 /// The answer of `explain`.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Explanation {
     pub(crate) kind: &'static str,
@@ -32,6 +34,9 @@ pub(crate) struct Explanation {
     /// Who refuses, and why.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) refusals: Vec<Refusal>,
+    /// What would become of a gang if it were tried now, or what its places cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) now: Option<Rehearsal>,
     /// The same for what it is made of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) parts: Vec<Explanation>,

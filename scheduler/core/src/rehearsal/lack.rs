@@ -35,7 +35,10 @@ pub(crate) fn lacks(snapshot: &mut Snapshot, gangs: &Gangs, ask: &Ask, resource:
         let cluster = txn.snapshot().cluster();
         let count: Vec<u64> = shapes.iter().map(|(_, need)| *need).collect();
         let levels = std::iter::once(None).chain(cluster.tree().levels().iter().map(Some));
-        let populated = levels.filter(|level| level.is_none_or(|level| cluster.tree().count_at(level) > 0));
+        let tells = |level: &Option<LevelIndex>| {
+            level.is_none_or(|own| ask.required == Some(own) || cluster.tree().count_at(own) > 0)
+        };
+        let populated = levels.filter(tells);
         let of = |level| Level { cluster, level, required: ask.required == level, need, count: &count };
         populated.map(|level| of(level).lack(&spots, gangs, resource, priority)).collect()
     })
