@@ -290,6 +290,8 @@ async fn the_next_leader_finishes_what_was_prepared(testbed: &Testbed, provision
     let name = if in_between { "between" } else { "after" };
     namespace(testbed, name).await;
     free_the_nodes(testbed).await;
+    // Pods of their own that are bound leave the journal a little later.
+    quiet(testbed).await;
     provisioner.hold_all();
     let names = gang_with_claims(testbed, name, "g", 4).await;
     until("all nodes are selected", SOON, || async {

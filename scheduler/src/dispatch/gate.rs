@@ -114,6 +114,7 @@ pub(super) struct Call {
 const JSON: &str = "application/json";
 /// Metadata instead of whole objects.
 const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
 impl Call {
     fn new(method: Method, path: String, content_type: &'static str, body: Vec<u8>) -> Self {
@@ -142,6 +143,11 @@ impl Call {
 
     pub(super) fn put(path: String, body: &impl Serialize) -> Self {
         Self::new(Method::PUT, path, JSON, json(body))
+    }
+
+    /// A PUT that is answered with the object's metadata: what we sent need not come back.
+    pub(super) fn put_for_metadata(path: String, body: &impl Serialize) -> Self {
+        Self { accept: METADATA, ..Self::put(path, body) }
     }
 
     pub(super) fn delete(path: String, body: &impl Serialize) -> Self {

@@ -7,7 +7,7 @@ use crate::config::MAX_JOURNAL_SLOTS;
 use flowforge_api::{PlacementJournal, PlacementJournalSpec};
 use flowforge_scheduler_core::command::Command;
 use flowforge_scheduler_core::event::{JournalReadResult, JournalSlotRead, Outcome};
-use kube::api::ObjectMeta;
+use kube::api::{ObjectMeta, PartialObjectMeta};
 use serde::Deserialize;
 use smol_str::SmolStr;
 use std::time::Instant;
@@ -40,9 +40,10 @@ impl Journal {
                     open: i32::try_from(*open).unwrap_or(i32::MAX),
                     payload: payload.clone(),
                 };
-                let call = Call::put(self.path(*slot), &self.object(*slot, Some(resource_version), spec));
-                let written = gate.send::<PlacementJournal>(call, queued).await;
-                Some(Outcome::Journal { op: *op, result: write_outcome(written.map(|slot| version(&slot)))? })
+                let object = self.object(*slot, Some(resource_version), spec);
+                let call = Call::put_for_metadata(self.path(*slot), &object);
+                let written = gate.send::<PartialObjectMeta<PlacementJournal>>(call, queued).await;
+                Some(Outcome::Journal { op: *op, result: write_outcome(written.map(|slot| version(&slot.metadata)))? })
             }
             Command::ReadJournal { op, slot } => {
                 let result = match self.read(gate, *slot, queued).await {
@@ -75,7 +76,7 @@ impl Journal {
             Err(Failure::NotFound(_)) => self.create(gate, slot, queued).await,
             answer => answer,
         }?;
-        let resource_version = version(&found);
+        let resource_version = version(&found.metadata);
         Ok((found.spec.epoch, JournalSlotRead { slot, resource_version, payload: found.spec.payload }))
     }
 
@@ -137,8 +138,8 @@ fn number(object: &str) -> Option<u32> {
     (slot < MAX_JOURNAL_SLOTS && name(slot) == object).then_some(slot)
 }
 
-fn version(slot: &PlacementJournal) -> SmolStr {
-    slot.metadata.resource_version.as_deref().map(SmolStr::from).unwrap_or_default()
+fn version(metadata: &ObjectMeta) -> SmolStr {
+    metadata.resource_version.as_deref().map(SmolStr::from).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -150,7 +151,7 @@ mod tests {
         let journal = Journal { namespace: "sys".to_owned(), holder: "me".to_owned() };
         assert_eq!(journal.path(3), "/apis/flowforge.dev/v1alpha1/namespaces/sys/placementjournals/placement-3");
         let object = journal.object(3, Some(&"42".into()), PlacementJournalSpec::default());
-        assert_eq!((version(&object).as_str(), object.metadata.name.as_deref()), ("42", Some("placement-3")));
+        assert_eq!((version(&object.metadata).as_str(), object.metadata.name.as_deref()), ("42", Some("placement-3")));
         assert_eq!(journal.object(3, None, PlacementJournalSpec::default()).metadata.resource_version, None);
     }
 

@@ -27,6 +27,8 @@ pub struct ProtocolConfig {
     pub device_bind_timeout_ms: Millis,
     /// How often a claim that is waited for is read when no watch tells of it; doubles up to eight times that.
     pub prepare_read_interval_ms: Millis,
+    /// How long the journal may still hold a pod of its own that is bound, for want of a write to take it along.
+    pub close_delay_ms: Millis,
     /// Largest payload of a journal slot. etcd refuses requests above 1.5 MiB, the rest is slack for repairs.
     pub slot_limit_bytes: usize,
     /// Slots that take new intents, from the first. What more there are were left by a former configuration: they are
@@ -48,6 +50,7 @@ impl Default for ProtocolConfig {
             volume_bind_timeout_ms: 600_000,
             device_bind_timeout_ms: 600_000,
             prepare_read_interval_ms: 10_000,
+            close_delay_ms: 1_000,
             slot_limit_bytes: 900 * 1024,
             journal_slots: 8,
             tolerance: Tolerance::default(),

@@ -506,6 +506,13 @@ impl Protocol {
         self.await_change(seq, slot, change);
     }
 
+    /// The same with the next write of the slot, but no later than `by`.
+    fn record_head_later(&mut self, seq: u64, by: Millis) {
+        let Some(slot) = self.intents.get(&seq).and_then(|intent| intent.slots.first().copied()) else { return };
+        let change = self.touch_later(slot, Waiter::Intent(seq), by);
+        self.await_change(seq, slot, change);
+    }
+
     fn await_change(&mut self, seq: u64, slot: usize, change: u64) {
         if let Some(intent) = self.intents.get_mut(&seq) {
             intent.awaits.insert(slot, change);
@@ -544,16 +551,18 @@ impl Protocol {
     /// Ends an intent: its head leaves the journal.
     pub(super) fn close(&mut self, seq: u64, ending: Ending, cx: &mut Cx<'_>) {
         let Some(intent) = self.intents.get_mut(&seq) else { return };
+        // Its place and what was prepared are the pod's; of a gang, its status waits for the end.
+        let patient = intent.is_alone() && matches!(ending, Ending::Bound { .. });
         intent.phase = Phase::Closing { ending };
         intent.awaits.clear();
         let journaled = !intent.slots.is_empty();
         if let Some(deadline) = intent.deadline {
             self.timers.remove(&(deadline, Timer::Deadline(seq)));
         }
-        if journaled {
-            self.record_head(seq);
-        } else {
-            self.finish(seq, cx);
+        match (journaled, patient) {
+            (false, _) => self.finish(seq, cx),
+            (true, false) => self.record_head(seq),
+            (true, true) => self.record_head_later(seq, cx.now + self.config.close_delay_ms),
         }
     }
 

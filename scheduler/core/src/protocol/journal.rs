@@ -10,6 +10,9 @@
 //!                                                         ├─ a larger epoch: fenced, follow
 //!                                                         └─ else: PUT again on what was read
 //! ```
+//! A pod of its own that is bound leaves the journal with the next write of its slot, or after `close_delay_ms`: nobody waits
+//! for that, and a leader that inherits it finds it bound.
+//!
 //! Invariants: an intent exists if and only if its head is in a slot (tails are written before the head and removed after
 //! it, so a tail without a head means nothing); a slot has at most one request in flight; every write carries the
 //! resourceVersion that was read or returned last, so a former leader's write cannot land after ours.
@@ -280,6 +283,10 @@ pub(super) struct SlotState {
     pub(super) inherited: Option<Vec<Part>>,
     /// Number of the last change to what the slot should hold.
     pub(super) change: u64,
+    /// The last change that something waits for; later ones only make the slot smaller.
+    urgent: u64,
+    /// When later ones are written, if nothing urgent takes them along before.
+    due: Millis,
     /// The last change that the server holds.
     pub(super) durable: u64,
     /// Who goes on when a change is durable, in order of changes.
@@ -325,6 +332,8 @@ impl SlotState {
             resource_version,
             inherited,
             change: 1,
+            urgent: 1,
+            due: 0,
             durable: 0,
             waiting: Vec::new(),
             parts: BTreeMap::new(),
@@ -337,28 +346,48 @@ impl SlotState {
             refusal: None,
         }
     }
+
+    fn mark(&mut self, waiter: Option<Waiter>) -> u64 {
+        self.change += 1;
+        if let Some(waiter) = waiter {
+            self.waiting.push((self.change, waiter));
+        }
+        self.change
+    }
+
+    /// When the next request may start; None: one is in flight, or there is nothing to ask.
+    fn next_request(&self) -> Option<Millis> {
+        if self.request.is_some() || (self.durable >= self.change && !self.read_first) {
+            return None;
+        }
+        let urgent = self.read_first || self.durable < self.urgent;
+        Some(if urgent { self.not_before } else { self.not_before.max(self.due) })
+    }
 }
 
 impl Protocol {
     /// Marks a slot as changed; what it should hold is built when it is written.
     pub(super) fn touch(&mut self, slot: usize, waiter: Option<Waiter>) -> u64 {
         let Some(state) = self.slots.get_mut(slot) else { return 0 };
-        state.change += 1;
-        if let Some(waiter) = waiter {
-            state.waiting.push((state.change, waiter));
-        }
-        state.change
+        state.urgent = state.change + 1;
+        state.mark(waiter)
+    }
+
+    /// The same for a change that can wait until `by` for a write that has to be made anyway.
+    pub(super) fn touch_later(&mut self, slot: usize, waiter: Waiter, by: Millis) -> u64 {
+        let Some(state) = self.slots.get_mut(slot) else { return 0 };
+        // What a write has taken along no longer counts.
+        state.due = if state.sent.1 < state.change { state.due.min(by) } else { by };
+        state.mark(Some(waiter))
     }
 
     /// Sends the writes and reads that are due: at most one request per slot. O(slots), plus the payloads.
     pub(super) fn write_journal(&mut self, cx: &mut Cx<'_>) {
         for slot in 0..self.slots.len() {
             let state = &self.slots[slot];
-            if state.request.is_some() || (state.durable >= state.change && !state.read_first) {
-                continue;
-            }
-            if cx.now < state.not_before {
-                self.timers.insert((state.not_before, Timer::Slot(slot)));
+            let Some(due) = state.next_request() else { continue };
+            if cx.now < due {
+                self.timers.insert((due, Timer::Slot(slot)));
                 continue;
             }
             if state.read_first {

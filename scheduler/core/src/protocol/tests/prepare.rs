@@ -434,8 +434,8 @@ fn an_answer_that_comes_before_the_answer_to_the_request_is_looked_at_at_once() 
     "#]]);
 }
 
-#[test]
-fn a_single_pod_with_a_claim_takes_the_journal() {
+/// A pod of its own that was given a volume and is bound.
+fn bound_alone() -> Scene {
     let mut scene = Scene::leading();
     let mut plan = plan_of(&[(lone_pod("p"), "n0")]);
     plan.members[0].preparations = vec![provision("a", "n0")];
@@ -445,6 +445,13 @@ fn a_single_pod_with_a_claim_takes_the_journal() {
     scene.pvc_seen("is bound", &selected("n0", bound("v", pvc("a", "7"))));
     scene.call("checked", |protocol, now, fx| protocol.checked(&lone_pod("p").key, Check::Sound, now, fx));
     scene.bind_ok("p");
+    scene
+}
+
+#[test]
+fn a_single_pod_with_a_volume_goes_through_the_journal() {
+    let mut scene = bound_alone();
+    scene.wait(1_000);
     scene.journal_ok(0);
     scene.check(&expect![[r#"
         > begin pod ns/p
@@ -459,9 +466,65 @@ fn a_single_pod_with_a_claim_takes_the_journal() {
           bind p @10 to n0 (1-1)
         > bind p: ok
           CONFIRM p on n0
+        > 1000 ms later
           write slot 0 @3: 1/3
         > slot 0: ok
           CLOSED bound
+    "#]]);
+}
+
+#[test]
+fn a_single_pod_that_is_bound_leaves_the_journal_with_the_next_write() {
+    let mut scene = bound_alone();
+    scene.transcript.clear();
+    scene.wait(900);
+    scene.begin(pair());
+    scene.journal_ok(0);
+    scene.wait(1_000);
+    scene.check(&expect![[r#"
+        > 900 ms later
+        > begin gang ns/g
+          write slot 0 @3: 1/3 1-2.0 open [g-0@n0 g-1@n1]
+        > slot 0: ok
+          CLOSED bound
+          bind g-0 @10 to n0 (1-2)
+          bind g-1 @10 to n1 (1-2)
+        > 1000 ms later
+    "#]]);
+}
+
+#[test]
+fn what_closes_during_a_write_waits_for_its_own_delay() {
+    let mut scene = bound_alone();
+    scene.wait(700);
+    let mut plan = plan_of(&[(lone_pod("q"), "n1")]);
+    plan.members[0].preparations = vec![bind_volume("b", "w")];
+    scene.begin(plan);
+    scene.journal_ok(0);
+    scene.transcript.clear();
+    scene.wrote("give volume w", "6");
+    scene.pvc_seen("is bound", &bound("w", pvc("b", "7")));
+    scene.call("checked", |protocol, now, fx| protocol.checked(&lone_pod("q").key, Check::Sound, now, fx));
+    scene.bind_ok("q");
+    scene.wait(900);
+    scene.wait(100);
+    scene.journal(0, "unknown", WriteResult::Unknown("timeout".to_owned()));
+    scene.wait(50);
+    scene.check(&expect![[r#"
+        > give volume w: ok
+        > watch: pvc b is bound
+          PREPARED q on n1
+          observe Prepared { kind: BindVolume, took_ms: 0 }
+        > checked
+          bind q @10 to n1 (1-2)
+        > bind q: ok
+          CONFIRM q on n1
+        > 900 ms later
+        > 100 ms later
+          write slot 0 @4: 1/4
+        > slot 0: unknown
+        > 50 ms later
+          read slot 0
     "#]]);
 }
 
