@@ -261,6 +261,12 @@ impl Plugins {
             let is_whole = prepared == [true; 3] || prepared == [false; 3];
             if WHOLE.contains(&name) {
                 found.require(is_whole, field, format_args!("enables {name} at some of filter, reserve and preBind only; enable or disable it at all of them"));
+                let scores_nothing = is_whole && runs(Score) && !runs(Filtering);
+                found.require(
+                    !scores_nothing,
+                    format_args!("{field}.score"),
+                    format_args!("enables {name}, whose score is of what its filter found; disable it there, or enable its filter"),
+                );
             }
         }
         for (name, point, list, why) in [
@@ -426,6 +432,10 @@ mod tests {
             (
                 "preBind: {disabled: [{name: VolumeBinding}]}",
                 "plugins enables VolumeBinding at some of filter, reserve and preBind only; enable or disable it at all of them",
+            ),
+            (
+                "{multiPoint: {disabled: [{name: VolumeBinding}]}, preScore: {enabled: [{name: VolumeBinding}]}, score: {enabled: [{name: VolumeBinding}]}}",
+                "plugins.score enables VolumeBinding, whose score is of what its filter found; disable it there, or enable its filter",
             ),
         ] {
             assert_eq!(enabled(yaml).1.problems, [expected], "{yaml}");
