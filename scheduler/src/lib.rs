@@ -15,6 +15,7 @@ mod dispatch;
 mod gangs;
 mod input;
 pub mod metrics;
+mod pieces;
 mod term;
 mod thread;
 mod topology;

@@ -1,10 +1,13 @@
 //! Lists and watches one kind, for as long as a term lasts.
 //!
 //! ```text
-//!   list (consistent, paged) ──> Listed(names) ──> watch from its version ──> facts
-//!        ^                                            |      ^ ends, error: again from the last version seen
-//!        └──────────── 410: too old ──────────────────┘──────┘
+//!   list (consistent) ──> Listed(names) ──> watch from its version ──> facts
+//!        ^                                     |      ^ ends, error: again from the last version seen
+//!        └──────────── 410: too old ───────────┘──────┘
 //! ```
+//! A list is one request, whose objects are decoded while the server still writes: pages would take turns with it. A server
+//! gives a request a minute, so that a list that did not come whole is asked for again in pages.
+//!
 //! Invariants: a list is a quorum read, so that a new leader sees at least what the former one wrote; what a list does
 //! not hold is gone; one object that cannot be decoded is skipped and counted, and stops nothing; an API that was served in
 //! this term is gone only when discovery has said so for a while ([`Absence`]).
@@ -14,7 +17,8 @@ use crate::convert::{self, Ours, types};
 use crate::dispatch::PodFacts;
 use crate::input::{Fact, Input, PodFact};
 use crate::metrics::Metrics;
-use futures::StreamExt;
+use crate::pieces::{Part, Pieces};
+use futures::{AsyncBufReadExt, StreamExt};
 use kube::core::WatchEvent;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -22,8 +26,10 @@ use smol_str::SmolStr;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
-/// Objects per page of a list.
-const PAGE: u32 = 1_000;
+/// Objects per page of a list that did not come at once.
+const PAGE: u32 = 5_000;
+/// A list of which nothing more comes for so long is given up.
+const LIST_SILENCE: Duration = Duration::from_secs(60);
 /// How long the server keeps one watch; bookmarks come about once a minute.
 const WATCH_S: u32 = 290;
 /// A watch without even a bookmark for so long is taken for dead.
@@ -225,14 +231,6 @@ struct Resource {
     name: String,
 }
 
-#[derive(Deserialize)]
-struct Page<T> {
-    #[serde(default)]
-    metadata: PageMeta,
-    #[serde(default = "Vec::new")]
-    items: Vec<T>,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct PageMeta {
@@ -259,16 +257,20 @@ impl<W: Watched> Watcher<W> {
         let mut version: Option<String> = None;
         let mut pause = FIRST_PAUSE;
         let mut absence = Absence::default();
+        let mut paged = false;
         loop {
             let end = match version.take() {
-                None => match self.list().await {
+                None => match self.list(paged).await {
                     Ok(at) => {
                         absence.served();
                         version = Some(at);
                         pause = FIRST_PAUSE;
                         continue;
                     }
-                    Err(end) => end,
+                    Err(end) => {
+                        paged = matches!(end, End::Failed(_));
+                        end
+                    }
                 },
                 Some(mut at) => {
                     let before = at.clone();
@@ -323,57 +325,72 @@ impl<W: Watched> Watcher<W> {
     }
 
     /// Lists everything by quorum reads; answers the version to watch from.
-    async fn list(&self) -> Result<String, End> {
+    async fn list(&self, paged: bool) -> Result<String, End> {
         let mut listed = Vec::new();
         let mut next = String::new();
         loop {
-            let mut path = format!("{}?limit={PAGE}", W::PATH);
+            let mut path = W::PATH.to_owned();
+            if paged {
+                path.push_str(&format!("?limit={PAGE}"));
+            }
             if !next.is_empty() {
                 path.push_str("&continue=");
                 path.push_str(&escape(&next));
             }
-            let page = self.page(&path).await?;
-            for object in &page.items {
-                let meta = W::meta(object);
-                listed.push(Listed {
-                    namespace: meta.namespace.clone(),
-                    name: meta.name.clone(),
-                    uid: meta.uid.clone(),
-                });
-                self.send(self.kind.upsert(object)).await?;
-            }
-            if page.metadata.next.is_empty() {
+            let page = self.page(&path, &mut listed).await?;
+            if page.next.is_empty() {
                 self.send(W::listed(listed)).await?;
                 self.metrics.relists.with_label_values(&[W::KIND]).inc();
                 self.listed.send_replace(true);
-                return Ok(page.metadata.resource_version);
+                return Ok(page.resource_version);
             }
-            next = page.metadata.next;
+            next = page.next;
         }
     }
 
-    async fn page(&self, path: &str) -> Result<Page<W::Object>, End> {
+    /// Reads a list, and sends each of its objects as soon as it is here.
+    async fn page(&self, path: &str, listed: &mut Vec<Listed>) -> Result<PageMeta, End> {
         let request = http::Request::get(path).body(Vec::new()).map_err(|error| End::Failed(error.to_string()))?;
-        let text = tokio::time::timeout(Duration::from_secs(60), self.client.request_text(request))
-            .await
-            .map_err(|_| End::Failed("no list within 60 s".to_owned()))?
-            .map_err(|error| self.end_of(&error))?;
-        serde_json::from_str(&text).or_else(|error| {
-            tracing::warn!(kind = W::KIND, %error, "a list holds an object that cannot be decoded");
-            self.page_of_some(&text)
-        })
+        let silent = |_| End::Failed(format!("nothing of the list came within {LIST_SILENCE:?}"));
+        let opened = tokio::time::timeout(LIST_SILENCE, self.client.request_stream(request)).await;
+        let body = opened.map_err(silent)?.map_err(|error| self.end_of(&error))?;
+        tokio::pin!(body);
+        let mut pieces = Pieces::new();
+        let mut meta = PageMeta::default();
+        loop {
+            let read = tokio::time::timeout(LIST_SILENCE, body.fill_buf()).await.map_err(silent)?;
+            let bytes = read.map_err(|error| End::Failed(error.to_string()))?;
+            if bytes.is_empty() {
+                break;
+            }
+            pieces.push(bytes);
+            let read = bytes.len();
+            body.consume_unpin(read);
+            while let Some(part) = pieces.next() {
+                match part {
+                    Part::Metadata(json) => {
+                        meta = serde_json::from_slice(json).map_err(|error| End::Failed(error.to_string()))?;
+                    }
+                    Part::Item(json) => self.take_listed(json, listed).await?,
+                }
+            }
+        }
+        if pieces.is_complete() { Ok(meta) } else { Err(End::Failed("the list ended early".to_owned())) }
     }
 
-    /// The slow way: object by object, leaving out what cannot be decoded.
-    fn page_of_some(&self, text: &str) -> Result<Page<W::Object>, End> {
-        let page: Page<serde_json::Value> =
-            serde_json::from_str(text).map_err(|error| End::Failed(error.to_string()))?;
-        let decode = |object: serde_json::Value| {
-            serde_json::from_value(object)
-                .inspect_err(|_| self.metrics.undecodable.with_label_values(&[W::KIND]).inc())
-                .ok()
+    /// Sends an object of a list; one that cannot be decoded is left out.
+    async fn take_listed(&self, json: &[u8], listed: &mut Vec<Listed>) -> Result<(), End> {
+        let object: W::Object = match serde_json::from_slice(json) {
+            Ok(object) => object,
+            Err(error) => {
+                self.metrics.undecodable.with_label_values(&[W::KIND]).inc();
+                tracing::warn!(kind = W::KIND, %error, "a list holds an object that cannot be decoded");
+                return Ok(());
+            }
         };
-        Ok(Page { metadata: page.metadata, items: page.items.into_iter().filter_map(decode).collect() })
+        let meta = W::meta(&object);
+        listed.push(Listed { namespace: meta.namespace.clone(), name: meta.name.clone(), uid: meta.uid.clone() });
+        self.send(self.kind.upsert(&object)).await
     }
 
     /// Watches from `version`, which moves along with what was seen.
@@ -486,13 +503,6 @@ mod tests {
         assert!(!absence.is_certain(false, again));
         assert!(absence.is_certain(false, again + GONE_AFTER));
         assert!(absence.is_certain(true, again + GONE_AFTER), "gone, and installed anew without a list yet");
-    }
-
-    #[test]
-    fn a_page_without_items_is_an_empty_page() {
-        let page: Page<types::Pod> = serde_json::from_str(r#"{"metadata":{"resourceVersion":"5"}}"#).expect("a page");
-        assert_eq!((page.items.len(), page.metadata.resource_version.as_str()), (0, "5"));
-        assert_eq!(page.metadata.next, "");
     }
 
     #[test]
