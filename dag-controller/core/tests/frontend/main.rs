@@ -1,10 +1,12 @@
 //! The front end: every row of bad input with its place, problem and cure; and no input at all does harm.
 
+mod no_harm;
+mod roles;
+
 use flowforge_dag_controller_core::frontend::{
     DEFAULT_LEVELS, Levels, MAX_ERRORS, MAX_SPEC_BYTES, Options, Templates, compile, is_bare, to_manifest,
 };
 use flowforge_dag_controller_core::{Failure, Limits, MemberLost, Mode, NodeIx, On, OnFailure, Role, Success};
-use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 fn workflow(nodes: Value) -> Value {
@@ -46,8 +48,7 @@ fn diamond() -> Value {
 const STRICT: Options<'static> =
     Options { strict: true, levels: Levels::These(DEFAULT_LEVELS), templates: Templates::Inline };
 
-/// One mistake, exactly, as `path: problem; fix`.
-/// All mistakes, one a line.
+/// All mistakes, exactly, one a line, as `path: problem; fix`.
 fn check(document: &Value, expected: &str) {
     let errors = compile(document, STRICT).err().unwrap_or_default();
     let shown: Vec<String> = errors.iter().map(ToString::to_string).collect();
@@ -596,7 +597,7 @@ fn too_many_edges_are_refused_before_anything_is_built() {
 /// The tables of the front end and the CRD, which is generated from the API types, know the same fields.
 #[test]
 fn the_tables_know_every_field_of_the_crd() {
-    let crd = include_str!("../../../manifests/crds/flowforge.dev_workflows.yaml");
+    let crd = include_str!("../../../../manifests/crds/flowforge.dev_workflows.yaml");
     let lines: Vec<&str> = crd.lines().collect();
     let block = |from: &str, key_indent: usize| -> Vec<String> {
         let start = lines.iter().position(|l| *l == from).expect(from);
@@ -622,225 +623,5 @@ fn the_tables_know_every_field_of_the_crd() {
     }
     for field in &defaults {
         assert!(!unknown(&with_spec(json!({"defaults": {field: {}}})), field), "spec.defaults.{field}");
-    }
-}
-
-fn with_roles(roles: &Value) -> Value {
-    with_node(json!({"roles": roles}))
-}
-
-#[test]
-fn roles_make_one_gang_whose_ranks_follow_each_other() {
-    let document = workflow(json!([{
-        "id": "mpi", "image": "i", "outputs": [{"name": "loss", "collect": "worker"}],
-        "roles": [
-            {"name": "launcher"},
-            {"name": "worker", "replicas": 4, "min": 2, "successPolicy": "Ignore", "failurePolicy": "ReplaceMember"},
-        ],
-    }]));
-    let dag = compile(&document, Options::default()).unwrap().dag;
-    let node = dag.node(NodeIx(0));
-    let worker =
-        Role { name: "worker".into(), replicas: 4, min: 2, success: Success::Ignore, failure: Failure::ReplaceMember };
-    assert_eq!((node.replicas, node.roles.as_deref().map(|roles| roles[1].clone())), (5, Some(worker)));
-    assert_eq!(node.outputs.as_ref().unwrap().0[0].collect, Some(1..5));
-    // As the API server stores it, with the default that has no meaning here.
-    let dag = compile(&with_node(json!({"replicas": 1, "roles": []})), Options::default()).unwrap().dag;
-    assert_eq!(dag.node(NodeIx(0)).roles, None);
-    let elastic =
-        compile(&with_node(json!({"replicas": 4, "gang": {"minMember": 3}})), Options::default()).unwrap().dag;
-    let roles = elastic.node(NodeIx(0)).roles.clone().unwrap();
-    assert_eq!((roles[0].name.as_str(), roles[0].replicas, roles[0].min), ("worker", 4, 3));
-}
-
-#[test]
-fn mistakes_in_roles_are_named() {
-    check(
-        &with_roles(&json!([{"replicas": 2}])),
-        "spec.nodes[0].roles[0]: has no name; add name, unique in the node, like worker",
-    );
-    check(
-        &with_roles(&json!([{"name": "a"}, {"name": "a"}])),
-        r#"spec.nodes[0].roles[1].name: "a" is there twice; rename one of the two"#,
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "replicas": 2, "min": 3}])),
-        "spec.nodes[0].roles[0].min: must be at most 2, is 3; write a number from 1 to 2",
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "min": 0}])),
-        "spec.nodes[0].roles[0].min: must be at least 1 in a role that counts for the success; write at least 1, or successPolicy: Ignore",
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "successPolicy": "any"}])),
-        r#"spec.nodes[0].roles[0].successPolicy: "any" is none of All, Any, Ignore; did you mean Any?"#,
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "failurePolicy": "Fail"}])),
-        r#"spec.nodes[0].roles[0].failurePolicy: "Fail" is none of FailGang, ReplaceMember, Ignore; write one of FailGang, ReplaceMember, Ignore"#,
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "successPolicy": "Ignore"}])),
-        "spec.nodes[0].roles: have successPolicy Ignore all of them, so that the gang would never be done; give the role that does the work successPolicy: All or Any",
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "replicas": 8000}, {"name": "b", "replicas": 8000}])),
-        "spec.nodes[0].roles: have 16000 replicas together, at most 8192 are possible; make the roles smaller, or make nodes of their own of some",
-    );
-    check(
-        &with_roles(&json!([{"name": "a", "topology": {"required": "rak"}}])),
-        r#"spec.nodes[0].roles[0].topology.required: "rak" is no topology level; did you mean rack?"#,
-    );
-    check(
-        &with_node(json!({"replicas": 3, "roles": [{"name": "a"}]})),
-        "spec.nodes[0].replicas: has no meaning beside roles; remove it: each role has its replicas",
-    );
-    check(
-        &with_node(json!({"memberLostPolicy": "Fail", "roles": [{"name": "a"}]})),
-        "spec.nodes[0].memberLostPolicy: has no meaning beside roles; remove it: failurePolicy of each role says what a lost member means",
-    );
-    check(
-        &with_node(json!({"roles": [{"name": "a"}], "outputs": [{"name": "x", "collect": "worker"}]})),
-        r#"spec.nodes[0].outputs[0].collect: "worker" is no role of this node; write a"#,
-    );
-    check(
-        &workflow(json!([{"id": "a", "roles": [{"name": "a", "image": "i"}, {"name": "b"}]}])),
-        "spec.nodes[0]: has no image for all of its roles; add image to the node, or to each role",
-    );
-}
-
-#[test]
-fn mistakes_in_what_a_node_asks_of_its_gang_are_named() {
-    check(
-        &with_node(json!({"replicas": 2, "gang": {"minMember": 3}})),
-        "spec.nodes[0].gang.minMember: 3 are more than the node has replicas (2); write at most 2",
-    );
-    check(
-        &with_node(json!({"gang": {"minMember": 1, "gpu": {"count": 1}}, "roles": [{"name": "a"}]})),
-        "spec.nodes[0].gang.minMember: has no meaning beside roles; write min of each role\n\
-         spec.nodes[0].gang.gpu: has no meaning beside roles; write resources of the roles that need GPUs",
-    );
-    check(
-        &with_node(json!({"gang": {"topology": {"required": "rack"}}, "topology": {"required": "rack"}})),
-        "spec.nodes[0].gang.topology: is there twice: the node has topology too; remove one of the two",
-    );
-    check(
-        &with_node(json!({"gang": {"gpu": {"product": "H100 80GB", "mig": "1G"}}})),
-        "spec.nodes[0].gang.gpu.count: is missing; write the GPUs of each pod, like count: 8\n\
-         spec.nodes[0].gang.gpu.product: \"H100 80GB\" is no value of a label; write the value of the node label nvidia.com/gpu.product, like NVIDIA-H100-80GB-HBM3\n\
-         spec.nodes[0].gang.gpu.mig: \"1G\" is no MIG profile; write a profile, like 1g.10gb",
-    );
-    check(
-        &with_node(json!({"gang": {"topology": {"spread": {"level": "rack", "minDomains": 2}}}})),
-        "spec.nodes[0].gang.topology.spread.minDomains: 2 domains are more than the node has replicas (1); write at most 1",
-    );
-}
-
-fn any_json() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        "[a-z/.-]{0,6}".prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
-    ];
-    let key = prop_oneof![
-        prop::sample::select(vec![
-            "apiVersion",
-            "kind",
-            "metadata",
-            "name",
-            "generateName",
-            "spec",
-            "workflow",
-            "nodes",
-            "id",
-            "replicas",
-            "dependsOn",
-            "dependsMode",
-            "onFailure",
-            "finally",
-            "retry",
-            "backoff",
-            "exitCodes",
-            "reasons",
-            "node",
-            "on",
-            "image",
-            "podTemplate",
-            "containers",
-            "storage",
-            "claimRef",
-            "mountPath",
-            "subPath",
-            "defaults",
-            "env",
-            "value",
-            "valueFrom",
-            "volumeMounts",
-            "volumes",
-            "topology",
-            "required",
-            "preferred",
-            "resources",
-            "limits",
-            "labels",
-            "shmSize",
-            "args",
-            "cancel",
-        ])
-        .prop_map(String::from),
-        any::<String>(),
-    ];
-    leaf.prop_recursive(6, 96, 8, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::vec((key.clone(), inner), 0..8)
-                .prop_map(|fields| Value::Object(fields.into_iter().collect::<Map<_, _>>())),
-        ]
-    })
-}
-
-/// Puts `with` at the `at`-th place of a document (depth first), so that most of it stays good.
-fn graft(document: &mut Value, at: &mut usize, with: &Value) {
-    if *at == 0 {
-        *document = with.clone();
-    }
-    *at = at.wrapping_sub(1);
-    match document {
-        Value::Array(list) => list.iter_mut().for_each(|v| graft(v, at, with)),
-        Value::Object(map) => map.values_mut().for_each(|v| graft(v, at, with)),
-        _ => {}
-    }
-}
-
-proptest! {
-    #[test]
-    fn no_document_does_harm(document in any_json(), strict in any::<bool>()) {
-        let options = Options { strict, ..Options::default() };
-        if let Err(errors) = compile(&document, options) {
-            prop_assert!(!errors.is_empty() && errors.len() <= MAX_ERRORS + 1);
-        }
-        let _ = to_manifest(&document);
-    }
-
-    #[test]
-    fn no_graft_onto_a_good_document_does_harm(at in 0usize..60, with in any_json(), short in any::<bool>()) {
-        let mut document = diamond();
-        if !short {
-            document = to_manifest(&document).expect("the short form");
-        }
-        graft(&mut document, &mut { at }, &with);
-        if let Err(errors) = compile(&document, STRICT) {
-            prop_assert!(!errors.is_empty());
-            prop_assert!(errors.iter().all(|e| !e.problem.is_empty() && !e.fix.is_empty()));
-        }
-    }
-
-    #[test]
-    fn the_same_document_has_the_same_mistakes(document in any_json()) {
-        let copy = document.clone();
-        prop_assert_eq!(compile(&document, STRICT), compile(&copy, STRICT));
     }
 }
