@@ -5,10 +5,7 @@
 //! ones run: its pods are placed as they come. Nothing is written: all of its status is the JobSet controller's.
 
 use super::beside::Surroundings;
-use super::{
-    COMPLETION_INDEX, Convention, Declaration, Declared, GroupWrite, Standing, at_least, gang_name, label, member,
-    number, role,
-};
+use super::{COMPLETION_INDEX, Convention, Declaration, Declared, at_least, gang_name, label, member, number, role};
 use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
@@ -123,10 +120,6 @@ impl Declaration for JobSet {
         gang.roles = spec.replicated_jobs.iter().map(|job| role(&job.name, job.pods())).collect();
         gang.min_member = gang.roles.iter().map(|role| role.min).fold(0, u32::saturating_add).max(1);
         gang
-    }
-
-    fn answer(&self, _standing: &Standing<'_>) -> Option<GroupWrite> {
-        None
     }
 }
 

@@ -6,9 +6,7 @@
 //! node pools that we do not know.
 
 use super::beside::Surroundings;
-use super::{
-    Convention, Declaration, Declared, GroupWrite, Standing, annotated, at_least, gang_name, label, member_of_job, role,
-};
+use super::{Convention, Declaration, Declared, annotated, at_least, gang_name, label, member_of_job, role};
 use crate::types::{Meta, Pod};
 use flowforge_scheduler_core::model::{GangInfo, GangMembership};
 use serde::Deserialize;
@@ -96,10 +94,6 @@ impl Declaration for PodGroup {
         gang.topology_preferred = some(&spec.topology_constraint.preferred_topology_level).into_iter().collect();
         gang.terms.invalid = self.unsupported();
         gang
-    }
-
-    fn answer(&self, _standing: &Standing<'_>) -> Option<GroupWrite> {
-        None
     }
 }
 

@@ -90,7 +90,9 @@ pub trait Declaration: fmt::Debug + Send {
         false
     }
     /// Its status as its owner expects it from a scheduler; None where it is so already, or is not the scheduler's to write.
-    fn answer(&self, standing: &Standing<'_>) -> Option<GroupWrite>;
+    fn answer(&self, _standing: &Standing<'_>) -> Option<GroupWrite> {
+        None
+    }
 }
 
 /// The same as a kind that can be watched.
